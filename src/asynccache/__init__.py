@@ -1,0 +1,1 @@
+"""asynccache: the same request is paid for once, and answered alike ever after."""

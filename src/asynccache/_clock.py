@@ -1,0 +1,22 @@
+"""The two clocks of a cache: wall time for expiry, monotonic time for leases and durations."""
+
+from __future__ import annotations
+
+import time
+
+
+class Clock:
+    """The machine's own clocks. `asynccache.testing.ManualClock` stands in for it in tests."""
+
+    __slots__ = ()
+
+    def time_us(self) -> int:
+        """Return microseconds since the Unix epoch, as entries record them."""
+        return time.time_ns() // 1000
+
+    def monotonic(self) -> float:
+        """Return seconds that never run backwards."""
+        return time.monotonic()
+
+
+SYSTEM_CLOCK = Clock()

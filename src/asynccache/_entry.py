@@ -1,0 +1,186 @@
+"""The envelope: how one finished answer is written to bytes, and what makes bytes trustworthy.
+
+A checksum over everything and the key inside the envelope make cut, flipped, moved, foreign and
+newer bytes a `Flaw` instead of an answer.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Final, Literal
+
+import msgspec
+from msgspec import Raw, Struct
+
+_MAGIC: Final = b"ayc\n"
+_VERSION: Final = 1
+_RAW, _ZSTD = 0, 1
+_NO_KEY: Final = bytes(8)  # id of the encryption key; all zero is plain
+# magic, version, flags, codec, reserved, key, created, expires, stored, plain, encryption key
+_HEAD: Final = struct.Struct("<4sBBBx32sQQQQ8s")
+_CHECKSUM_BYTES: Final = 16
+ENVELOPE_BYTES: Final = _HEAD.size + _CHECKSUM_BYTES
+_COMPRESS_ABOVE: Final = 4096  # bytes: below, zstd saves less than its 20 microseconds are worth
+_ZSTD_LEVEL: Final = 3
+
+Kind = Literal["json", "sse", "value"]
+
+
+class Meta(Struct, frozen=True, array_like=True, gc=False):
+    """What is known of an answer beside its body. New fields go to the end, with a default."""
+
+    kind: Kind
+    status: int = 200
+    content_type: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    """The few response headers worth keeping, in lower case."""
+    model: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    seconds: float = 0.0
+    """How long the answer took upstream."""
+    cut: bool = False
+    """A token limit ended the answer."""
+    paths: Raw = Raw(b"\x80")
+    """A msgpack map of path to short digest, left undecoded on the way of a hit."""
+    request: Raw = Raw(b"\xc0")
+    """The request, if the cache was told to keep requests; else msgpack's nil."""
+
+
+class Entry(Struct, frozen=True, gc=False):
+    """One finished answer, as recorded."""
+
+    key: bytes
+    created: int
+    """Microseconds since the epoch."""
+    expires: int
+    """Microseconds since the epoch; 0 is never."""
+    meta: Meta
+    chunks: tuple[bytes, ...]
+    """The body: one chunk for JSON and values, one per server-sent event for a stream."""
+
+
+class Flaw(Struct, frozen=True):
+    """Why bytes are not an answer: the same to a caller as a miss, but counted."""
+
+    reason: Literal["corrupt", "foreign", "misplaced", "oversized", "expired"]
+
+
+class Head(Struct, frozen=True):
+    """An envelope without its payload, as a scan shows it."""
+
+    key: bytes
+    created: int
+    expires: int
+    stored_size: int
+    """Bytes of the payload as it is stored."""
+    plain_size: int
+    """Bytes of the payload once decompressed."""
+
+
+class _Payload(Struct, frozen=True, array_like=True, gc=False):
+    meta: Meta
+    chunks: tuple[bytes, ...]
+
+
+_ENCODE: Final = msgspec.msgpack.Encoder().encode
+_DECODE: Final = msgspec.msgpack.Decoder(_Payload).decode
+
+
+def encode_entry(entry: Entry) -> bytes:
+    """Return the bytes of an entry: the envelope, then the payload."""
+    payload = _ENCODE(_Payload(entry.meta, entry.chunks))
+    plain, codec = len(payload), _RAW
+    if plain > _COMPRESS_ABOVE:
+        payload, codec = _zstd().compress(payload, _ZSTD_LEVEL), _ZSTD
+    head = _HEAD.pack(
+        _MAGIC, _VERSION, 0, codec, entry.key, entry.created, entry.expires, len(payload), plain,
+        _NO_KEY,
+    )  # fmt: skip
+    return b"".join((head, _checksum(head, payload), payload))
+
+
+def decode_entry(data: bytes, key: bytes, *, now: int, max_bytes: int) -> Entry | Flaw:
+    """Return the entry that bytes hold, or the flaw that makes them worthless.
+
+    Args:
+        data: What a store returned.
+        key: The key it was asked for.
+        now: Microseconds since the epoch.
+        max_bytes: The largest payload to decompress, checked before anything is allocated.
+    """
+    if len(data) < ENVELOPE_BYTES:
+        return Flaw("corrupt")
+    magic, version, flags, codec, named, created, expires, stored, plain, encryption = (
+        _HEAD.unpack_from(data)
+    )
+    if magic != _MAGIC or version != _VERSION or flags or codec > _ZSTD or encryption != _NO_KEY:
+        return Flaw("foreign")
+    if plain > max_bytes or stored > max_bytes:
+        return Flaw("oversized")
+    if len(data) != ENVELOPE_BYTES + stored:
+        return Flaw("corrupt")
+    payload = memoryview(data)[ENVELOPE_BYTES:]
+    if data[_HEAD.size : ENVELOPE_BYTES] != _checksum(data[: _HEAD.size], payload):
+        return Flaw("corrupt")
+    if named != key:
+        return Flaw("misplaced")
+    if 0 < expires <= now:
+        return Flaw("expired")
+    try:
+        if codec == _ZSTD:
+            payload = _decompress(payload, plain)
+        found = _DECODE(payload)
+    except (ValueError, msgspec.MsgspecError):  # the sum is right, so a writer of ours was wrong
+        return Flaw("corrupt")
+    return Entry(key, created, expires, found.meta, found.chunks)
+
+
+def decode_head(data: bytes) -> Head | None:
+    """Return what an envelope says of its entry, None if it isn't one of ours."""
+    if len(data) < ENVELOPE_BYTES:
+        return None
+    magic, version, _, _, key, created, expires, stored, plain, _ = _HEAD.unpack_from(data)
+    if magic != _MAGIC or version != _VERSION:
+        return None
+    return Head(key, created, expires, stored, plain)
+
+
+def encode_paths(paths: dict[str, bytes]) -> Raw:
+    """Return path digests in the form that `Meta.paths` keeps."""
+    return Raw(_ENCODE(paths))
+
+
+def decode_paths(paths: Raw) -> dict[str, bytes]:
+    """Return the path digests kept in `Meta.paths`."""
+    return msgspec.msgpack.decode(paths, type=dict[str, bytes])
+
+
+def size_of(chunks: Sequence[bytes]) -> int:
+    """Return the bytes of a body."""
+    return sum(map(len, chunks))
+
+
+def _checksum(head: bytes, payload: bytes | memoryview) -> bytes:
+    state = sha256(head)
+    state.update(payload)
+    return state.digest()[:_CHECKSUM_BYTES]
+
+
+def _decompress(payload: memoryview, plain: int) -> memoryview:
+    # One byte more than announced is asked for, so that a payload that lies about its size shows.
+    found = _zstd().ZstdDecompressor().decompress(payload, plain + 1)
+    if len(found) != plain:
+        raise ValueError("the payload's size isn't what its envelope says")
+    return memoryview(found)
+
+
+def _zstd():  # type: ignore[no-untyped-def]  # noqa: ANN202 - one module under two names
+    """Return the zstd module, which small entries never need."""
+    try:
+        from compression import zstd  # noqa: PLC0415 - see above
+    except ImportError:
+        from backports import zstd  # noqa: PLC0415 - see above
+    return zstd

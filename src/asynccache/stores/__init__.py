@@ -1,0 +1,1 @@
+"""Where encoded entries live. Each store is one module, loaded when a cache is made with it."""

@@ -1,0 +1,84 @@
+"""The project's tasks, each in an environment of its own. `nox -l` lists them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+nox.options.default_venv_backend = "venv"
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = False
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["tests", "lint", "typing"]
+
+PROJECT = nox.project.load_toml()
+BENCHMARKS = Path("benchmarks")
+
+
+def install(session: nox.Session, group: str, *, extra: str = "all") -> None:
+    """Install the package with one extra, and one dependency group."""
+    session.install("-e", f".[{extra}]", *nox.project.dependency_groups(PROJECT, group))
+
+
+@nox.session(python=nox.project.python_versions(PROJECT))
+def tests(session: nox.Session) -> None:
+    """Run the tests, once on every Python that is here."""
+    # All drivers: that `import asynccache` loads none of them shows only where they are there.
+    install(session, "test")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check rules and formatting."""
+    session.install(*nox.project.dependency_groups(PROJECT, "lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check types with mypy and pyright."""
+    install(session, "typing")
+    folders = [folder for folder in ("benchmarks", "examples", "tests") if Path(folder).exists()]
+    session.run("mypy", "src", *folders)
+    # Told its Python, since it prefers a `.venv` here, which holds nox alone.
+    session.run("basedpyright", "--pythonpath", f"{session.bin}/python")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into `site`."""
+    session.install(*nox.project.dependency_groups(PROJECT, "docs"))
+    session.run("zensical", "build", "--clean", "--strict")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Show a swarm of agents on one cache; `-- --live` asks the real API."""
+    install(session, "demo", extra="openai")
+    session.run("python", "examples/swarm.py", *session.posargs)
+
+
+@nox.session(requires=["bench_ag2"])
+def bench(session: nox.Session) -> None:
+    """Measure against the peers; tables on the screen, figures in `benchmarks/results`."""
+    install(session, "bench", extra="openai")
+    run_benchmarks(session, "bench_*.py")
+
+
+@nox.session
+def bench_ag2(session: nox.Session) -> None:
+    """Measure against AG2, which needs an older openai; `bench` runs this first."""
+    install(session, "bench-ag2", extra="openai")
+    run_benchmarks(session, "ag2_*.py")
+
+
+def run_benchmarks(session: nox.Session, pattern: str) -> None:
+    """Run the scripts that match, each writing its figures to `benchmarks/results`."""
+    results = BENCHMARKS / "results"
+    results.mkdir(exist_ok=True)
+    for script in sorted(BENCHMARKS.glob(pattern)):
+        figures = results / f"{script.stem}.json"
+        session.run("python", str(script), "--json", str(figures), *session.posargs)

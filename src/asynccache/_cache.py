@@ -1,0 +1,378 @@
+"""The cache itself: one interface over any store, for every event loop of a process."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import copy_context
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Final, ParamSpec, Self, TypeVar, overload
+
+from msgspec import UNSET
+
+from asynccache import _context, _memoize
+from asynccache._call import Answer, Call, Mode, Status
+from asynccache._clock import SYSTEM_CLOCK, Clock
+from asynccache._engine import Engine
+from asynccache._entry import Entry, Meta, encode_entry
+from asynccache._flight import Flight
+from asynccache._key import Namespace, value_key
+from asynccache._lifetime import Lifetime, Settings
+from asynccache._recorder import expiry
+from asynccache._values import CONTENT_TYPE, MISSING, decode_value, encode_value
+from asynccache.stores._base import Record, Store
+
+_log = logging.getLogger("asynccache")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+D = TypeVar("D")
+
+_EMPTY_META: Final = Meta("value", content_type=CONTENT_TYPE)
+_wrappers: dict[str, Callable[[], Callable[..., Any]]] = {}
+
+
+class AsyncCache(Lifetime):
+    """A cache of finished answers. Made by `Cache`, opened by ``async with`` or `open`.
+
+    One object works in several event loops and threads at once, and may be opened again after it
+    was closed. Opening counts: it closes when it was closed as often as it was opened.
+    """
+
+    def __init__(self, store: Store, settings: Settings, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        super().__init__(store, settings, clock)
+        self.settings: Final = settings
+        self._frames: list[_context.Frame[AsyncCache]] = []
+        self._told: set[str] = set()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        self._frames.append(_context.enter(self))
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._frames.pop().dead = True
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        state = "open" if self._opened else "closed"
+        return f"<AsyncCache {type(self._store).__name__} {self.settings.namespace.text} {state}>"
+
+    # -- values ------------------------------------------------------------------------------
+
+    def _now(self, key: object) -> tuple[Engine, Namespace, Mode, bytes]:
+        options = _context.current_options()
+        namespace = options.namespace(self.settings.namespace)
+        mode = self.settings.mode if options.mode is UNSET else options.mode
+        return self.engine(), namespace, mode, value_key(namespace, "value", key)
+
+    @overload
+    async def get(self, key: object, default: D) -> Any | D: ...
+    @overload
+    async def get(self, key: object, default: D, *, type: type[T]) -> T | D: ...
+    @overload
+    async def get(self, key: object, default: None = None, *, type: type[T]) -> T | None: ...
+    @overload
+    async def get(self, key: object) -> Any: ...
+    async def get(self, key: object, default: object = None, *, type: Any = Any) -> Any:
+        """Return the value stored under a key.
+
+        Args:
+            key: Anything with a canonical form (see `asynccache.canonical_value`).
+            default: Returned when nothing is stored; pass `asynccache.MISSING` where None is stored.
+            type: Build the value as this type; else as plain data.
+
+        Raises:
+            NotCanonicalError: The key has no canonical form.
+            msgspec.ValidationError: What is stored isn't of that type.
+            CacheClosedError: The cache isn't open.
+        """
+        return (await self.get_many([key], default, type=type))[0]
+
+    async def get_many(
+        self, keys: Sequence[object], default: object = None, *, type: Any = Any
+    ) -> list[Any]:
+        """Return the values stored under keys, in order, with ``default`` for those that aren't."""
+        found: list[Any] = []
+        waiting: list[tuple[int, Engine, Namespace, bytes]] = []
+        for at, key in enumerate(keys):
+            engine, namespace, mode, digest = self._now(key)
+            entry = None
+            if mode not in {"off", "refresh"}:
+                entry = engine.peek(namespace, digest)
+                if entry is not None and not isinstance(entry, Entry):
+                    waiting.append((at, engine, namespace, digest))
+                    entry = None
+            found.append(entry)
+        looked = await asyncio.gather(*(e.look_up(n, d) for _, e, n, d in waiting))
+        for (at, *_), entry in zip(waiting, looked, strict=True):
+            found[at] = entry
+        return [
+            default if entry is None else decode_value(b"".join(entry.chunks), type)
+            for entry in found
+        ]
+
+    async def set(
+        self, key: object, value: object, *, ttl: float | timedelta | None = None
+    ) -> bool:
+        """Store a value under a key, and return once it is as safe as the store makes it.
+
+        Args:
+            key: Anything with a canonical form.
+            value: Anything that msgspec can encode, or a pydantic model.
+            ttl: Seconds or timedelta until it expires; None leaves the cache's own.
+
+        Returns:
+            Whether it was stored: not in mode "off", "read_only" or "replay", nor if the store
+            failed (see `stats`).
+
+        Raises:
+            NotCanonicalError: The key has no canonical form.
+            TypeError: The value can't be encoded.
+            CacheClosedError: The cache isn't open.
+        """
+        return all(await self.set_many([(key, value)], ttl=ttl))
+
+    async def set_many(
+        self,
+        items: Mapping[Any, object] | Sequence[tuple[object, object]],
+        *,
+        ttl: float | timedelta | None = None,
+    ) -> list[bool]:
+        """Store several values as `set` does; pairs, as not every key can be a dict's."""
+        pairs = list(items.items()) if isinstance(items, Mapping) else list(items)
+        kept = self._ttl(_context.seconds_of(ttl))
+        now = self._clock.time_us()
+        expires = expiry(kept, now, self.settings.ttl_jitter)
+        writing: list[asyncio.Future[bool]] = []
+        for key, value in pairs:
+            engine, namespace, mode, digest = self._now(key)
+            if mode not in {"read_write", "refresh"}:
+                continue
+            entry = Entry(digest, now, expires, _EMPTY_META, (encode_value(value),))
+            self._doom(digest)
+            record = Record(key=digest, body=encode_entry(entry), expires=expires)
+            writing.append(engine.lane(namespace).set(record))
+        written = await asyncio.gather(*writing)
+        if written:
+            self._outside.stored += sum(written)
+        return written if writing else [False] * len(pairs)
+
+    async def contains(self, key: object) -> bool:
+        """Tell whether something sound is stored under a key."""
+        return await self.get(key, MISSING) is not MISSING
+
+    async def delete(self, key: object) -> bool:
+        """Remove the value stored under a key; return whether there was one.
+
+        A call under way for it still answers its callers, and stores nothing.
+
+        Raises:
+            StoreError: It may still be there.
+            CacheClosedError: The cache isn't open.
+        """
+        engine, namespace, _, digest = self._now(key)
+        return await self._delete(engine, namespace, digest)
+
+    async def forget(self, response: object) -> bool:
+        """Remove the entry that a response came from, as the answer was bad; tell if there was one.
+
+        Raises:
+            ValueError: The response didn't come from a cache.
+            StoreError: The entry may still be there.
+        """
+        status = status_of(response)
+        if status is None or not status.key:
+            raise ValueError("this response has no entry: it didn't come through a cache")
+        namespace = Namespace(status.seed, status.tenant)
+        return await self._delete(self.engine(), namespace, bytes.fromhex(status.key))
+
+    async def _delete(self, engine: Engine, namespace: Namespace, digest: bytes) -> bool:
+        self._doom(digest)
+        store = self._store
+        removed: int = await engine.lane(namespace).insist(
+            lambda: store.delete_many(namespace, [digest])
+        )
+        return removed > 0
+
+    async def clear(self) -> int:
+        """Remove every entry of this namespace and of no other; return how many there were.
+
+        Raises:
+            StoreError: Some may still be there.
+            CacheClosedError: The cache isn't open.
+        """
+        engine = self.engine()
+        namespace = _context.current_options().namespace(self.settings.namespace)
+        self._doom(None)
+        store = self._store
+        removed: int = await engine.lane(namespace).insist(lambda: store.clear(namespace))
+        return removed
+
+    def _doom(self, digest: bytes | None) -> None:
+        here = asyncio.get_running_loop()
+        for engine in list(self._engines.values()):
+            if engine.loop is here:
+                engine.doom(digest)
+            elif not engine.loop.is_closed():
+                engine.loop.call_soon_threadsafe(engine.doom, digest)
+
+    # -- calls -------------------------------------------------------------------------------
+
+    async def get_or_create(
+        self,
+        key: object,
+        create: Callable[[], Awaitable[Any]],
+        *,
+        ttl: float | timedelta | None = None,
+        type: Any = Any,
+    ) -> Any:
+        """Return the value stored under a key, or make it once, however many ask at the same time.
+
+        Args:
+            key: Anything with a canonical form; one that has none is neither cached nor shared.
+            create: Makes the value, e.g. a coroutine function.
+            ttl: Seconds or timedelta until it expires; None leaves the cache's own.
+            type: Build the value as this type; else as plain data. Made or found, it is built from
+                the stored bytes, so that every caller has an object of their own.
+
+        Raises:
+            ReplayMiss: In mode "replay", nothing is stored.
+            CacheClosedError: The cache was closed, or isn't open.
+            TypeError: The value can't be encoded.
+            Exception: What ``create`` raised; it is shared with all who waited, and not stored.
+        """
+        return await self.computed("value", key, create, ttl=_context.seconds_of(ttl), type=type)
+
+    async def computed(
+        self,
+        purpose: str,
+        key: object,
+        create: Callable[[], Awaitable[Any]],
+        *,
+        ttl: float | None,
+        type: Any,
+    ) -> Any:
+        """Do the work of `get_or_create` and `memoize`, whose keys never meet."""
+        options = _context.current_options()
+        mode = self.settings.mode if options.mode is UNSET else options.mode
+        if mode == "off" or (not self._opened and mode != "replay"):
+            self.note_bypass("the cache isn't open" if mode != "off" else None)
+            return await create()
+        engine = self.engine()
+        if engine.pacer.spent():
+            await engine.pacer.slot()
+        namespace = options.namespace(self.settings.namespace)
+        digest = value_key(namespace, purpose, key)
+        if options.samples is not None or options.sample:
+            sample = options.sample if options.samples is None else options.samples.next(digest)
+            digest = value_key(namespace, purpose, (key, sample)) if sample else digest
+
+        async def upstream(flight: Flight) -> Answer:
+            flight.add(encode_value(await create()))
+            return Answer(meta=_EMPTY_META, chunks=tuple(flight.chunks))
+
+        call = Call(
+            namespace=namespace,
+            key=digest,
+            mode=mode,
+            upstream=upstream,
+            ttl=self._ttl(ttl),
+            store_if=self.settings.store_if,
+        )
+        fetched = await engine.fetch(call)
+        return decode_value(b"".join(fetched.entry.chunks), type)
+
+    def memoize(
+        self,
+        *,
+        ttl: float | timedelta | None = None,
+        ignore: Sequence[str] = (),
+        version: str | int | None = None,
+    ) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
+        """Cache an async function in this cache; see `asynccache.memoize`."""
+        return _memoize.memoize(ttl=ttl, ignore=ignore, version=version, cache=self)
+
+    def wrap(self, client: T, *, upstream: str | None = None) -> T:
+        """Return a client of the same type whose cacheable calls go through this cache.
+
+        Args:
+            client: An ``AsyncOpenAI`` or a subclass. It stays as it is; the two share connections.
+            upstream: A name for the server, where its address changes from run to run: it takes
+                the address' place in the key.
+
+        Raises:
+            TypeError: Nobody knows how to wrap such a client.
+        """
+        for base in type(client).__mro__:
+            load = _wrappers.get(base.__module__.partition(".")[0])
+            if load is not None:
+                wrapped: T = load()(client, cache=self, upstream=upstream)
+                return wrapped
+        raise TypeError(f"can't wrap a {type(client).__qualname__}: pass an openai.AsyncOpenAI")
+
+    def bind(self, function: Callable[P, T]) -> Callable[P, T]:
+        """Return a function that runs with this cache in force, also in a plain thread.
+
+        Threads and executors don't inherit what is in force around those who start them.
+        """
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def bound_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+                frame = _context.enter(self)
+                try:
+                    return await function(*args, **kwargs)
+                finally:
+                    frame.dead = True
+
+            return bound_async  # type: ignore[return-value]  # T is the coroutine's type here
+
+        @functools.wraps(function)
+        def bound(*args: P.args, **kwargs: P.kwargs) -> T:
+            def inside() -> T:
+                _context.enter(self)
+                return function(*args, **kwargs)
+
+            return copy_context().run(inside)
+
+        return bound
+
+    def _ttl(self, asked: float | None) -> float | None:
+        if asked is not None:
+            return asked
+        optional = _context.current_options().ttl
+        return self.settings.ttl if optional is UNSET else optional
+
+    # -- what happened -----------------------------------------------------------------------
+
+    def note_bypass(self, reason: str | None) -> None:
+        """Count a call that goes past the cache; log each reason once."""
+        self._outside.bypassed += 1
+        if reason is not None and reason not in self._told:
+            self._told.add(reason)
+            _log.warning("not cached, further ones are only counted: %s", reason)
+
+    def age(self, entry: Entry) -> float:
+        """Return seconds since an entry was recorded."""
+        return max(0, self._clock.time_us() - entry.created) / 1_000_000
+
+
+def status_of(response: object) -> Status | None:
+    """Return where a response came from: outcome, key, age. None if no cache was involved."""
+    found = getattr(response, "_asynccache_status", None)
+    return found if isinstance(found, Status) else None
+
+
+def register_wrapper(package: str, load: Callable[[], Callable[..., Any]]) -> None:
+    """Let `AsyncCache.wrap` take clients of a package; ``load`` imports what wraps them."""
+    _wrappers[package] = load

@@ -1,0 +1,101 @@
+"""What one caller asks for, and what upstream gave: the words between the engine and its clients."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Literal, get_args
+
+import msgspec
+from msgspec import Struct
+
+from asynccache._entry import Entry, Meta
+from asynccache._flight import Caller, Flight, Scope
+from asynccache._key import Namespace
+from asynccache._stats import Outcome
+
+Mode = Literal["read_write", "read_only", "refresh", "replay", "off"]
+MODES: Final[tuple[Mode, ...]] = get_args(Mode)
+STORING: Final = frozenset({"read_write", "refresh"})
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """A whole answer from upstream, as ``store_if`` sees it."""
+
+    meta: Meta
+    chunks: tuple[bytes, ...]
+    error: bool = False
+    """It carries an error, whatever its status."""
+    filtered: bool = False
+    """A content filter ended it."""
+    complete: bool = True
+    """It came to its proper end. An answer that didn't is never stored, whatever ``store_if`` says."""
+
+    @property
+    def body(self) -> bytes:
+        """The body's bytes; for a stream, its events as they came."""
+        return b"".join(self.chunks)
+
+    def json(self) -> Any:  # noqa: ANN401 - any JSON
+        """Return what a JSON body or a cached value stands for.
+
+        Raises:
+            ValueError: It is a stream, or not what it says to be.
+        """
+        if self.meta.kind == "value":
+            return msgspec.msgpack.decode(self.body)
+        return msgspec.json.decode(self.body)
+
+
+StoreIf = Callable[[Answer], bool]
+
+
+def store_good(answer: Answer) -> bool:
+    """Say yes to answers worth keeping: status 2xx, no error, not ended by a content filter.
+
+    An answer that a token limit cut off is kept too, as the same request would be cut off again.
+    """
+    return 200 <= answer.meta.status < 300 and not answer.error and not answer.filtered  # noqa: PLR2004 - HTTP's own numbers
+
+
+def for_all(_: BaseException) -> Scope:
+    """Share every error with all who asked for the same."""
+    return "all"
+
+
+class Call(Struct, frozen=True, kw_only=True):
+    """One caller's wish for an answer."""
+
+    namespace: Namespace
+    key: bytes
+    mode: Mode
+    upstream: Callable[[Flight], Awaitable[Answer]]
+    """Makes the call: announces the head, adds chunks as they come, returns the whole."""
+    scope: Callable[[BaseException], Scope] = for_all
+    caller: Caller = Caller()
+    ttl: float | None = None
+    """Seconds until the answer expires; None is never."""
+    store_if: StoreIf = store_good
+    canonical: bytes | None = None
+    """The request's canonical body, for path digests; None keeps none."""
+    facts: dict[str, object] | None = None
+    """The rest of the request, for the same."""
+    keep_request: bool = False
+
+
+class Fetched(Struct, frozen=True):
+    """An answer on its way to one caller."""
+
+    entry: Entry
+    outcome: Outcome
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    """Where a response came from."""
+
+    outcome: Outcome
+    key: str
+    """64 hexadecimal digits, as in the store; empty for a bypassed call."""
+    age: float = 0.0
+    """Seconds since the answer was recorded."""
+    seed: str = ""
+    tenant: str | None = None

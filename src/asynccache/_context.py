@@ -1,0 +1,210 @@
+"""Which cache and which options are in force around a caller."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, cast
+
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
+
+from asynccache._call import MODES, Mode
+from asynccache._key import Namespace
+
+if TYPE_CHECKING:
+    from asynccache._cache import AsyncCache
+
+ValueT = TypeVar("ValueT")
+
+
+class Frame(Generic[ValueT]):
+    """One block's value, and the frame it was entered in."""
+
+    __slots__ = ("below", "dead", "value")
+
+    def __init__(self, value: ValueT, below: Frame[ValueT] | None) -> None:
+        self.value = value
+        self.below = below
+        self.dead = False
+
+
+class Chain(Generic[ValueT]):
+    """The values of the blocks around a caller, innermost first.
+
+    Leaving a block marks its frame dead instead of resetting the variable, which fails in another
+    task than the one that entered; readers skip the dead. So tasks started inside a block see it
+    until it is left, wherever they run.
+    """
+
+    __slots__ = ("_variable",)
+
+    def __init__(self, name: str) -> None:
+        self._variable: ContextVar[Frame[ValueT] | None] = ContextVar(name, default=None)
+
+    def top(self) -> Frame[ValueT] | None:
+        """Return the innermost frame that is alive."""
+        frame = self._variable.get()
+        while frame is not None and frame.dead:
+            frame = frame.below
+        return frame
+
+    def push(self, value: ValueT) -> Frame[ValueT]:
+        """Enter a block; leave it with ``frame.dead = True``."""
+        frame = Frame(value, self.top())
+        self._variable.set(frame)
+        return frame
+
+
+class Samples:
+    """Numbers the identical requests of one block: 0, 1, 2, …"""
+
+    __slots__ = ("_lock", "_seen")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seen: Counter[bytes] = Counter()
+
+    def next(self, key: bytes) -> int:
+        """Return how often this key was asked for before in the block."""
+        with self._lock:
+            number = self._seen[key]
+            self._seen[key] = number + 1
+        return number
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """What a block of code asks of the caches under it; unset fields leave the cache's own."""
+
+    mode: Mode | UnsetType = UNSET
+    ttl: float | UnsetType | None = UNSET
+    cache_seed: int | str | UnsetType = UNSET
+    sample: int = 0
+    samples: Samples | None = None
+    """Set for ``sample="each"``."""
+    cache: Any = UNSET
+    """An `AsyncCache`, None for no cache, or unset."""
+
+    def namespace(self, own: Namespace) -> Namespace:
+        """Return the namespace in force, given the cache's own."""
+        if self.cache_seed is UNSET:
+            return own
+        return Namespace.of(self.cache_seed, own.tenant)
+
+
+NO_OPTIONS: Final = Options()
+_ambient: Final[Chain[AsyncCache]] = Chain("asynccache_ambient")
+_options: Final[Chain[Options]] = Chain("asynccache_options")
+_default: AsyncCache | None = None
+
+
+def seconds_of(ttl: float | timedelta | None) -> float | None:
+    """Return a ttl in seconds.
+
+    Raises:
+        TypeError: It is neither a number nor a timedelta nor None.
+        ValueError: It isn't above zero.
+    """
+    if ttl is None:
+        return None
+    if isinstance(ttl, timedelta):
+        ttl = ttl.total_seconds()
+    if isinstance(ttl, bool) or not isinstance(ttl, int | float):
+        raise TypeError(f"ttl must be seconds, a timedelta or None, not {type(ttl).__name__}")
+    if not 0 < ttl < float("inf"):
+        raise ValueError(f"ttl must be above zero and finite, not {ttl}; None keeps for ever")
+    return float(ttl)
+
+
+def mode_of(mode: str) -> Mode:
+    """Return a mode that was checked.
+
+    Raises:
+        ValueError: There is no such mode.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
+    return mode
+
+
+@contextmanager
+def options(
+    *,
+    mode: Mode | UnsetType = UNSET,
+    ttl: float | timedelta | UnsetType | None = UNSET,
+    cache_seed: int | str | UnsetType = UNSET,
+    sample: int | Literal["each"] | UnsetType = UNSET,
+    cache: AsyncCache | UnsetType | None = UNSET,
+) -> Iterator[None]:
+    """Set options for every cached call in a block, also in tasks started inside it.
+
+    Args:
+        mode: As the cache's ``mode``.
+        ttl: Seconds or timedelta until answers stored in the block expire; None is never.
+        cache_seed: Use this namespace of the same store.
+        sample: Ask for the n-th independent answer to the same request (0, the default, is the
+            first); ``"each"`` gives the k-th identical request of the block sample k.
+        cache: Use this cache instead of the one in force, also in wrapped clients; None uses none.
+
+    Raises:
+        ValueError: An option has no such value.
+        TypeError: An option has the wrong type.
+
+    What isn't named stays as the surrounding block has it.
+    """
+    found = _options.top()
+    changed = found.value if found is not None else NO_OPTIONS
+    if mode is not UNSET:
+        changed = replace(changed, mode=mode_of(mode))
+    if ttl is not UNSET:
+        changed = replace(changed, ttl=seconds_of(ttl))
+    if cache_seed is not UNSET:
+        Namespace.of(cache_seed)
+        changed = replace(changed, cache_seed=cache_seed)
+    if sample == "each":
+        changed = replace(changed, sample=0, samples=Samples())
+    elif sample is not UNSET:
+        if isinstance(sample, bool) or not isinstance(sample, int) or sample < 0:
+            raise ValueError(f'sample must be a number from 0 on, or "each", not {sample!r}')
+        changed = replace(changed, sample=sample, samples=None)
+    if cache is not UNSET:
+        changed = replace(changed, cache=cache)
+    frame = _options.push(changed)
+    try:
+        yield
+    finally:
+        frame.dead = True
+
+
+def current_options() -> Options:
+    """Return the options in force around the caller."""
+    frame = _options.top()
+    return NO_OPTIONS if frame is None else frame.value
+
+
+def enter(cache: AsyncCache) -> Frame[AsyncCache]:
+    """Make a cache the ambient one until the returned frame is marked dead."""
+    return _ambient.push(cache)
+
+
+def set_default_cache(cache: AsyncCache | None) -> None:
+    """Name the cache for code that runs in no block of any: web handlers, workers, threads.
+
+    Args:
+        cache: The process-wide default; None for none. It has to be opened by somebody.
+    """
+    global _default  # noqa: PLW0603 - process-wide is what it is for
+    _default = cache
+
+
+def current_cache() -> AsyncCache | None:
+    """Return the cache in force around the caller: option, ambient, default, or None."""
+    cache = current_options().cache
+    if cache is not UNSET:
+        return cast("AsyncCache | None", cache)
+    frame = _ambient.top()
+    return _default if frame is None else frame.value

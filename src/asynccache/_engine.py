@@ -1,0 +1,328 @@
+"""The way of a call through one event loop: inline read, flight, lookup, claim, call, store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from asynccache._call import STORING, Call, Fetched
+from asynccache._clock import Clock
+from asynccache._entry import Entry, Flaw, decode_entry
+from asynccache._errors import CacheClosedError, ReplayMiss, StoreError
+from asynccache._flight import Caller, Flight, Phase, Reader
+from asynccache._guard import Guard
+from asynccache._key import Namespace
+from asynccache._lane import Lane
+from asynccache._leases import LeaseKeeper
+from asynccache._pacer import Pacer
+from asynccache._recorder import Recorder
+from asynccache._stats import Counters, Outcome
+from asynccache.stores._base import Store, Unknown
+
+_log = logging.getLogger("asynccache")
+
+
+class Engine:
+    """All that a cache does in one event loop. It owns the flights and every task they need.
+
+    Args:
+        store: Where entries live; shared with the cache's other loops.
+        guard: Stands before the store; shared too.
+        clock: For expiry and leases.
+        max_entry_bytes: Bodies above this are neither stored nor shared with newcomers.
+        store_timeout: Seconds that a lookup or claim may take.
+        lease_ttl: Seconds of silence after which a lease is taken over.
+        ttl_jitter: Share of a ttl by which it may be shortened, so that not all expire at once.
+    """
+
+    def __init__(  # noqa: PLR0913 - a cache's options
+        self,
+        store: Store,
+        *,
+        guard: Guard,
+        clock: Clock,
+        max_entry_bytes: int,
+        store_timeout: float,
+        lease_ttl: float,
+        ttl_jitter: float,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.pacer: Final = Pacer(self.loop)
+        self.counters: Final = Counters()
+        self._store = store
+        self._guard = guard
+        self._clock = clock
+        self._limit = max_entry_bytes
+        self._store_timeout = store_timeout
+        self._lease_ttl = lease_ttl
+        self._lanes: dict[Namespace, Lane] = {}
+        # Flights by mode: a refresh joins only refreshes, and a replay's flight never calls.
+        self._flights: dict[bytes, Flight] = {}
+        self._refreshes: dict[bytes, Flight] = {}
+        self._replays: dict[bytes, Flight] = {}
+        self._boards = {"refresh": self._refreshes, "replay": self._replays}
+        self._flying: set[Flight] = set()  # also those that are on no board any more
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._leases = LeaseKeeper(ttl=lease_ttl, clock=clock, spawn=self.spawn)
+        self._recorder = Recorder(clock, self.counters, ttl_jitter=ttl_jitter)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a task that lives until it ends or the engine is closed."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def lane(self, namespace: Namespace) -> Lane:
+        """Return this loop's way to a namespace."""
+        lane = self._lanes.get(namespace)
+        if lane is None:
+            lane = self._lanes[namespace] = Lane(
+                self._store,
+                namespace,
+                guard=self._guard,
+                timeout=self._store_timeout,
+                lease_ttl=self._lease_ttl,
+                counters=self.counters,
+                pacer=self.pacer,
+                spawn=self.spawn,
+            )
+        return lane
+
+    # -- lookups -----------------------------------------------------------------------------
+
+    def peek(self, namespace: Namespace, key: bytes) -> Entry | Unknown | None:
+        """Look an entry up without waiting; UNKNOWN where only `look_up` can tell."""
+        try:
+            data = self._store.peek(namespace, key)
+        except StoreError as exc:
+            if self._guard.strict:
+                raise
+            self._guard.note(exc, self.counters)
+            return None
+        if data is None or isinstance(data, Unknown):
+            return data
+        return self._sound(key, data)
+
+    async def look_up(self, namespace: Namespace, key: bytes) -> Entry | None:
+        """Look an entry up, together with this turn's other lookups."""
+        data = await self.lane(namespace).get(key)
+        return None if data is None else self._sound(key, data)
+
+    def _sound(self, key: bytes, data: bytes) -> Entry | None:
+        found = decode_entry(data, key, now=self._clock.time_us(), max_bytes=self._limit)
+        if isinstance(found, Flaw):
+            self.counters.flaws[found.reason] += 1
+            return None
+        return found
+
+    # -- calls -------------------------------------------------------------------------------
+
+    def board(self, call: Call) -> tuple[Flight, bool] | Entry:
+        """Return what answers a call: an entry, or a flight and whether it was started for it.
+
+        Nothing is awaited here: between the look at the flights, the inline read, and the entry of
+        a new flight nobody else runs, so that no key ever has two. The caller has been counted in.
+        """
+        refreshing = call.mode == "refresh"
+        board = self._boards.get(call.mode, self._flights)
+        flight = board.get(call.key)
+        surely_missing = False
+        if flight is None and not refreshing:
+            entry = self.peek(call.namespace, call.key)
+            if isinstance(entry, Entry):
+                return entry
+            surely_missing = entry is None
+            if board is self._flights:
+                flight = self._refreshes.get(call.key)
+        keep = call.mode in STORING
+        if flight is not None and flight.entry is not None and not flight.oversized:
+            return flight.entry  # whole, and on its way into the store
+        if flight is not None and not flight.oversized:
+            flight.enter(keep=keep)
+            return flight, False
+        if self._closed:
+            raise CacheClosedError("the cache was closed")
+        flight = Flight(
+            call.key,
+            call.caller,
+            loop=self.loop,
+            pacer=self.pacer,
+            limit=self._limit,
+            abandon=self._abandon,
+        )
+        flight.enter(keep=keep)
+        board[call.key] = flight
+        self._flying.add(flight)
+        flight.task = self.spawn(self._fly(flight, call, looked=surely_missing or refreshing))
+        return flight, True
+
+    async def fetch(self, call: Call) -> Fetched:
+        """Return the whole answer to a call: stored, from a flight under way, or from upstream.
+
+        Raises:
+            WaitedTooLongError: The caller's patience ended.
+            ReplayMiss: In mode "replay", nothing is stored.
+            CacheClosedError: The cache was closed meanwhile.
+            BaseException: What the call upstream raised.
+        """
+        while True:
+            boarded = self.board(call)
+            if isinstance(boarded, Entry):
+                return self.served(boarded, "hit")
+            flight, started = boarded
+            try:
+                await flight.wait(
+                    flight.finished, call.caller, since=self.loop.time(), started=started
+                )
+                if flight.entry is not None:
+                    return self.served(flight.entry, outcome(flight, started=started))
+                error = flight.error_for(call.caller, started=started)
+                if error is not None:
+                    raise error
+            finally:
+                flight.leave()
+            # The error was another caller's fate: the rest start one new flight between them.
+
+    def reader(self, flight: Flight, caller: Caller, *, started: bool) -> Reader:
+        """Return a boarded caller's way through a flight's chunks; it leaves when it is closed."""
+        return Reader(flight, caller, self.loop, started=started)
+
+    def served(self, entry: Entry, how: Outcome) -> Fetched:
+        """Count one call as answered."""
+        counters, meta = self.counters, entry.meta
+        if how == "miss":
+            counters.misses += 1
+        else:
+            if how == "hit":
+                counters.hits += 1
+            else:
+                counters.joined += 1
+            counters.tokens_saved += meta.input_tokens + meta.output_tokens
+            counters.seconds_saved += meta.seconds
+        return Fetched(entry, how)
+
+    # -- flights -----------------------------------------------------------------------------
+
+    async def _fly(self, flight: Flight, call: Call, *, looked: bool) -> None:
+        try:
+            entry = None if looked else await self.look_up(call.namespace, call.key)
+            if entry is None and call.mode == "replay":
+                self.counters.replay_misses += 1
+                raise ReplayMiss(f"nothing is stored for this request (key {call.key.hex()})")
+            if entry is None and call.mode == "read_write" and self._store.capabilities.leases:
+                entry = await self._acquire(flight, call)
+            if entry is None:
+                await self._ask(flight, call)
+            else:
+                flight.land(entry)
+        except asyncio.CancelledError as exc:
+            task = flight.task
+            if task is None or not task.cancelling():  # the call cancelled itself, not we the call
+                flight.fail(exc, "own")
+                return
+            # Either nobody waits any more, or the cache is being closed under those who do.
+            flight.fail(CacheClosedError("the cache was closed while this call waited"), "all")
+            raise
+        except BaseException as exc:
+            flight.fail(exc, call.scope(exc) if flight.source == "upstream" else "all")
+            if not isinstance(exc, Exception):  # a KeyboardInterrupt is the loop's too
+                raise
+        finally:
+            flight.phase = Phase.DONE
+            self._flying.discard(flight)
+            self._remove(flight)
+            if flight.holding is not None:
+                # In a task of its own, as this one may have been cancelled.
+                self.spawn(self._leases.release(flight.holding))
+
+    async def _acquire(self, flight: Flight, call: Call) -> Entry | None:
+        flight.phase = Phase.CLAIM
+
+        async def find() -> Entry | None:
+            return await self.look_up(call.namespace, call.key)
+
+        acquired = await self._leases.acquire(self.lane(call.namespace), call.key, find)
+        flight.holding = acquired.holding
+        entry = acquired.entry
+        if isinstance(entry, bytes):
+            entry = self._sound(call.key, entry)
+        if acquired.waited:
+            flight.source = "elsewhere"
+        return entry
+
+    async def _ask(self, flight: Flight, call: Call) -> None:
+        flight.phase, flight.source = Phase.CALL, "upstream"
+        began = self._clock.monotonic()
+        self.counters.upstream_calls += 1
+        try:
+            answer = await call.upstream(flight)
+        except Exception:
+            self.counters.upstream_errors += 1
+            raise
+        seconds = self._clock.monotonic() - began
+        self.counters.seconds_paid += seconds
+        recording = self._recorder.record(flight, call, answer, seconds)
+        flight.complete(recording.entry)
+        # From here on the callers have their answer, and the flight can't be abandoned.
+        if recording.refused is not None:
+            self.counters.not_stored[recording.refused] += 1
+            return
+        holding = flight.holding
+        kept = holding is None or await self._leases.still_held(holding)
+        record = await self._recorder.encode(recording, if_absent=not kept)
+        if flight.doomed:
+            self.counters.not_stored["deleted"] += 1
+        elif await self.lane(call.namespace).set(record):
+            self.counters.stored += 1
+            self.counters.cut += answer.meta.cut
+        else:
+            self.counters.not_stored["store" if kept else "conflict"] += 1
+
+    def _abandon(self, flight: Flight) -> None:
+        """End a flight that nobody waits for. A newcomer meanwhile gets a new one."""
+        self.counters.abandoned += 1
+        self._doom(flight)
+        if flight.task is not None:
+            flight.task.cancel()
+
+    def _doom(self, flight: Flight) -> None:
+        """Take a flight off the board, and leave its lease to the next one for its key."""
+        flight.doomed = True
+        self._remove(flight)
+        holding, flight.holding = flight.holding, None
+        if holding is not None:
+            self._leases.abandon(holding)
+
+    def _remove(self, flight: Flight) -> None:
+        for flights in (self._flights, self._refreshes, self._replays):
+            if flights.get(flight.key) is flight:
+                del flights[flight.key]
+
+    def doom(self, key: bytes | None) -> None:
+        """Keep flights for a key (None: all) from storing and from taking newcomers."""
+        for flights in (self._flights, self._refreshes):
+            for flight in [f for f in flights.values() if key is None or f.key == key]:
+                self._doom(flight)
+
+    # -- the end -----------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        """End every flight that still waits for an answer, and see all storing through."""
+        self._closed = True
+        for flight in self._flying:
+            if not flight.ended and flight.task is not None:
+                flight.task.cancel()
+        self._leases.stop()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+def outcome(flight: Flight, *, started: bool) -> Outcome:
+    """Return what a flight's answer is to one of its callers."""
+    if flight.source == "store":
+        return "hit"
+    return "miss" if started and flight.source == "upstream" else "joined"

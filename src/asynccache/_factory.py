@@ -1,0 +1,236 @@
+"""`Cache`: one method per store, with AutoGen's names, order and defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final, Literal, TypedDict, Unpack
+
+from asynccache._cache import AsyncCache
+from asynccache._call import Mode, StoreIf, store_good
+from asynccache._context import mode_of, seconds_of
+from asynccache._key import Namespace
+from asynccache._lifetime import Settings
+
+_MEBIBYTE: Final = 2**20
+_ON_STORE_ERROR: Final = ("continue", "raise")
+
+
+class CacheOptions(TypedDict, total=False):
+    """What every store's factory takes beside its own arguments."""
+
+    ttl: float | timedelta | None
+    """Seconds or timedelta until an answer expires; None, the default, keeps it."""
+    ttl_jitter: float
+    """Share of the ttl, 0 (default) to 1, that chance may take away, so that not all expire at once."""
+    mode: Mode
+    """``"read_write"`` (default), ``"read_only"``, ``"refresh"``, ``"replay"`` or ``"off"``."""
+    tenant: str | None
+    """Separates further what one ``cache_seed`` holds."""
+    store_if: StoreIf
+    """Whether to store an `Answer`; default: status 2xx, no error, not ended by a content filter."""
+    ignore: Iterable[str]
+    """Body paths to leave out of keys, e.g. ``"metadata.run_id"``; ``*`` is every item."""
+    ignore_headers: Iterable[str]
+    """Headers to leave out of keys, beside credentials and traces, which never are in."""
+    keep_requests: bool
+    """Store the request beside the answer; off, as prompts may be private."""
+    max_entry_bytes: int
+    """Larger answers are delivered but not stored; default 32 MiB."""
+    on_store_error: Literal["continue", "raise"]
+    """``"continue"`` (default): a failing store costs a counter. ``"raise"``: it raises StoreError."""
+    store_timeout: float | None
+    """Seconds that a store may take to answer; default 1 for remote stores, 10 for local ones."""
+    lease_ttl: float
+    """Seconds of silence after which another process takes a call over; default 5."""
+
+
+class Cache:
+    """Makes caches. Each method returns an unopened `AsyncCache`, to be used with ``async with``."""
+
+    @staticmethod
+    def disk(
+        cache_seed: int | str = 42,
+        cache_path_root: str | Path = ".cache",
+        *,
+        max_bytes: int = 10 * 1024 * _MEBIBYTE,
+        gitignore: bool = True,
+        **options: Unpack[CacheOptions],
+    ) -> AsyncCache:
+        """Keep answers in a folder, which several processes may share.
+
+        Args:
+            cache_seed: Names the cache: another seed, other answers. Not the model's ``seed``.
+            cache_path_root: The folder above all seeds; made when missing.
+            max_bytes: Size of all seeds under the root; beyond, what was used longest ago goes.
+            gitignore: Keep the folder out of git.
+            **options: See `CacheOptions`.
+
+        Raises:
+            ValueError: An option has no such value.
+            TypeError: An option has the wrong type.
+        """
+        settings = _settings(cache_seed, options)
+        _positive("max_bytes", max_bytes)
+        from asynccache.stores.disk import DiskStore  # noqa: PLC0415 - sqlite3 only for who needs it
+
+        store = DiskStore(
+            cache_path_root, settings.namespace.seed, max_bytes=max_bytes, gitignore=gitignore
+        )
+        return AsyncCache(store, settings)
+
+    @staticmethod
+    def memory(
+        cache_seed: int | str = 42,
+        *,
+        max_bytes: int = 256 * _MEBIBYTE,
+        **options: Unpack[CacheOptions],
+    ) -> AsyncCache:
+        """Keep answers in this process, until the cache object goes.
+
+        Args:
+            cache_seed: As for `disk`.
+            max_bytes: Beyond this size, what was used longest ago goes.
+            **options: See `CacheOptions`.
+
+        Raises:
+            ValueError: An option has no such value.
+            TypeError: An option has the wrong type.
+        """
+        settings = _settings(cache_seed, options)
+        _positive("max_bytes", max_bytes)
+        from asynccache.stores.memory import MemoryStore  # noqa: PLC0415 - only for who needs it
+
+        return AsyncCache(MemoryStore(max_bytes), settings)
+
+    @staticmethod
+    def from_url(url: str, **options: Unpack[CacheOptions]) -> AsyncCache:
+        """Make a cache from one line of configuration.
+
+        Args:
+            url: ``disk:`` (or ``disk:folder``, ``disk:///srv/cache``) or ``memory:``; options as a
+                query: ``disk:/srv/cache?cache_seed=1&ttl=3600&max_bytes=1000000``.
+            **options: Further options, see `CacheOptions`; those in the URL win.
+
+        Raises:
+            ValueError: There is no such scheme or option, or an option has no such value.
+        """
+        from urllib.parse import parse_qsl, unquote, urlsplit  # noqa: PLC0415 - only for who needs it
+
+        parts = urlsplit(url)
+        make = {"disk": Cache.disk, "memory": Cache.memory}.get(parts.scheme)
+        if make is None:
+            raise ValueError(f"no store is called {parts.scheme!r}; there are disk: and memory:")
+        found: dict[str, Any] = dict(options)
+        for name, text in parse_qsl(parts.query, keep_blank_values=True):
+            parse = _FROM_TEXT.get(name)
+            if parse is None:
+                raise ValueError(f"no option {name!r}; a URL takes {', '.join(sorted(_FROM_TEXT))}")
+            try:
+                found[name] = parse(text)
+            except ValueError as exc:
+                raise ValueError(f"option {name!r} can't be {text!r}") from exc
+        place = unquote(f"{parts.netloc}{parts.path}")
+        if place:
+            if parts.scheme != "disk":
+                raise ValueError(f"{parts.scheme}: takes no path, and got {place!r}")
+            found["cache_path_root"] = place
+        try:
+            return make(**found)
+        except TypeError as exc:
+            raise ValueError(f"{parts.scheme}: {exc}") from exc
+
+    @staticmethod
+    def from_store(
+        store: Any,  # noqa: ANN401 - a Store; the name isn't public yet
+        cache_seed: int | str = 42,
+        **options: Unpack[CacheOptions],
+    ) -> AsyncCache:
+        """Make a cache over a store of your own; see `asynccache.testing.StoreContract`.
+
+        Args:
+            store: A `asynccache.stores.Store`.
+            cache_seed: As for `disk`.
+            **options: See `CacheOptions`.
+        """
+        return AsyncCache(store, _settings(cache_seed, options))
+
+
+def _yes_or_no(text: str) -> bool:
+    if text.lower() in {"1", "true", "yes"}:
+        return True
+    if text.lower() in {"0", "false", "no"}:
+        return False
+    raise ValueError(text)
+
+
+_FROM_TEXT: Final[dict[str, Callable[[str], object]]] = {
+    "cache_seed": lambda text: int(text) if text.lstrip("-").isdecimal() else text,
+    "gitignore": _yes_or_no,
+    "keep_requests": _yes_or_no,
+    "lease_ttl": float,
+    "max_bytes": int,
+    "max_entry_bytes": int,
+    "mode": str,
+    "on_store_error": str,
+    "store_timeout": float,
+    "tenant": str,
+    "ttl": float,
+    "ttl_jitter": float,
+}
+
+
+def _settings(cache_seed: int | str, options: CacheOptions) -> Settings:
+    unknown = options.keys() - CacheOptions.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"no option {', '.join(sorted(unknown))}")
+    jitter = options.get("ttl_jitter", 0.0)
+    if not 0 <= jitter <= 1:
+        raise ValueError(f"ttl_jitter must be a share from 0 to 1, not {jitter}")
+    on_store_error = options.get("on_store_error", "continue")
+    if on_store_error not in _ON_STORE_ERROR:
+        raise ValueError(f'on_store_error must be "continue" or "raise", not {on_store_error!r}')
+    store_if = options.get("store_if", store_good)
+    if not callable(store_if):
+        raise TypeError("store_if must be a function of an Answer")
+    timeout = options.get("store_timeout")
+    return Settings(
+        namespace=Namespace.of(cache_seed, options.get("tenant")),
+        mode=mode_of(options.get("mode", "read_write")),
+        ttl=seconds_of(options.get("ttl")),
+        ttl_jitter=float(jitter),
+        store_if=store_if,
+        ignore=tuple(_path(path) for path in _names("ignore", options.get("ignore", ()))),
+        ignore_headers=frozenset(
+            name.lower() for name in _names("ignore_headers", options.get("ignore_headers", ()))
+        ),
+        keep_requests=bool(options.get("keep_requests", False)),
+        max_entry_bytes=_positive(
+            "max_entry_bytes", options.get("max_entry_bytes", 32 * _MEBIBYTE)
+        ),
+        on_store_error=on_store_error,
+        store_timeout=None if timeout is None else _positive("store_timeout", timeout),
+        lease_ttl=_positive("lease_ttl", options.get("lease_ttl", 5.0)),
+    )
+
+
+def _names(option: str, names: Iterable[str]) -> list[str]:
+    if isinstance(names, str):
+        raise TypeError(f"{option} takes several names: [{names!r}]")
+    return list(names)
+
+
+def _path(path: str) -> tuple[str, ...]:
+    parts = tuple(path.split("."))
+    if not all(parts):
+        raise ValueError(f'ignore takes paths such as "metadata.run_id", not {path!r}')
+    return parts
+
+
+def _positive(option: str, number: Any) -> Any:  # noqa: ANN401 - int in, int out; float in, float out
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise TypeError(f"{option} must be a number, not {type(number).__name__}")
+    if not 0 < number < float("inf"):
+        raise ValueError(f"{option} must be above zero and finite, not {number}")
+    return number

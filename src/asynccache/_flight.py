@@ -1,0 +1,289 @@
+"""A call in progress, shared by all who ask for the same key in one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Final, Literal
+from weakref import WeakSet
+
+from msgspec import Struct
+
+from asynccache._entry import Entry, Meta
+from asynccache._gate import Gate, WaitedTooLongError
+from asynccache._leases import Holding
+from asynccache._pacer import Pacer
+
+Scope = Literal["all", "credentials", "timeout", "own"]
+"""For whom an error is true: all callers; those of the same credentials; those who would not have
+waited longer; only the caller whose call it was."""
+Source = Literal["upstream", "store", "elsewhere"]
+"""Where a flight's answer came from; "elsewhere" is another flight's, waited for in the store."""
+
+
+class Phase(IntEnum):
+    """How far a flight is. It can be abandoned before `STORE`."""
+
+    LOOKUP = 0
+    CLAIM = 1
+    CALL = 2
+    STORE = 3
+    DONE = 4
+
+
+class Caller(Struct, frozen=True):
+    """What of a caller decides which errors are its own."""
+
+    credentials: bytes = b""
+    """A digest; kept in memory only."""
+    patience: float = math.inf
+    """Seconds that the caller would wait for an answer."""
+
+
+class Flight:
+    """One call and its growing body.
+
+    Its task writes (`start_body`, `add`, `complete`, `fail`), callers read. The body stays until
+    the last caller and the task have let go. Belongs to one event loop.
+
+    Args:
+        key: What is asked for.
+        starter: Whose credentials and patience the call has.
+        limit: Bytes of body above which the flight takes no more callers and isn't stored.
+    """
+
+    __slots__ = (
+        "abandon", "base", "caller_count", "chunks", "doomed", "entry", "error", "finished",
+        "growth", "holding", "keep", "key", "limit", "meta", "phase", "readers", "scope", "size",
+        "source", "starter", "task",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        key: bytes,
+        starter: Caller,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        pacer: Pacer,
+        limit: int,
+        abandon: Callable[[Flight], None],
+    ) -> None:
+        self.key: Final = key
+        self.starter: Final = starter
+        self.limit: Final = limit
+        self.abandon: Final = abandon
+        self.task: asyncio.Task[None] | None = None
+        self.phase = Phase.LOOKUP
+        self.source: Source = "store"
+        self.keep = False  # somebody who waits for it may store
+        self.doomed = False  # abandoned, or its key deleted or set meanwhile: deliver, don't store
+        self.holding: Holding | None = None
+        self.meta: Meta | None = None
+        self.entry: Entry | None = None
+        self.chunks: list[bytes] = []
+        self.base = 0  # chunks dropped from the front of an oversized body
+        self.size = 0
+        self.error: BaseException | None = None
+        self.scope: Scope = "all"
+        self.caller_count = 0
+        self.readers: WeakSet[Reader] = WeakSet()  # weak, so that a dropped stream is collected
+        self.finished = Gate(loop, pacer)
+        self.growth = Gate(loop, pacer)
+
+    # -- what the task does ------------------------------------------------------------------
+
+    def start_body(self, meta: Meta) -> None:
+        """Announce the answer's head; its chunks follow."""
+        self.meta = meta
+        self.growth.open()
+
+    def add(self, chunk: bytes) -> None:
+        """Append a chunk and wake whoever waits for it."""
+        self.chunks.append(chunk)
+        self.size += len(chunk)
+        if self.oversized:
+            self.drop_read()
+        self.growth.open()
+
+    def land(self, entry: Entry) -> None:
+        """End with an answer that was found, whole, in the store."""
+        self.chunks = list(entry.chunks)
+        self.complete(entry)
+
+    def complete(self, entry: Entry) -> None:
+        """Declare the body whole, and wake everybody."""
+        self.meta, self.entry = entry.meta, entry
+        self.phase = Phase.STORE
+        self._wake()
+
+    def fail(self, error: BaseException, scope: Scope) -> None:
+        """End with an error, after whatever chunks came before it."""
+        self.error, self.scope = error, scope
+        self.phase = Phase.DONE
+        self._wake()
+
+    def _wake(self) -> None:
+        self.finished.open()
+        self.growth.open()
+
+    # -- what callers do ---------------------------------------------------------------------
+
+    @property
+    def ended(self) -> bool:
+        """Whether the body is whole or has failed: nothing more will come."""
+        return self.phase >= Phase.STORE
+
+    @property
+    def oversized(self) -> bool:
+        """Whether the body has outgrown what is stored or shared with newcomers."""
+        return self.size > self.limit
+
+    def error_for(self, caller: Caller, *, started: bool) -> BaseException | None:
+        """Return the flight's error for one of its callers, None if it was another's fate.
+
+        The starter gets the error itself, each other caller a copy: raising marks an error.
+        """
+        if self.error is None or started:
+            return self.error
+        if self.scope == "credentials":
+            shared = caller.credentials == self.starter.credentials
+        elif self.scope == "timeout":
+            shared = caller.patience <= self.starter.patience
+        else:
+            shared = self.scope == "all"
+        return _own_copy(self.error) if shared else None
+
+    def enter(self, *, keep: bool) -> None:
+        """Count a caller in, who may or may not store; each `enter` needs one `leave`."""
+        self.caller_count += 1
+        self.keep = self.keep or keep
+
+    def leave(self) -> None:
+        """Count a caller out. The last one out ends the flight, unless its body is whole."""
+        self.caller_count -= 1
+        if self.caller_count == 0 and not self.ended:
+            self.abandon(self)
+
+    async def wait(self, gate: Gate, caller: Caller, *, since: float, started: bool) -> None:
+        """Wait at a gate as long as the caller would.
+
+        Args:
+            gate: `finished` or `growth`.
+            caller: Who waits.
+            since: Loop time from which its patience counts.
+            started: The flight is this caller's own; then its upstream call keeps its own time.
+
+        Raises:
+            WaitedTooLongError: The caller's patience is at its end.
+        """
+        deadline = since + caller.patience
+        while True:
+            try:
+                await gate.wait(deadline)
+            except WaitedTooLongError:
+                if started and self.phase == Phase.CALL:
+                    deadline = math.inf
+                    continue
+                raise
+            return
+
+    def drop_read(self) -> None:
+        """Free the chunks of an oversized body that every reader has behind it."""
+        behind = min((reader.position for reader in self.readers), default=0) - self.base
+        if behind > 0:
+            del self.chunks[:behind]
+            self.base += behind
+
+
+class Reader:
+    """One caller's way through a flight's body: its chunks from the start, then live.
+
+    Counts as a caller until it is closed, exhausted, or collected.
+    """
+
+    __slots__ = ("__weakref__", "_caller", "_flight", "_loop", "_open", "_started", "position")
+
+    def __init__(
+        self, flight: Flight, caller: Caller, loop: asyncio.AbstractEventLoop, *, started: bool
+    ) -> None:
+        self._flight = flight
+        self._caller = caller
+        self._loop = loop
+        self._started = started
+        self._open = True
+        self.position = 0
+        flight.readers.add(self)
+
+    async def head(self) -> Meta:
+        """Return the answer's head as soon as it is known, or raise the flight's error."""
+        flight = self._flight
+        since = self._loop.time()
+        while flight.meta is None:
+            if flight.error is not None:
+                raise flight.error
+            await flight.wait(flight.growth, self._caller, since=since, started=self._started)
+        return flight.meta
+
+    def next_ready(self) -> bytes | None:
+        """Return the next chunk if it is there already."""
+        flight = self._flight
+        at = self.position - flight.base
+        if at < len(flight.chunks):
+            self.position += 1
+            return flight.chunks[at]
+        return None
+
+    async def next(self) -> bytes | None:
+        """Return the next chunk, None at the end; raise the error that ended the flight.
+
+        Raises:
+            WaitedTooLongError: Nothing came for as long as the caller would wait.
+        """
+        flight = self._flight
+        since = self._loop.time()
+        while True:
+            chunk = self.next_ready()
+            if chunk is not None:
+                if flight.oversized:
+                    flight.drop_read()
+                return chunk
+            if flight.ended:
+                self.close()
+                if flight.error is not None:
+                    raise flight.error
+                return None
+            await flight.wait(flight.growth, self._caller, since=since, started=self._started)
+
+    @property
+    def flight(self) -> Flight:
+        """The flight that is read."""
+        return self._flight
+
+    def close(self) -> None:
+        """Stop reading; the flight ends if nobody else reads it. Closing twice is harmless."""
+        if self._open:
+            self._open = False
+            self._flight.readers.discard(self)
+            self._flight.leave()
+
+    def __del__(self) -> None:
+        # A bare ``break`` leaves no other trace. Collection may happen in any thread, so the loop
+        # is asked to do the counting.
+        if self._open and not self._loop.is_closed():
+            self._open = False
+            flight = self._flight
+            self._loop.call_soon_threadsafe(flight.leave)
+
+
+def _own_copy(error: BaseException) -> BaseException:
+    try:
+        copy = type(error).__new__(type(error), *error.args)
+        copy.args = error.args
+        copy.__dict__.update(error.__dict__)
+    except Exception:  # noqa: BLE001 - an exotic class: better shared than lost
+        return error
+    copy.__cause__ = error.__cause__
+    copy.__suppress_context__ = error.__suppress_context__
+    return copy

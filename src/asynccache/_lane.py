@@ -1,0 +1,106 @@
+"""The guarded, batched way from one event loop to one namespace of a store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+
+from asynccache._batch import Batcher
+from asynccache._guard import Guard
+from asynccache._key import Namespace
+from asynccache._pacer import Pacer
+from asynccache._stats import Counters
+from asynccache.stores._base import Claim, Claimed, Lease, Record, Store
+
+T = TypeVar("T")
+
+_PATIENT: Final = 10  # times store_timeout: for writes, which no caller waits for
+_WRITES: Final = 4096  # records: a turn's writes leave together, as one transaction if they can
+
+
+class Lane:
+    """What a flight asks of a store: each method awaits one item and travels with its turn's others.
+
+    A failing store answers like an empty one (see `Guard`), so nothing here raises but what a
+    strict guard lets through.
+    """
+
+    __slots__ = ("_claims", "_counters", "_guard", "_reads", "_timeout", "_writes", "namespace", "store")
+
+    def __init__(  # noqa: PLR0913 - everything it brings together
+        self,
+        store: Store,
+        namespace: Namespace,
+        *,
+        guard: Guard,
+        timeout: float,
+        lease_ttl: float,
+        counters: Counters,
+        pacer: Pacer,
+        spawn: Callable[[Any], asyncio.Task[None]],
+    ) -> None:
+        self.store = store
+        self.namespace = namespace
+        self._guard = guard
+        self._timeout = timeout
+        self._counters = counters
+
+        async def read(keys: list[bytes]) -> Sequence[bytes | None]:
+            return await self._run(lambda: store.get_many(namespace, keys), [None] * len(keys))
+
+        async def write(records: list[Record]) -> Sequence[bool]:
+            return await self._run(
+                lambda: store.set_many(namespace, records), [False] * len(records), _PATIENT
+            )
+
+        async def claim(claims: list[Claim]) -> Sequence[Claimed | None]:
+            nothing: list[Claimed | None] = [None] * len(claims)
+            return await self._run(lambda: store.claim(namespace, claims, lease_ttl), nothing)
+
+        self._reads = Batcher(read, pacer=pacer, spawn=spawn)
+        self._writes = Batcher(write, pacer=pacer, spawn=spawn, limit=_WRITES)
+        self._claims = Batcher(claim, pacer=pacer, spawn=spawn)
+
+    async def _run(self, call: Callable[[], Any], default: T, times: int = 1) -> T:
+        return await self._guard.run(
+            call, default, timeout=self._timeout * times, counters=self._counters
+        )
+
+    def get(self, key: bytes) -> asyncio.Future[bytes | None]:
+        """Look an entry up."""
+        return self._reads.submit(key)
+
+    def set(self, record: Record) -> asyncio.Future[bool]:
+        """Write an entry; False if it wasn't."""
+        return self._writes.submit(record)
+
+    def claim(self, claim: Claim) -> asyncio.Future[Claimed | None]:
+        """Claim a lease; None if the store couldn't tell."""
+        return self._claims.submit(claim)
+
+    async def renew(self, leases: Sequence[Lease], ttl: float) -> Sequence[bool | None]:
+        """Renew leases; None for each if the store couldn't tell."""
+        unknown: list[bool | None] = [None] * len(leases)
+        return await self._run(lambda: self.store.renew(self.namespace, leases, ttl), unknown)
+
+    async def release(self, leases: Sequence[Lease]) -> None:
+        """Give leases back."""
+        await self._run(lambda: self.store.release(self.namespace, leases), None)
+
+    async def wait(self, key: bytes, timeout: float) -> bool:  # noqa: ASYNC109 - the store's own bound
+        """Wait for news of a key; False at once if the store can't tell."""
+
+        async def news() -> bool:
+            await self.store.wait(self.namespace, key, timeout)
+            return True
+
+        return await self._guard.run(
+            news, default=False, timeout=timeout + self._timeout, counters=self._counters
+        )
+
+    async def insist(self, call: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever the call returns
+        """Run what the user asked for by name, and raise if it fails."""
+        return await self._guard.insist(
+            call, timeout=self._timeout * _PATIENT, counters=self._counters
+        )

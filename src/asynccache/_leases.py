@@ -1,0 +1,186 @@
+"""Keeps the leases that one event loop holds in a store: claimed, renewed, handed on, given back."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from msgspec import Struct
+
+from asynccache._clock import Clock
+from asynccache._entry import Entry
+from asynccache._lane import Lane
+from asynccache.stores._base import Claim, Claimed, Lease
+
+_FIRST_POLL: Final = 0.01  # seconds; doubled up to the longest, each with jitter
+_LONGEST_POLL: Final = 0.1  # seconds: "one poll" in the bound of a waiter's wait
+_RENEWALS: Final = 3  # within one time-to-live, so that one may fail
+
+
+class Holding:
+    """A claim of this loop, from the moment it is made. It outlives the flight that made it."""
+
+    __slots__ = ("abandoned", "claimed", "lane", "lease", "lost", "operation", "renewed_at")
+
+    def __init__(self, lane: Lane, lease: Lease, now: float) -> None:
+        self.lane = lane
+        self.lease = lease
+        self.renewed_at = now
+        self.lost = False
+        self.abandoned = False  # its flight is gone; the next one for the key may take it over
+        self.claimed: Claimed | None = None
+        self.operation: asyncio.Task[None] | None = None
+
+
+class Acquired(Struct, frozen=True):
+    """The end of `LeaseKeeper.acquire`: an answer made elsewhere, or leave to make the call."""
+
+    entry: Entry | bytes | None = None
+    """Bytes where the store found them while granting the lease: they still have to be checked."""
+    holding: Holding | None = None
+    """None where the store gives no leases at the moment: everyone goes upstream."""
+    waited: bool = False
+
+
+class LeaseKeeper:
+    """All leases of one event loop.
+
+    Args:
+        ttl: Seconds of silence after which others take a lease over.
+        clock: Its monotonic time measures silence.
+        spawn: Starts tasks; whoever owns them awaits them at closing.
+    """
+
+    __slots__ = ("_abandoned", "_clock", "_held", "_renewing", "_spawn", "_ttl")
+
+    def __init__(
+        self, *, ttl: float, clock: Clock, spawn: Callable[[Any], asyncio.Task[None]]
+    ) -> None:
+        self._ttl = ttl
+        self._clock = clock
+        self._spawn = spawn
+        self._held: set[Holding] = set()
+        self._abandoned: dict[bytes, Holding] = {}
+        self._renewing: asyncio.Task[None] | None = None
+
+    async def acquire(
+        self, lane: Lane, key: bytes, find: Callable[[], Awaitable[Entry | None]]
+    ) -> Acquired:
+        """Get leave to make the call for a key, or the entry that another has made meanwhile.
+
+        Waits while the lease is held elsewhere, at most one time-to-live beyond its holder's last
+        sign of life. When cancelled, a claim under way is finished and given back, or handed on to
+        the next flight for the key.
+
+        Args:
+            lane: Where the lease is held.
+            key: What is to be called for.
+            find: Looks the entry up, and returns it only if it is sound.
+        """
+        silent_since = self._clock.monotonic()
+        silent: Lease | None = None
+        pause, waited = _FIRST_POLL, False
+        while True:
+            silence = self._clock.monotonic() - silent_since
+            expect = silent if silent is not None and silence >= self._ttl else None
+            holding = await self._claim(lane, key, expect)
+            claimed = holding.claimed
+            if claimed is None:
+                return Acquired()
+            if claimed.granted:
+                return Acquired(claimed.entry, holding, waited)
+            if claimed.holder != silent:
+                silent, silent_since = claimed.holder, self._clock.monotonic()
+            waited = True
+            timeout = pause * (0.5 + random.random() / 2)  # noqa: S311 - jitter, not a secret
+            if not (lane.store.capabilities.messages and await lane.wait(key, timeout)):
+                await asyncio.sleep(timeout)
+            pause = min(_LONGEST_POLL, pause * 2)
+            entry = await find()
+            if entry is not None:
+                return Acquired(entry, None, waited)
+
+    async def _claim(self, lane: Lane, key: bytes, expect: Lease | None) -> Holding:
+        holding = self._abandoned.pop(key, None)
+        if holding is not None:
+            holding.abandoned = False
+        else:
+            lease = Lease(key, secrets.token_bytes(16))
+            holding = Holding(lane, lease, self._clock.monotonic())
+            self._held.add(holding)
+            holding.operation = self._spawn(self._make(holding, expect))
+        try:
+            if holding.operation is not None:
+                await asyncio.shield(holding.operation)
+        except asyncio.CancelledError:
+            self.abandon(holding)
+            raise
+        if holding.claimed is None or not holding.claimed.granted:
+            self._held.discard(holding)
+        return holding
+
+    async def _make(self, holding: Holding, expect: Lease | None) -> None:
+        lease = holding.lease
+        claim = Claim(key=lease.key, token=lease.token, expect=expect)
+        claimed = await holding.lane.claim(claim)
+        holding.renewed_at = self._clock.monotonic()
+        holding.claimed = claimed
+        if claimed is not None and claimed.granted and self._renewing is None:
+            self._renewing = self._spawn(self._renew())
+
+    def abandon(self, holding: Holding) -> None:
+        """Leave a claim to the next flight for its key; give it back if none comes at once."""
+        holding.abandoned = True
+        self._abandoned[holding.lease.key] = holding
+        self._spawn(self._give_back(holding))
+
+    async def _give_back(self, holding: Holding) -> None:
+        if holding.operation is not None:
+            await asyncio.wait([holding.operation])
+        if holding.abandoned:
+            if self._abandoned.get(holding.lease.key) is holding:
+                del self._abandoned[holding.lease.key]
+            await self.release(holding)
+
+    def stop(self) -> None:
+        """Stop renewing, as no flight is left to need it."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+
+    async def release(self, holding: Holding) -> None:
+        """Give a lease back, so that who waits for it can go on."""
+        self._held.discard(holding)
+        if holding.claimed is not None and holding.claimed.granted and not holding.lost:
+            await holding.lane.release([holding.lease])
+
+    async def still_held(self, holding: Holding) -> bool:
+        """Tell whether a lease is ours yet, asking the store if its time may have run out."""
+        if not holding.lost and self._clock.monotonic() - holding.renewed_at >= self._ttl:
+            await self._renew_one_lane(holding.lane, [holding])
+        return not holding.lost
+
+    async def _renew(self) -> None:
+        try:
+            while self._held:
+                await asyncio.sleep(self._ttl / _RENEWALS)
+                lanes: dict[Lane, list[Holding]] = {}
+                for holding in self._held:
+                    if holding.claimed is not None and holding.claimed.granted:
+                        lanes.setdefault(holding.lane, []).append(holding)
+                for lane, holdings in lanes.items():
+                    await self._renew_one_lane(lane, holdings)
+        finally:
+            self._renewing = None
+
+    async def _renew_one_lane(self, lane: Lane, holdings: list[Holding]) -> None:
+        renewed = await lane.renew([holding.lease for holding in holdings], self._ttl)
+        now = self._clock.monotonic()
+        for holding, kept in zip(holdings, renewed, strict=True):
+            if kept:
+                holding.renewed_at = now
+            elif kept is False:  # None: the store couldn't tell, so the next time will
+                holding.lost = True
+                self._held.discard(holding)

@@ -1,0 +1,164 @@
+"""A cache's life: opened and closed, in any number of event loops, threads and forks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from typing import Final, Self
+from weakref import WeakSet
+
+from msgspec import Struct
+
+from asynccache._call import Mode, StoreIf, store_good
+from asynccache._clock import Clock
+from asynccache._engine import Engine
+from asynccache._errors import CacheClosedError
+from asynccache._guard import Guard
+from asynccache._key import Namespace
+from asynccache._stats import Counters, Stats
+from asynccache.stores._base import Store
+
+_REMOTE_TIMEOUT: Final = 1.0  # seconds: longer than any healthy answer, shorter than a model's
+_LOCAL_TIMEOUT: Final = 10.0  # seconds: a disk under load is slow, not gone
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """The options of a cache, checked. See `Cache` for what each means."""
+
+    namespace: Namespace
+    mode: Mode = "read_write"
+    ttl: float | None = None
+    ttl_jitter: float = 0.0
+    store_if: StoreIf = store_good
+    ignore: tuple[tuple[str, ...], ...] = ()
+    ignore_headers: frozenset[str] = frozenset()
+    keep_requests: bool = False
+    max_entry_bytes: int = 32 * 2**20
+    on_store_error: str = "continue"
+    store_timeout: float | None = None
+    lease_ttl: float = 5.0
+
+
+class Lifetime:
+    """Opens and closes a store, and gives each event loop an engine of its own."""
+
+    def __init__(self, store: Store, settings: Settings, clock: Clock) -> None:
+        self._store = store
+        self._settings = settings
+        self._clock = clock
+        strict = settings.on_store_error == "raise"
+        self._guard = Guard(type(store).__name__, clock, strict=strict)
+        self._engines: dict[int, Engine] = {}
+        self._past = Counters()  # of loops that are gone
+        self._outside = Counters()  # of calls that met no engine
+        self._opened = 0
+        self._lock = threading.Lock()
+        self._leaked: object = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls are served now."""
+        return self._opened > 0
+
+    async def open(self) -> Self:
+        """Open the cache without making it the ambient one, for hosts with their own life cycle.
+
+        Raises:
+            StoreError: The store can't be used; the message says what to do.
+        """
+        if not self._opened:
+            await self._store.open(read_only=self._settings.mode in {"read_only", "replay"})
+            self._guard.reset()
+        self._opened += 1
+        _open_caches.add(self)
+        return self
+
+    async def aclose(self) -> None:
+        """Close the cache once; the last time, wait for what is being stored.
+
+        Who still waits for an answer sees `CacheClosedError`. Closing a closed cache is harmless.
+        """
+        if self._opened > 1:
+            self._opened -= 1
+            return
+        if not self._opened:
+            return
+        self._opened = 0
+        _open_caches.discard(self)
+        here = asyncio.get_running_loop()
+        with self._lock:
+            engines, self._engines = list(self._engines.values()), {}
+        for engine in engines:
+            if engine.loop is here:
+                await engine.aclose()
+            elif engine.loop.is_running():
+                closing = asyncio.run_coroutine_threadsafe(engine.aclose(), engine.loop)
+                await asyncio.wrap_future(closing)
+            self._past.add(engine.counters)
+        await self._store.aclose()
+
+    def engine(self) -> Engine:
+        """Return the running loop's engine.
+
+        Raises:
+            CacheClosedError: The cache isn't open.
+        """
+        loop = asyncio.get_running_loop()
+        engine = self._engines.get(id(loop))
+        if engine is None or engine.loop is not loop:
+            engine = self._new_engine(loop)
+        return engine
+
+    def _new_engine(self, loop: asyncio.AbstractEventLoop) -> Engine:
+        if not self._opened:
+            raise CacheClosedError("the cache isn't open: use it inside `async with cache:`")
+        settings = self._settings
+        timeout = settings.store_timeout
+        if timeout is None:
+            timeout = _REMOTE_TIMEOUT if self._store.capabilities.remote else _LOCAL_TIMEOUT
+        engine = Engine(
+            self._store,
+            guard=self._guard,
+            clock=self._clock,
+            max_entry_bytes=settings.max_entry_bytes,
+            store_timeout=timeout,
+            lease_ttl=settings.lease_ttl,
+            ttl_jitter=settings.ttl_jitter,
+        )
+        with self._lock:
+            for name, old in list(self._engines.items()):
+                if old.loop.is_closed():
+                    self._past.add(self._engines.pop(name).counters)
+            self._engines[id(loop)] = engine
+        return engine
+
+    def _leak(self) -> None:
+        """Forget everything that belongs to the parent process, without touching it."""
+        self._opened = 0
+        self._leaked = (self._engines, self._store)
+        self._engines = {}
+
+    def stats(self) -> Stats:
+        """Return what this cache did so far, in all loops of this process."""
+        total = Counters()
+        for counters in (
+            self._past,
+            self._outside,
+            *(engine.counters for engine in list(self._engines.values())),
+        ):
+            total.add(counters)
+        return total.snapshot(breaker=self._guard.state, store=dict(self._store.counters()))
+
+
+_open_caches: WeakSet[Lifetime] = WeakSet()
+
+
+def _after_fork() -> None:
+    for cache in list(_open_caches):
+        cache._leak()  # noqa: SLF001 - this module's own
+    _open_caches.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,112 @@
+"""What a cache counts. Each event loop counts for itself, without locks; readers add it all up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Literal
+
+from msgspec import Struct, field
+
+Outcome = Literal["hit", "joined", "miss", "bypass"]
+
+
+class Stats(Struct, frozen=True, kw_only=True):
+    """A snapshot of what a cache did since it was made."""
+
+    hits: int = 0
+    """Calls whose answer was there already: stored, or whole and being stored."""
+    joined: int = 0
+    """Calls that waited for a flight somebody else had started, here or in another process."""
+    misses: int = 0
+    """Calls that were answered by a call of their own."""
+    bypassed: int = 0
+    """Calls that went past the cache: not cacheable, mode "off", or not open."""
+    upstream_calls: int = 0
+    """Calls begun upstream through this cache, whether they succeeded or not; bypassed ones aside."""
+    upstream_errors: int = 0
+    abandoned: int = 0
+    """Flights cancelled since nobody waited for them any more."""
+    replay_misses: int = 0
+    stored: int = 0
+    not_stored: dict[str, int] = field(default_factory=dict)
+    """Answers delivered but not stored, by reason."""
+    cut: int = 0
+    """Stored answers that a token limit had cut off."""
+    flaws: dict[str, int] = field(default_factory=dict)
+    """Stored bytes that were no answer, by reason: each was a miss."""
+    store_errors: dict[str, int] = field(default_factory=dict)
+    """Failures of the store, by name: none took a call down."""
+    store: dict[str, int] = field(default_factory=dict)
+    """What the store did of its own accord: evicted, expired, dropped."""
+    breaker: Literal["closed", "open", "probing"] = "closed"
+    tokens_paid: int = 0
+    tokens_saved: int = 0
+    seconds_paid: float = 0.0
+    """Time spent upstream, summed over calls."""
+    seconds_saved: float = 0.0
+    """Time that hits and joined calls would have spent upstream one by one."""
+
+    @property
+    def calls(self) -> int:
+        """All calls that came to the cache."""
+        return self.hits + self.joined + self.misses + self.bypassed
+
+    @property
+    def hit_rate(self) -> float:
+        """The share of cacheable calls that cost nothing, from 0 to 1."""
+        cacheable = self.hits + self.joined + self.misses
+        return (self.hits + self.joined) / cacheable if cacheable else 0.0
+
+
+_SUMMED = (
+    "hits", "joined", "misses", "bypassed", "upstream_calls", "upstream_errors", "abandoned",
+    "replay_misses", "stored", "cut", "tokens_paid", "tokens_saved", "seconds_paid",
+    "seconds_saved",
+)  # fmt: skip
+_COUNTED = ("not_stored", "flaws", "store_errors")
+
+
+class Counters:
+    """The running figures of one event loop, touched by its thread alone."""
+
+    __slots__ = (*_SUMMED, *_COUNTED)
+
+    hits: int
+    joined: int
+    misses: int
+    bypassed: int
+    upstream_calls: int
+    upstream_errors: int
+    abandoned: int
+    replay_misses: int
+    stored: int
+    cut: int
+    tokens_paid: int
+    tokens_saved: int
+    seconds_paid: float
+    seconds_saved: float
+    not_stored: Counter[str]
+    flaws: Counter[str]
+    store_errors: Counter[str]
+
+    def __init__(self) -> None:
+        for name in _SUMMED:
+            setattr(self, name, 0)
+        for name in _COUNTED:
+            setattr(self, name, Counter())
+
+    def add(self, other: Counters) -> None:
+        """Add another loop's figures to these."""
+        for name in _SUMMED:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in _COUNTED:
+            getattr(self, name).update(getattr(other, name).copy())
+
+    def snapshot(self, *, breaker: Literal["closed", "open", "probing"], store: dict[str, int]) -> Stats:
+        """Return these figures, frozen."""
+        return Stats(
+            **{name: getattr(self, name) for name in _SUMMED},
+            **{name: dict(getattr(self, name)) for name in _COUNTED},
+            breaker=breaker,
+            store=store,
+        )

@@ -1,0 +1,70 @@
+"""Any value of the user's as bytes and back, by msgspec; pydantic models by their own means."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+
+class Missing:
+    """Type of `MISSING`, which stands for "nothing is there" where None is a value."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+MISSING: Final = Missing()
+CONTENT_TYPE: Final = "application/msgpack"
+
+
+def encode_value(value: object) -> bytes:
+    """Return a value's bytes.
+
+    Raises:
+        TypeError: msgspec can't encode it.
+    """
+    try:
+        return _ENCODE(value)
+    except (TypeError, ValueError, RecursionError) as exc:  # e.g. an int beyond 64 bits
+        raise TypeError(
+            f"a {type(value).__qualname__} can't be cached: {exc};"
+            " return data that msgspec can encode"
+        ) from exc
+
+
+def decode_value(data: bytes, type: Any = Any) -> Any:  # noqa: A002, ANN401 - the public name; any value
+    """Return the value of bytes, as ``type``.
+
+    Raises:
+        msgspec.ValidationError: It isn't of that type.
+    """
+    if type is Any or type is None or type is inspect.Signature.empty:
+        return _DECODE(data)
+    return msgspec.msgpack.decode(data, type=type, strict=True, dec_hook=_from_plain)
+
+
+def _to_plain(value: Any) -> Any:  # noqa: ANN401 - msgspec's hook takes any
+    dump = getattr(value, "model_dump", None)
+    if callable(dump) and not isinstance(value, type):
+        return dump(mode="json")
+    raise TypeError(f"a {type(value).__qualname__} isn't plain data")
+
+
+def _from_plain(kind: type, value: Any) -> Any:  # noqa: ANN401 - msgspec's hook takes any
+    validate = getattr(kind, "model_validate", None)
+    if callable(validate):
+        return validate(value)
+    raise NotImplementedError(f"{kind.__qualname__} can't be decoded; name a type msgspec knows")
+
+
+_ENCODE: Final = msgspec.msgpack.Encoder(enc_hook=_to_plain).encode
+_DECODE: Final = msgspec.msgpack.Decoder().decode

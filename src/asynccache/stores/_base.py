@@ -177,6 +177,8 @@ class Store(ABC):
     async def wait(self, namespace: Namespace, key: bytes, timeout: float) -> None:  # noqa: ASYNC109 - the store's own bound
         """Return when the key's entry or lease may have changed, at the latest after ``timeout``.
 
+        Return at once where nobody holds the lease, so that a release which came between a refused
+        `claim` and this call isn't slept through. Cancelled or timed out, leave nothing behind.
         Only called where ``capabilities.messages`` is set; other stores are polled.
         """
         raise NotImplementedError(f"{type(self).__name__} has no messages")

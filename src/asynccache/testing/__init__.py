@@ -1,0 +1,37 @@
+"""Public test doubles, and the contract that any store can be run through.
+
+`ManualClock` and `FaultyStore` need nothing beyond the library. `StoreContract` and the fixtures in
+`asynccache.testing.fixtures` need pytest, and say so when they are asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asynccache.testing._clock import ManualClock
+from asynccache.testing._faulty import Call, FaultyStore
+from asynccache.testing._gate import Gate
+
+if TYPE_CHECKING:
+    from asynccache.testing._contract import StoreContract
+
+__all__ = ["Call", "FaultyStore", "Gate", "ManualClock", "StoreContract"]
+
+
+def __getattr__(name: str) -> object:
+    if name != "StoreContract":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        import pytest
+    except ImportError as exc:
+        raise ImportError("StoreContract is run by pytest: install pytest") from exc
+    # Before they are imported, so that a failed assertion shows the values it compared.
+    pytest.register_assert_rewrite(
+        "asynccache.testing._contract",
+        "asynccache.testing._contract_entries",
+        "asynccache.testing._contract_leases",
+        "asynccache.testing._contract_parts",
+    )
+    from asynccache.testing._contract import StoreContract
+
+    return StoreContract

@@ -1,0 +1,33 @@
+"""What all tests share: the event loops they run on, and how Hypothesis searches.
+
+A test that hangs is ended by pytest-timeout (`pyproject.toml`), so none needs a watch of its own.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "local",
+    deadline=None,  # a slow machine is no bug
+    max_examples=100,
+    # A fixture of a property holds no state from one example to the next: clocks and loops only.
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+# In CI every run searches the same examples: a red run means that the change broke something.
+settings.register_profile("ci", settings.get_profile("local"), derandomize=True, database=None)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+_LOOPS = [pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio")]
+if importlib.util.find_spec("uvloop"):  # not on Windows
+    _LOOPS.append(pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"))
+
+
+@pytest.fixture(scope="module", params=_LOOPS)
+def anyio_backend(request):
+    """Run every asynchronous test on asyncio's own loop and on uvloop."""
+    return request.param

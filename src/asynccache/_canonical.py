@@ -43,6 +43,11 @@ def canonical_json(body: object) -> bytes:
     Raises:
         NotCanonicalError: Something in it isn't plain, so that two bodies could look the same.
     """
+    # Encoding comes first because it ends at a body that holds itself, which the walk would not.
+    try:
+        encoded = _JSON_ENCODE(body)
+    except (TypeError, ValueError, RecursionError) as exc:  # keys that aren't str, lone surrogates
+        raise NotCanonicalError(f"no canonical JSON form: {exc}") from exc
     # A list that grows while it is walked: no recursion, and a third of its price. The encoder
     # alone would not do, since it writes NaN as null, bytes as base64 and an enum as its value.
     pending: list[Collection[object]] = [(body,)]
@@ -61,10 +66,7 @@ def canonical_json(body: object) -> bytes:
                 continue
             elif kind is not float or item - item != 0.0:  # type: ignore[operator]  # inf and nan differ from themselves
                 raise NotCanonicalError(f"{_shown(item)} has no canonical JSON form")
-    try:
-        return _JSON_ENCODE(body)
-    except (TypeError, ValueError, RecursionError) as exc:  # keys that aren't str, lone surrogates
-        raise NotCanonicalError(f"no canonical JSON form: {exc}") from exc
+    return encoded
 
 
 def json_of(wire: bytes) -> Any:  # noqa: ANN401 - any JSON
@@ -82,8 +84,8 @@ def json_of(wire: bytes) -> Any:  # noqa: ANN401 - any JSON
 
     try:
         return json.loads(wire, object_pairs_hook=unique)
-    except ValueError as exc:
-        raise NotCanonicalError("the request body isn't JSON") from exc
+    except (ValueError, RecursionError) as exc:
+        raise NotCanonicalError("the request body isn't JSON, or too deep") from exc
 
 
 def without_paths(body: Any, paths: Sequence[tuple[str, ...]]) -> Any:  # noqa: ANN401 - any JSON
@@ -123,7 +125,11 @@ def path_digests(canonical: bytes) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     pending: list[tuple[tuple[str, ...], object]] = [((), _JSON_DECODE(canonical))]
     for path, node in pending:
-        if len(path) < _PATH_DEPTH and isinstance(node, dict | list) and 0 < len(node) < _PATH_WIDTH:
+        if (
+            len(path) < _PATH_DEPTH
+            and isinstance(node, dict | list)
+            and 0 < len(node) < _PATH_WIDTH
+        ):
             pairs = node.items() if isinstance(node, dict) else enumerate(node)
             pending.extend(((*path, str(name)), value) for name, value in pairs)
         else:
@@ -173,7 +179,11 @@ def _parts(value: object, depth: int) -> tuple[bytes, list[bytes]]:
     if kind is set or kind is frozenset:
         tag = b"s" if kind is set else b"z"
         return tag, sorted(_one(item, depth) for item in value)  # type: ignore[attr-defined]  # both iterate
-    name = _one(f"{kind.__module__}.{kind.__qualname__}", depth)
+    # Python 3.13 alone calls the module of its paths `pathlib._local`.
+    module = "pathlib" if kind.__module__ == "pathlib._local" else kind.__module__
+    name = _one(f"{module}.{kind.__qualname__}", depth)
+    if isinstance(value, enum.Flag):  # unnamed bits share the name None
+        return b"E", [name, _one(int(value.value), depth)]
     if isinstance(value, enum.Enum):
         return b"E", [name, _one(value.name, depth)]
     if isinstance(value, pathlib.PurePath):
@@ -193,10 +203,11 @@ def _fields(value: object) -> Mapping[object, object] | None:
         return {name: getattr(value, name) for name in value.__struct_fields__}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    dump = getattr(value, "model_dump", None)  # pydantic, known by its shape: it isn't a dependency
-    if callable(dump) and not isinstance(value, type):
-        dumped: object = dump(mode="python")
-        return dumped if isinstance(dumped, dict) else None
+    if hasattr(type(value), "__pydantic_validator__"):  # known by this: it isn't a dependency
+        # Not model_dump(): it leaves out what is excluded, and what a subclass adds. The last two
+        # can't be names of fields.
+        names = (*type(value).model_fields, "__pydantic_extra__", "__pydantic_private__")  # type: ignore[attr-defined]  # pydantic's
+        return {name: getattr(value, name, None) for name in names}
     return None
 
 

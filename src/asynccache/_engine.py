@@ -7,11 +7,11 @@ import logging
 from collections.abc import Coroutine
 from typing import Any, Final
 
-from asynccache._call import STORING, Call, Fetched
+from asynccache._call import STORING, Call, Fetched, Mode
 from asynccache._clock import Clock
 from asynccache._entry import Entry, Flaw, decode_entry
 from asynccache._errors import CacheClosedError, ReplayMiss, StoreError
-from asynccache._flight import Caller, Flight, Phase, Reader
+from asynccache._flight import Flight, Phase, Reader
 from asynccache._guard import Guard
 from asynccache._key import Namespace
 from asynccache._lane import Lane
@@ -160,6 +160,16 @@ class Engine:
         flight.task = self.spawn(self._fly(flight, call, looked=surely_missing or refreshing))
         return flight, True
 
+    def inline(self, mode: Mode, namespace: Namespace, key: bytes) -> Entry | None:
+        """Return an entry that is at hand, without anything being prepared for a call.
+
+        The way of nearly all hits. None where `fetch` has to find out, also while a flight is up.
+        """
+        if mode == "refresh" or key in self._boards.get(mode, self._flights):
+            return None
+        entry = self.peek(namespace, key)
+        return entry if isinstance(entry, Entry) else None
+
     async def fetch(self, call: Call) -> Fetched:
         """Return the whole answer to a call: stored, from a flight under way, or from upstream.
 
@@ -187,23 +197,63 @@ class Engine:
                 flight.leave()
             # The error was another caller's fate: the rest start one new flight between them.
 
-    def reader(self, flight: Flight, caller: Caller, *, started: bool) -> Reader:
-        """Return a boarded caller's way through a flight's chunks; it leaves when it is closed."""
-        return Reader(flight, caller, self.loop, started=started)
+    async def read(self, call: Call) -> tuple[Fetched, Reader | None]:
+        """Return the answer to a call as soon as its head is known, and a reader of its chunks.
+
+        Where the answer was there already it is whole, and there is no reader. Else it has no
+        chunks yet, and the reader has to be closed or exhausted.
+
+        Raises:
+            WaitedTooLongError: The caller's patience ended.
+            BaseException: As `fetch`.
+        """
+        while True:
+            boarded = self.board(call)
+            if isinstance(boarded, Entry):
+                return self.served(boarded, "hit"), None
+            flight, started = boarded
+            reader = Reader(flight, call.caller, self.loop, started=started)
+            try:
+                meta = await reader.head()
+            except BaseException:
+                reader.close()
+                raise
+            if meta is None:
+                reader.close()
+                error = flight.error_for(call.caller, started=started)
+                if error is not None:
+                    raise error
+                continue
+            how = outcome(flight, started=started)
+            if flight.entry is not None and how == "hit":
+                reader.close()
+                return self.served(flight.entry, how), None
+            self._count(how)
+            if how == "joined":  # what it saved shows at the end
+                reader.on_close = lambda flight=flight: self._count_saved(flight.entry)
+            return Fetched(flight.entry or Entry(call.key, 0, 0, meta, ()), how), reader
 
     def served(self, entry: Entry, how: Outcome) -> Fetched:
         """Count one call as answered."""
-        counters, meta = self.counters, entry.meta
-        if how == "miss":
-            counters.misses += 1
-        else:
-            if how == "hit":
-                counters.hits += 1
-            else:
-                counters.joined += 1
-            counters.tokens_saved += meta.input_tokens + meta.output_tokens
-            counters.seconds_saved += meta.seconds
+        self._count(how)
+        if how != "miss":
+            self._count_saved(entry)
         return Fetched(entry, how)
+
+    def _count(self, how: Outcome) -> None:
+        counters = self.counters
+        if how == "hit":
+            counters.hits += 1
+        elif how == "joined":
+            counters.joined += 1
+        else:
+            counters.misses += 1
+
+    def _count_saved(self, entry: Entry | None) -> None:
+        if entry is not None:
+            meta = entry.meta
+            self.counters.tokens_saved += meta.input_tokens + meta.output_tokens
+            self.counters.seconds_saved += meta.seconds
 
     # -- flights -----------------------------------------------------------------------------
 

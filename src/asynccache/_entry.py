@@ -133,7 +133,7 @@ def decode_entry(data: bytes, key: bytes, *, now: int, max_bytes: int) -> Entry 
         if codec == _ZSTD:
             payload = _decompress(payload, plain)
         found = _DECODE(payload)
-    except (ValueError, msgspec.MsgspecError):  # the sum is right, so a writer of ours was wrong
+    except (ValueError, RecursionError, msgspec.MsgspecError):  # the sum is right: ours, and wrong
         return Flaw("corrupt")
     return Entry(key, created, expires, found.meta, found.chunks)
 
@@ -171,7 +171,11 @@ def _checksum(head: bytes, payload: bytes | memoryview) -> bytes:
 
 def _decompress(payload: memoryview, plain: int) -> memoryview:
     # One byte more than announced is asked for, so that a payload that lies about its size shows.
-    found = _zstd().ZstdDecompressor().decompress(payload, plain + 1)
+    zstd = _zstd()
+    try:
+        found = zstd.ZstdDecompressor().decompress(payload, plain + 1)
+    except zstd.ZstdError as exc:
+        raise ValueError("the payload isn't what its envelope says") from exc
     if len(found) != plain:
         raise ValueError("the payload's size isn't what its envelope says")
     return memoryview(found)

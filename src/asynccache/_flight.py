@@ -153,7 +153,7 @@ class Flight:
             shared = caller.patience <= self.starter.patience
         else:
             shared = self.scope == "all"
-        return _own_copy(self.error) if shared else None
+        return own_copy(self.error) if shared else None
 
     def enter(self, *, keep: bool) -> None:
         """Count a caller in, who may or may not store; each `enter` needs one `leave`."""
@@ -203,7 +203,9 @@ class Reader:
     Counts as a caller until it is closed, exhausted, or collected.
     """
 
-    __slots__ = ("__weakref__", "_caller", "_flight", "_loop", "_open", "_started", "position")
+    __slots__ = (
+        "__weakref__", "_caller", "_flight", "_loop", "_open", "_started", "on_close", "position",
+    )  # fmt: skip
 
     def __init__(
         self, flight: Flight, caller: Caller, loop: asyncio.AbstractEventLoop, *, started: bool
@@ -214,15 +216,14 @@ class Reader:
         self._started = started
         self._open = True
         self.position = 0
+        self.on_close: Callable[[], None] | None = None
         flight.readers.add(self)
 
-    async def head(self) -> Meta:
-        """Return the answer's head as soon as it is known, or raise the flight's error."""
+    async def head(self) -> Meta | None:
+        """Return the answer's head as soon as it is known, None if the flight failed before."""
         flight = self._flight
         since = self._loop.time()
-        while flight.meta is None:
-            if flight.error is not None:
-                raise flight.error
+        while flight.meta is None and flight.error is None:
             await flight.wait(flight.growth, self._caller, since=since, started=self._started)
         return flight.meta
 
@@ -252,7 +253,8 @@ class Reader:
             if flight.ended:
                 self.close()
                 if flight.error is not None:
-                    raise flight.error
+                    # Part of the answer was delivered, so that nobody can start anew.
+                    raise flight.error if self._started else own_copy(flight.error)
                 return None
             await flight.wait(flight.growth, self._caller, since=since, started=self._started)
 
@@ -267,6 +269,9 @@ class Reader:
             self._open = False
             self._flight.readers.discard(self)
             self._flight.leave()
+            if self.on_close is not None:
+                self.on_close()
+                self.on_close = None
 
     def __del__(self) -> None:
         # A bare ``break`` leaves no other trace. Collection may happen in any thread, so the loop
@@ -277,7 +282,8 @@ class Reader:
             self._loop.call_soon_threadsafe(flight.leave)
 
 
-def _own_copy(error: BaseException) -> BaseException:
+def own_copy(error: BaseException) -> BaseException:
+    """Return a caller's own copy of a shared error, as raising marks the object raised."""
     try:
         copy = type(error).__new__(type(error), *error.args)
         copy.args = error.args

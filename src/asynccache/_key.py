@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
+from operator import itemgetter
 from typing import Any, Final
 
 from msgspec import Struct
@@ -114,7 +115,7 @@ class Prefix:
             "upstream": upstream,
             "path": path,
             "query": {k: v for k, v in (query or {}).items() if k.lower() not in DENIED_QUERY},
-            "headers": dict(kept_headers((headers or {}).items(), ignore_headers)),
+            "headers": _combined(kept_headers((headers or {}).items(), ignore_headers)),
         }
         self._hash = sha256(_FORM)
         self._hash.update(canonical_value(("request", namespace.seed, namespace.tenant)))
@@ -138,13 +139,22 @@ def kept_headers(
 ) -> list[tuple[str, str]]:
     """Return the headers that belong to a request's identity: names in lower case, sorted."""
     lowered = ((name.lower(), value) for name, value in headers)
-    return sorted(
+    kept = (
         (name, value)
         for name, value in lowered
         if name not in DENIED_HEADERS
         and name not in ignore
         and not name.startswith(DENIED_HEADER_PREFIXES)
     )
+    return sorted(kept, key=itemgetter(0))  # values of one name stay in the order they are sent
+
+
+def _combined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Join the values of a name that was given twice, as RFC 9110 (5.3) reads them."""
+    found: dict[str, str] = {}
+    for name, value in headers:
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
 
 
 def value_key(namespace: Namespace, purpose: str, value: object) -> bytes:

@@ -1,0 +1,5 @@
+"""The OpenAI SDK's client, cached: same type, same objects back, each request paid for once."""
+
+from asynccache.openai._wrap import wrap
+
+__all__ = ["wrap"]

@@ -30,7 +30,6 @@ def __getattr__(name: str) -> object:
         "asynccache.testing._contract",
         "asynccache.testing._contract_entries",
         "asynccache.testing._contract_leases",
-        "asynccache.testing._contract_parts",
     )
     from asynccache.testing._contract import StoreContract
 

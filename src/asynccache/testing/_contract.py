@@ -66,7 +66,7 @@ class StoreContract(EntryContract, LeaseContract):
         if inspect.getattr_static(cls, "clock") is not StoreContract.__dict__["clock"]:
             given.add("clock")
         for name, test in inspect.getmembers(cls, inspect.isfunction):
-            if not getattr(test, "needs", frozenset()) <= given:
+            if not getattr(test, "needs", given) <= given:
                 setattr(cls, name, None)  # pytest passes over it
 
     @pytest.fixture

@@ -243,8 +243,8 @@ class LeaseContract:
         # A change may come before the waiter is known to the store: then again, more patiently.
         for attempt in range(1, 20):
             await (put() if deleted else delete())
+            woken = anyio.Event()
             async with anyio.create_task_group() as group:
-                woken = anyio.Event()
                 group.start_soon(wait, woken)
                 await anyio.sleep(0.001 * attempt**2)
                 await (delete() if deleted else put())

@@ -155,6 +155,7 @@ class Engine:
             abandon=self._abandon,
         )
         flight.enter(keep=keep)
+        flight.holding = self._leases.adopt(call.key)
         board[call.key] = flight
         self._flying.add(flight)
         flight.task = self.spawn(self._fly(flight, call, looked=surely_missing or refreshing))
@@ -295,7 +296,10 @@ class Engine:
         async def find() -> Entry | None:
             return await self.look_up(call.namespace, call.key)
 
-        acquired = await self._leases.acquire(self.lane(call.namespace), call.key, find)
+        inherited, flight.holding = flight.holding, None
+        acquired = await self._leases.acquire(
+            self.lane(call.namespace), call.key, find, inherited
+        )
         flight.holding = acquired.holding
         entry = acquired.entry
         if isinstance(entry, bytes):

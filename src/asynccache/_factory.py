@@ -9,9 +9,11 @@ from typing import Any, Final, Literal, TypedDict, Unpack
 
 from asynccache._cache import AsyncCache
 from asynccache._call import Mode, StoreIf, store_good
+from asynccache._clock import SYSTEM_CLOCK, Clock
 from asynccache._context import mode_of, seconds_of
 from asynccache._key import Namespace
 from asynccache._lifetime import Settings
+from asynccache.stores._base import Store
 
 _MEBIBYTE: Final = 2**20
 _ON_STORE_ERROR: Final = ("continue", "raise")
@@ -143,18 +145,25 @@ class Cache:
 
     @staticmethod
     def from_store(
-        store: Any,  # noqa: ANN401 - a Store; the name isn't public yet
+        store: Store,
         cache_seed: int | str = 42,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
         **options: Unpack[CacheOptions],
     ) -> AsyncCache:
         """Make a cache over a store of your own; see `asynccache.testing.StoreContract`.
 
         Args:
-            store: A `asynccache.stores.Store`.
+            store: What implements `asynccache.stores.Store`.
             cache_seed: As for `disk`.
+            clock: What expiry and leases go by; `asynccache.testing.ManualClock` in tests.
             **options: See `CacheOptions`.
+
+        Raises:
+            ValueError: An option has no such value.
+            TypeError: An option has the wrong type.
         """
-        return AsyncCache(store, _settings(cache_seed, options))
+        return AsyncCache(store, _settings(cache_seed, options), clock=clock)
 
 
 def _yes_or_no(text: str) -> bool:

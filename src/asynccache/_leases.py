@@ -67,7 +67,11 @@ class LeaseKeeper:
         self._renewing: asyncio.Task[None] | None = None
 
     async def acquire(
-        self, lane: Lane, key: bytes, find: Callable[[], Awaitable[Entry | None]]
+        self,
+        lane: Lane,
+        key: bytes,
+        find: Callable[[], Awaitable[Entry | None]],
+        inherited: Holding | None,
     ) -> Acquired:
         """Get leave to make the call for a key, or the entry that another has made meanwhile.
 
@@ -79,6 +83,7 @@ class LeaseKeeper:
             lane: Where the lease is held.
             key: What is to be called for.
             find: Looks the entry up, and returns it only if it is sound.
+            inherited: A claim that was adopted from an abandoned flight.
         """
         silent_since = self._clock.monotonic()
         silent: Lease | None = None
@@ -86,7 +91,9 @@ class LeaseKeeper:
         while True:
             silence = self._clock.monotonic() - silent_since
             expect = silent if silent is not None and silence >= self._ttl else None
-            holding = await self._claim(lane, key, expect)
+            holding = inherited or self._begin(lane, key, expect)
+            inherited = None
+            await self._settled(holding)
             claimed = holding.claimed
             if claimed is None:
                 return Acquired()
@@ -103,15 +110,21 @@ class LeaseKeeper:
             if entry is not None:
                 return Acquired(entry, None, waited)
 
-    async def _claim(self, lane: Lane, key: bytes, expect: Lease | None) -> Holding:
+    def adopt(self, key: bytes) -> Holding | None:
+        """Take over the claim that an abandoned flight for a key has left, if there is one."""
         holding = self._abandoned.pop(key, None)
         if holding is not None:
             holding.abandoned = False
-        else:
-            lease = Lease(key, secrets.token_bytes(16))
-            holding = Holding(lane, lease, self._clock.monotonic())
-            self._held.add(holding)
-            holding.operation = self._spawn(self._make(holding, expect))
+        return holding
+
+    def _begin(self, lane: Lane, key: bytes, expect: Lease | None) -> Holding:
+        lease = Lease(key, secrets.token_bytes(16))
+        holding = Holding(lane, lease, self._clock.monotonic())
+        self._held.add(holding)
+        holding.operation = self._spawn(self._make(holding, expect))
+        return holding
+
+    async def _settled(self, holding: Holding) -> None:
         try:
             if holding.operation is not None:
                 await asyncio.shield(holding.operation)
@@ -120,7 +133,6 @@ class LeaseKeeper:
             raise
         if holding.claimed is None or not holding.claimed.granted:
             self._held.discard(holding)
-        return holding
 
     async def _make(self, holding: Holding, expect: Lease | None) -> None:
         lease = holding.lease
@@ -133,6 +145,8 @@ class LeaseKeeper:
 
     def abandon(self, holding: Holding) -> None:
         """Leave a claim to the next flight for its key; give it back if none comes at once."""
+        if holding.abandoned:
+            return
         holding.abandoned = True
         self._abandoned[holding.lease.key] = holding
         self._spawn(self._give_back(holding))

@@ -1,1 +1,25 @@
-"""Where encoded entries live. Each store is one module, loaded when a cache is made with it."""
+"""Where encoded entries live: the contract of a store, and one module for each that is built in."""
+
+from asynccache.stores._base import (
+    UNKNOWN,
+    Capabilities,
+    Claim,
+    Claimed,
+    Lease,
+    Page,
+    Record,
+    Store,
+    Unknown,
+)
+
+__all__ = [
+    "UNKNOWN",
+    "Capabilities",
+    "Claim",
+    "Claimed",
+    "Lease",
+    "Page",
+    "Record",
+    "Store",
+    "Unknown",
+]

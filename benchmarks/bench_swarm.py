@@ -1,0 +1,144 @@
+"""2,000 different hits at once from disk, against autogen-ext, with a heartbeat beside them.
+
+Each of 2,000 messages was answered before (850 bytes, by a real server); then all are asked for in
+one gather, typed. The heartbeat is a task that sleeps one millisecond again and again; its lag is
+what a sleep took beyond that, its largest lag in a storm is what counts. Garbage is collected
+before each storm, and the collector is left on during it, as in a program: the longest collection
+that fell into a storm is shown apart, since such a pause is the interpreter's, over all objects of
+the process, and is in the lag. An idle loop's heartbeat shows what the machine alone adds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import statistics
+import tempfile
+from collections.abc import Awaitable
+from pathlib import Path
+from time import perf_counter
+
+import diskcache
+from _harness import Report, at_once, in_turn, run
+from _upstream import KEY, MODEL, Server, messages
+from autogen_core.models import SystemMessage, UserMessage
+from autogen_ext.cache_store.diskcache import DiskCacheStore
+from autogen_ext.models.cache import ChatCompletionCache
+from autogen_ext.models.openai import OpenAIChatCompletionClient
+
+from asynccache import Cache
+
+HITS, ROUNDS, BEAT = 2000, 20, 0.001
+
+
+class Heartbeat:
+    """Notes how late a task's millisecond sleeps end, and how long collections took meanwhile."""
+
+    def __init__(self) -> None:
+        self.lag = 0.0
+        self.collecting = 0.0
+        self._began = 0.0
+
+    async def beside(self, work: Awaitable[object]) -> None:
+        beating = asyncio.create_task(self._beat())
+        await asyncio.sleep(10 * BEAT)  # it beats before the storm begins
+        self.lag = 0.0
+        gc.callbacks.append(self._collect)
+        try:
+            await work
+            await asyncio.sleep(2 * BEAT)  # a beat that was late has ended
+        finally:
+            gc.callbacks.remove(self._collect)
+            beating.cancel()
+
+    async def _beat(self) -> None:
+        while True:
+            slept = perf_counter()
+            await asyncio.sleep(BEAT)
+            self.lag = max(self.lag, perf_counter() - slept - BEAT)
+
+    def _collect(self, phase: str, _: object) -> None:
+        if phase == "start":
+            self._began = perf_counter()
+        else:
+            self.collecting = max(self.collecting, perf_counter() - self._began)
+
+
+async def main(report: Report) -> None:
+    rounds = 3 if report.small else ROUNDS
+    with tempfile.TemporaryDirectory() as folder, Server() as server:
+        root = Path(folder)
+        async with Cache.disk(cache_path_root=root / "ours") as cache, server.client() as client:
+            ours = cache.wrap(client)
+            autogen = OpenAIChatCompletionClient(
+                model=MODEL, api_key=KEY, base_url=server.base_url
+            )
+            theirs = ChatCompletionCache(
+                autogen, DiskCacheStore(diskcache.Cache(str(root / "autogen")))
+            )
+
+            def ask_ours(number: int) -> Awaitable[object]:
+                return ours.chat.completions.create(model=MODEL, messages=messages(number))
+
+            def ask_theirs(number: int) -> Awaitable[object]:
+                system, user = (message["content"] for message in messages(number))
+                return theirs.create(
+                    [SystemMessage(content=system), UserMessage(content=user, source="user")]
+                )
+
+            for ask in (ask_ours, ask_theirs):
+                for number in range(HITS):
+                    await ask(number)
+            filled = server.calls
+            assert filled == 2 * HITS, filled
+
+            def storm(ask: object) -> list[Awaitable[object]]:
+                assert callable(ask)
+                return [ask(number) for number in range(HITS)]
+
+            times = await in_turn(
+                {
+                    "disk": at_once(lambda: storm(ask_ours)),
+                    "autogen-ext DiskCacheStore": at_once(lambda: storm(ask_theirs)),
+                },
+                rounds,
+            )
+            report.versus(
+                f"{HITS:,} distinct hits at once from disk, per call", times, "disk",
+                "autogen-ext DiskCacheStore", target=0.5,
+            )  # fmt: skip
+
+            async def storming(ask: object) -> None:
+                await asyncio.gather(*storm(ask))
+
+            lags: dict[str, list[float]] = {"idle": [], "ours": [], "theirs": []}
+            pauses: list[float] = []
+            for _ in range(rounds):
+                for name in lags:
+                    gc.collect()
+                    heartbeat = Heartbeat()
+                    if name == "idle":
+                        await heartbeat.beside(asyncio.sleep(times.median("disk") * HITS))
+                    else:
+                        ask = ask_ours if name == "ours" else ask_theirs
+                        await heartbeat.beside(storming(ask))
+                    lags[name].append(heartbeat.lag)
+                    if name == "ours":
+                        pauses.append(heartbeat.collecting)
+            assert server.calls == filled, "something went upstream while hits were timed"
+            stats = cache.stats()
+            await autogen.close()
+    report.value(
+        "largest lag beside it", statistics.median(lags["ours"]), target=0.005,
+        note="median of storms",
+    )  # fmt: skip
+    report.value("largest lag beside it", max(lags["ours"]), target=0.005, note="worst storm")
+    report.value("longest garbage collection in it", max(pauses), note="worst storm")
+    report.value("largest lag beside autogen-ext", statistics.median(lags["theirs"]))
+    report.value("largest lag of an idle loop", statistics.median(lags["idle"]))
+    report.value("largest lag of an idle loop", max(lags["idle"]), note="worst")
+    report.fact("store errors", stats.store_errors)
+
+
+if __name__ == "__main__":
+    run(main, __doc__, "openai", "pydantic", "autogen-ext", "diskcache")

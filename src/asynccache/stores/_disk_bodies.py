@@ -19,7 +19,7 @@ from typing import Final
 
 import aiofiles
 
-from asynccache.stores._disk_files import can_lock, lock_file, sync_folder
+from asynccache.stores._disk_files import can_lock, create_file, lock_file, sync_folder
 
 _NAME: Final = re.compile(r"[0-9a-f]{64}-[0-9a-f]{16}")
 _TEMPORARY: Final = re.compile(r"tmp-[0-9a-f]{16}")
@@ -102,7 +102,7 @@ def discard(bodies: Iterable[Body], worker: ThreadPoolExecutor) -> None:
 def _make(folder: Path) -> Body:
     while True:
         path = folder / f"tmp-{secrets.token_hex(8)}"
-        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _FLAGS, 0o600)
+        fd = create_file(path)
         lock_file(fd, wait=True)
         if os.fstat(fd).st_nlink:
             return Body(fd, path)

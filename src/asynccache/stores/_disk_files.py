@@ -50,14 +50,17 @@ def make_folder(path: Path) -> bool:
 
 def make_file(path: Path, content: bytes = b"") -> None:
     """Make a private file that isn't there yet."""
-    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _flag("O_CLOEXEC"), _FILE_MODE)
-    try:
-        if hasattr(os, "fchmod"):
-            os.fchmod(fd, _FILE_MODE)
-        if content:
-            os.write(fd, content)
-    finally:
-        os.close(fd)
+    with os.fdopen(create_file(path), "wb") as file:
+        file.write(content)
+
+
+def create_file(path: Path) -> int:
+    """Make a private file that isn't there yet, and return it open for writing."""
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | _flag("O_CLOEXEC") | _flag("O_BINARY")
+    fd = os.open(path, flags, _FILE_MODE)
+    if hasattr(os, "fchmod"):
+        os.fchmod(fd, _FILE_MODE)  # the umask may have taken the owner's bits
+    return fd
 
 
 def ignore_in_git(root: Path) -> None:

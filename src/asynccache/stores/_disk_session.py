@@ -11,10 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from threading import get_ident
-from typing import Final, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from asynccache._clock import Clock
-from asynccache._errors import StoreError, StoreReadOnlyError, StoreRefusedError
+from asynccache._errors import (
+    StoreError,
+    StoreReadOnlyError,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
 from asynccache.stores._disk_database import mapped
 from asynccache.stores._disk_evict import Evictor
 from asynccache.stores._disk_folder import LEAKED, Folder, open_folder
@@ -25,6 +30,7 @@ from asynccache.stores._disk_writer import Writer
 
 _READ_THREADS: Final = 2  # one may be held up by a cold read
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -103,9 +109,7 @@ class Session:
         Raises:
             StoreError: It can't be read.
         """
-        return await asyncio.wrap_future(
-            self._readers.submit(self._read, seed, do, nothing, get_ident())
-        )
+        return await self._run(self._read, seed, do, nothing, get_ident())
 
     async def writable(self, seed: str) -> Folder:
         """Return a seed's folder, opened on a worker if need be.
@@ -113,7 +117,7 @@ class Session:
         Raises:
             StoreError: It can't be opened or written.
         """
-        return await asyncio.wrap_future(self._readers.submit(self.folder_of, seed))
+        return await self._run(self._writable, seed)
 
     def folder_of(self, seed: str, stale: Folder | None = None) -> Folder:
         """Return a seed's folder to write to, or one in place of ``stale``; blocks.
@@ -145,6 +149,13 @@ class Session:
         LEAKED.extend(self._writing.leak() + self._leasing.leak())
         self.folders.clear()
 
+    async def _run(self, do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            running = self._readers.submit(do, *args, **kwargs)
+        except RuntimeError as exc:
+            raise StoreUnavailableError("The disk store was closed meanwhile.") from exc
+        return await asyncio.wrap_future(running)
+
     def _read(self, seed: str, do: Callable[[Folder], T], nothing: T, thread: int) -> T:
         folder = self._find(seed)
         if folder is not None and folder.moved():
@@ -158,6 +169,10 @@ class Session:
         except (sqlite3.Error, OSError) as exc:
             raise mapped(exc) from exc
         return result
+
+    def _writable(self, seed: str) -> Folder:
+        folder = self.folder_of(seed)
+        return self.folder_of(seed, folder) if folder.moved() else folder
 
     def _find(self, seed: str, stale: Folder | None = None) -> Folder | None:
         found = self.folders.get(seed)

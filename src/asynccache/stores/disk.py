@@ -295,8 +295,12 @@ class DiskStore(Store):
             return b"", await write_body(
                 folder.bodies, record.key, _chain(first, pieces), session.files
             )
-        except (OSError, RuntimeError) as exc:  # the latter: closed meanwhile
+        except OSError as exc:
             raise mapped(exc) from exc
+        except RuntimeError as exc:
+            if self._session is session:
+                raise
+            raise StoreUnavailableError("The disk store was closed meanwhile.") from exc
 
     def _forked(self) -> None:
         """Forget, in a forked child, what belongs to the parent."""

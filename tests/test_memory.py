@@ -161,6 +161,24 @@ async def test_the_expired_give_their_room_back():
     assert store._bytes == 0
 
 
+def test_a_new_entry_is_not_dropped_for_an_expired_one():
+    """What was written while a reader looked at the clock stays, though what it had read is old."""
+
+    class Overtaken(ManualClock):
+        def time_us(self):
+            if not renewed:
+                renewed.append(True)
+                asyncio.run(store.set_many(HOME, [record(1)]))
+            return super().time_us()
+
+    renewed: list[bool] = []
+    store = MemoryStore(clock=Overtaken())
+    asyncio.run(store.set_many(HOME, [record(1, expires=1)]))
+    assert store.peek(HOME, key_of(1)) is None
+    assert renewed
+    assert store.peek(HOME, key_of(1)) == record(1).body
+
+
 async def test_a_reader_never_waits_for_a_writer():
     """An inline read answers while the lock is held: the found, the missing and the expired."""
     clock = ManualClock()
@@ -211,6 +229,21 @@ async def test_no_waiter_stays_behind():
         await store.release(HOME, [lease])
     assert store._waiters == {}
     assert store._leases == {}
+
+
+def test_a_cancelled_wait_leaves_no_timer():
+    """The loop isn't left with a timer for an hour that nobody waits for."""
+    store = MemoryStore()
+
+    async def cancelled():
+        await store.claim(HOME, [Claim(key=key_of(1), token=bytes(16))], 1.0)
+        waiting = asyncio.create_task(store.wait(HOME, key_of(1), 3600))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        return [timer for timer in asyncio.get_running_loop()._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]  # asyncio's own
+
+    assert asyncio.run(cancelled()) == []
 
 
 @pytest.mark.parametrize("change", ["set", "delete", "clear", "release"])

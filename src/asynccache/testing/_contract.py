@@ -86,8 +86,15 @@ class StoreContract(EntryContract, LeaseContract):
         """Return a function that runs work in another loop, of the same kind, in a thread."""
 
         async def run(work: Callable[[], Awaitable[Any]], /) -> Any:  # noqa: ANN401 - see Elsewhere
+            async def bounded() -> Any:  # noqa: ANN401 - as above
+                with anyio.fail_after(PATIENCE):  # nobody outside could cancel it
+                    return await work()
+
             backend = partial(
-                anyio.run, work, backend=anyio_backend_name, backend_options=anyio_backend_options
+                anyio.run,
+                bounded,
+                backend=anyio_backend_name,
+                backend_options=anyio_backend_options,
             )
             return await anyio.to_thread.run_sync(backend)
 

@@ -208,9 +208,10 @@ class EntryContract:
         assert await get(store, "a") == body_of("a")
         assert list(await store.set_many(HOME, [record_of("a", if_absent=True)])) == [False]
         clock.advance(0.000_001)
+        assert list(await store.head_many(HOME, [key_of("a")])) == [None]
+        assert len(await scanned(store)) == 1
         assert await get(store, "a") is None
         assert store.peek(HOME, key_of("a")) in (None, UNKNOWN)
-        assert list(await store.head_many(HOME, [key_of("a")])) == [None]
         clock.advance(10 * 365 * 86400)
         assert await get(store, "for ever") == body_of("for ever")
 

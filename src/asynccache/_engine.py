@@ -140,7 +140,9 @@ class Engine:
                 flight = self._refreshes.get(call.key)
         keep = call.mode in STORING
         if flight is not None and flight.entry is not None and not flight.oversized:
-            return flight.entry  # whole, and on its way into the store
+            if not refreshing:
+                return flight.entry  # whole, and on its way into the store
+            flight = None  # for a refresh it is yesterday's answer
         if flight is not None and not flight.oversized:
             flight.enter(keep=keep)
             return flight, False
@@ -287,8 +289,8 @@ class Engine:
             self._flying.discard(flight)
             self._remove(flight)
             if flight.holding is not None:
-                # In a task of its own, as this one may have been cancelled.
-                self.spawn(self._leases.release(flight.holding))
+                # Cancelled or not: one cancellation is behind us, and this is short.
+                await self._leases.release(flight.holding)
 
     async def _acquire(self, flight: Flight, call: Call) -> Entry | None:
         flight.phase = Phase.CLAIM

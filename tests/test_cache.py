@@ -1,0 +1,479 @@
+"""The cache's own interface: values, get_or_create, memoize, modes, options, statistics."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import datetime as dt
+import enum
+from collections import Counter
+
+import msgspec
+import pytest
+
+import asynccache
+from asynccache import (
+    MISSING,
+    Cache,
+    CacheClosedError,
+    NotCanonicalError,
+    ReplayMiss,
+    StoreError,
+    memoize,
+    options,
+)
+from asynccache.stores.memory import MemoryStore
+from asynccache.testing import FaultyStore, ManualClock
+from tests.helpers.scenes import Scene, Upstream, settled
+
+
+class Answer(msgspec.Struct):
+    """A type to build results as."""
+
+    text: str
+    at: dt.datetime
+
+
+@pytest.fixture(params=["memory", "disk"])
+async def cache(request, tmp_path):
+    """An open cache on each store."""
+    made = Cache.memory() if request.param == "memory" else Cache.disk(cache_path_root=tmp_path)
+    async with made as opened:
+        yield opened
+
+
+async def test_values_come_back(cache):
+    """What was set is found under its key, None included; what wasn't is missing."""
+    assert await cache.get("key") is None
+    assert await cache.get("key", MISSING) is MISSING
+    assert await cache.set("key", None)
+    assert await cache.get("key", MISSING) is None
+    assert await cache.contains("key")
+    assert await cache.set_many([("a", 1), (("b", 2), [2]), ({"c": {3}}, {"x": b"y"})]) == [True] * 3
+    assert await cache.get_many(["a", ("b", 2), {"c": {3}}, "d"], 0) == [1, [2], {"x": b"y"}, 0]
+    assert await cache.delete("a")
+    assert not await cache.delete("a")
+    assert await cache.clear() == 3
+    assert not await cache.contains("key")
+
+
+async def test_keys_of_different_types_never_meet(cache):
+    """1, True, 1.0 and "1", and a tuple and a list, are different keys."""
+    keys = [1, True, 1.0, "1", b"1", (1,), [1], {1}, None, "None"]
+    await cache.set_many([(key, repr(key)) for key in keys])
+    assert await cache.get_many(keys) == [repr(key) for key in keys]
+
+
+async def test_values_are_built_as_the_type_asked_for(cache):
+    """`type=` builds structs, and refuses what isn't one."""
+    value = Answer("hello", dt.datetime(2026, 1, 2, tzinfo=dt.UTC))
+    await cache.set("key", value)
+    assert await cache.get("key", type=Answer) == value
+    assert await cache.get("key") == {"text": "hello", "at": value.at}
+    with pytest.raises(msgspec.ValidationError):
+        await cache.get("key", type=int)
+
+
+async def test_miss_and_hit_give_the_same(cache):
+    """get_or_create returns what a later hit will: built from bytes, as the type asked for."""
+
+    async def create():
+        return (1, {"a": (2,)})
+
+    assert await cache.get_or_create("k", create) == [1, {"a": [2]}]
+    assert await cache.get_or_create("k", create) == [1, {"a": [2]}]
+    first = await cache.get_or_create("k", create, type=tuple[int, dict[str, tuple[int]]])
+    second = await cache.get_or_create("k", create, type=tuple[int, dict[str, tuple[int]]])
+    assert first == second == (1, {"a": (2,)})
+    assert first is not second
+
+
+async def test_none_is_a_value_and_paid_once(cache):
+    """An answer of None is stored like any other."""
+    calls = 0
+
+    async def create():
+        nonlocal calls
+        calls += 1
+
+    assert [await cache.get_or_create("k", create) for _ in range(3)] == [None] * 3
+    assert calls == 1
+
+
+async def test_what_cannot_be_encoded_is_said(cache):
+    """A value msgspec can't encode raises TypeError, and nothing is stored."""
+
+    async def create():
+        return object()
+
+    with pytest.raises(TypeError, match="can't be cached"):
+        await cache.get_or_create("k", create)
+    with pytest.raises(TypeError, match="can't be cached"):
+        await cache.set("k", object())
+    with pytest.raises(NotCanonicalError):
+        await cache.get(object())
+    assert not await cache.contains("k")
+
+
+async def test_modes(cache):
+    """Each mode does what its name says, in a block."""
+    upstream = Upstream()
+
+    async def ask():
+        return (await cache.get_or_create("k", upstream))["answer"]
+
+    with options(mode="replay"), pytest.raises(ReplayMiss):
+        await ask()
+    with options(mode="read_only"):
+        assert [await ask(), await ask()] == [1, 2]
+        assert not await cache.set("x", 1)
+    with options(mode="off"):
+        assert [await ask(), await ask()] == [3, 4]
+        assert await cache.get("x", 5) == 5
+    assert [await ask(), await ask()] == [5, 5]
+    with options(mode="refresh"):
+        assert [await ask(), await ask()] == [6, 7]
+        assert await cache.get("x", 5) == 5
+    with options(mode="replay"):
+        assert await ask() == 7
+    assert cache.stats().bypassed == 2
+    assert cache.stats().replay_misses == 1
+
+
+async def test_closed_cache_bypasses_calls_and_refuses_values(caplog):
+    """Not open: get_or_create goes past with one warning, get says what to do, replay raises."""
+    upstream, cache = Upstream(), Cache.memory()
+    for _ in range(3):
+        await cache.get_or_create("k", upstream)
+    assert upstream.calls == 3
+    assert cache.stats().bypassed == 3
+    assert len(caplog.records) == 1
+    with pytest.raises(CacheClosedError, match="async with"):
+        await cache.get("k")
+    with options(mode="replay"), pytest.raises(CacheClosedError):
+        await cache.get_or_create("k", upstream)
+
+
+async def test_ttl_and_its_precedence():
+    """The call's ttl wins over the block's, the block's over the cache's; jitter only shortens."""
+    clock = ManualClock()
+    cache = Cache.from_store(MemoryStore(clock=clock), clock=clock, ttl=100)
+    async with cache:
+        await cache.set("cache", 1)
+        with options(ttl=dt.timedelta(seconds=50)):
+            await cache.set("block", 1)
+            await cache.set("call", 1, ttl=10)
+        with options(ttl=None):
+            await cache.set("ever", 1)
+        for seconds, gone in ((10, "call"), (40, "block"), (50, "cache")):
+            clock.advance(seconds - 0.001)
+            assert await cache.contains(gone)
+            clock.advance(0.001)
+            assert not await cache.contains(gone)
+        clock.advance(10**9)
+        assert await cache.contains("ever")
+    jittery = Cache.from_store(MemoryStore(clock=clock), clock=clock, ttl=100, ttl_jitter=0.5)
+    async with jittery:
+        await jittery.set_many([(number, 1) for number in range(10)])
+        for _ in range(3):
+            await jittery.set("again", 1)
+        clock.advance(100)
+        assert not any([await jittery.contains(number) for number in range(10)])
+
+
+async def test_seeds_and_tenants_are_kept_apart(tmp_path):
+    """Another cache_seed or tenant is another cache, on one store; clear empties its own alone."""
+    made = {
+        (seed, tenant): Cache.disk(seed, tmp_path, tenant=tenant)
+        for seed in (1, 2)
+        for tenant in (None, "a", "b")
+    }
+    for name, cache in made.items():
+        async with cache:
+            await cache.set("key", list(name))
+    for name, cache in made.items():
+        async with cache:
+            assert await cache.get("key") == list(name)
+    async with made[1, "a"] as cache:
+        assert await cache.clear() == 1
+        with options(cache_seed=2):
+            assert await cache.get("key") == [2, "a"]
+    for name, cache in made.items():
+        async with cache:
+            assert await cache.contains("key") == (name != (1, "a"))
+
+
+async def test_samples(cache):
+    """`sample=n` is the n-th independent answer; `"each"` numbers identical requests of a block."""
+    upstream = Upstream()
+
+    async def ask():
+        return (await cache.get_or_create("k", upstream))["answer"]
+
+    assert await ask() == 1
+    with options(sample=1):
+        assert await ask() == 2
+    for _ in range(2):
+        with options(sample="each"):
+            assert await asyncio.gather(*(ask() for _ in range(5))) == [1, 2, 3, 4, 5]
+    with options(sample=0):
+        assert await ask() == 1
+    assert upstream.calls == 5
+
+
+async def test_store_if_decides(cache):
+    """What store_if refuses is delivered, counted, and not stored; one that fails stores nothing."""
+    upstream = Upstream()
+    scene = Scene(store_if=lambda answer: answer.json()["answer"] > 1)
+    async with scene.cache:
+        assert await scene.ask() == {"answer": 1}
+        await settled(scene)
+        assert await scene.ask() == {"answer": 2}
+        await settled(scene)
+        assert await scene.ask() == {"answer": 2}
+        assert scene.cache.stats().not_stored == {"store_if": 1}
+    failing = Scene(store_if=lambda _: 1 / 0)
+    async with failing.cache:
+        assert await failing.ask() == {"answer": 1}
+    assert failing.cache.stats().not_stored == {"store_if": 1}
+    assert not upstream.calls
+
+
+# -- memoize -----------------------------------------------------------------------------------
+
+
+class Colour(enum.Enum):
+    """An argument with a canonical form."""
+
+    RED = 1
+
+
+@dataclasses.dataclass
+class Tool:
+    """A self with a canonical form."""
+
+    name: str
+    calls: list[str] = dataclasses.field(default_factory=list, compare=False)
+
+    @memoize(ignore=["self"])
+    async def ignoring(self, query: str) -> str:
+        """Answer."""
+        self.calls.append(query)
+        return f"{self.name}: {query}"
+
+
+class Opaque:
+    """A self without a canonical form."""
+
+    @memoize()
+    async def method(self, query: str) -> str:
+        """Answer."""
+        return query
+
+
+async def test_memoize_binds_arguments(cache):
+    """However the arguments are passed, defaults included, one call is made; results are typed."""
+    calls = []
+
+    @cache.memoize()
+    async def search(query: str, *more: int, top: int = 3, **rest: object) -> tuple[str, int]:
+        calls.append(query)
+        return query, top
+
+    results = [
+        await search("q"),
+        await search(query="q"),
+        await search("q", top=3),
+        await search(top=3, query="q"),
+    ]
+    assert results == [("q", 3)] * 4
+    assert all(isinstance(result, tuple) for result in results)
+    assert len(calls) == 1
+    await search("q", 1)
+    await search("q", colour=Colour.RED)
+    await search("q", a=1, b=2)
+    await search("q", b=2, a=1)
+    assert len(calls) == 4
+
+
+async def test_memoize_uses_the_cache_in_force():
+    """`@asynccache.memoize()` caches inside a block, and calls straight through outside."""
+    tool = Tool("t")
+    await tool.ignoring("q")
+    await tool.ignoring("q")
+    assert len(tool.calls) == 2
+    async with Cache.memory():
+        await tool.ignoring("q")
+        assert await Tool("other").ignoring("q") == "t: q"  # self is ignored
+    assert len(tool.calls) == 3
+
+
+async def test_memoize_refuses_what_it_cannot_key(cache):
+    """A self without canonical form is a TypeError; another argument without one is a bypass."""
+    with pytest.raises(TypeError, match=r"ignore=\['self'\]"):
+        await Opaque().method("q")
+    calls = []
+
+    @cache.memoize()
+    async def fetch(session: object, url: str) -> str:
+        calls.append(url)
+        return url
+
+    assert [await fetch(object(), "u") for _ in range(2)] == ["u", "u"]
+    assert len(calls) == 2
+    assert cache.stats().bypassed == 2
+    with pytest.raises(TypeError, match="async"):
+        cache.memoize()(len)
+    with pytest.raises(TypeError, match="sesion"):
+
+        @cache.memoize(ignore=["sesion"])
+        async def typo(session: object) -> None: ...
+
+
+async def test_memoize_version_makes_another_key(cache):
+    """A new version doesn't see the old one's results."""
+    calls = []
+
+    def define(version):
+        @cache.memoize(version=version)
+        async def function() -> int:
+            calls.append(version)
+            return len(calls)
+
+        return function
+
+    assert [await define(v)() for v in (1, 1, 2, None, "1")] == [1, 1, 2, 3, 4]
+
+
+# -- a failing store ---------------------------------------------------------------------------
+
+
+async def test_failing_store_takes_no_call_down(caplog):
+    """Whatever fails at the store, calls are answered; the breaker opens, and closes again."""
+    clock = ManualClock()
+    store = FaultyStore(MemoryStore(clock=clock), hide_inline=True)
+    upstream = Upstream()
+    cache = Cache.from_store(store, clock=clock)
+    async with cache:
+        store.fail()
+        for number in range(10):
+            assert await cache.get_or_create(number, upstream)
+        stats = cache.stats()
+        assert stats.breaker == "open"
+        assert stats.store_errors["unavailable"] == 5
+        assert stats.store_errors["breaker_open"] > 5
+        assert upstream.calls == 10
+        asked = store.calls - Counter(peek=store.calls["peek"])
+        await cache.get_or_create("more", upstream)
+        assert store.calls - Counter(peek=store.calls["peek"]) == asked  # it is asked nothing
+        with pytest.raises(StoreError):
+            await cache.delete("more")
+        store.heal()
+        clock.advance(1.1)
+        await cache.get_or_create("back", upstream)
+        assert cache.stats().breaker == "closed"
+        assert len([r for r in caplog.records if r.levelname == "WARNING"]) == 2
+    assert len(store.inner._entries) == 1  # noqa: SLF001 - what was stored is the question
+
+
+@pytest.mark.parametrize("method", ["get_many", "claim", "set_many", "release", "renew"])
+async def test_stalled_store_costs_a_bounded_delay(method):
+    """A store that never answers is given up on after its deadline, and the call goes on."""
+    store = FaultyStore(MemoryStore(), hide_inline=True)
+    gate = store.stall(method)
+    upstream = Upstream()
+    cache = Cache.from_store(store, store_timeout=0.05)
+    async with cache:
+        assert await cache.get_or_create("k", upstream) == {"answer": 1}
+        gate_used = gate.arrivals
+        closing = asyncio.create_task(cache.aclose())
+        await closing
+        assert gate_used or method in {"set_many", "release", "renew"}
+
+
+@pytest.mark.parametrize(
+    "damage", [{"flip": 0}, {"flip": 20}, {"flip": 90}, {"flip": -1}, {"cut": 50}, {"cut": 100}, {"swap": b"x"}]
+)
+async def test_damaged_entries_are_misses(damage):
+    """Bytes that are damaged on their way cost a call and a counter, never an answer."""
+    scene = Scene()
+    async with scene.cache:
+        await scene.ask()
+        await settled(scene)
+        scene.store.corrupt_reads(**damage)
+        assert await scene.ask() == {"answer": 2}
+        assert sum(scene.cache.stats().flaws.values()) >= 1
+        await settled(scene)
+        scene.store.heal()
+        assert await scene.ask() == {"answer": 2}
+
+
+async def test_store_errors_are_raised_where_asked_for():
+    """With on_store_error="raise" a failing store raises, and a call isn't made behind its back."""
+    store = FaultyStore(MemoryStore(), hide_inline=True)
+    upstream = Upstream()
+    async with Cache.from_store(store, on_store_error="raise") as cache:
+        store.fail("get_many")
+        with pytest.raises(StoreError):
+            await cache.get_or_create("k", upstream)
+        assert upstream.calls == 0
+        store.heal()
+
+
+# -- factories ---------------------------------------------------------------------------------
+
+
+def test_from_url(tmp_path):
+    """A URL names the store, its place and its options."""
+    cache = Cache.from_url(f"disk:{tmp_path}/c?cache_seed=7&ttl=60&max_bytes=1000&mode=read_only")
+    assert cache.settings.namespace.seed == "7"
+    assert cache.settings.ttl == 60
+    assert cache.settings.mode == "read_only"
+    assert Cache.from_url("memory:?tenant=acme", ttl=5).settings.namespace.text == "42@acme"
+    for wrong, said in {
+        "postgres://x": "no store",
+        "memory:?color=red": "no option 'color'",
+        "memory:?ttl=soon": "can't be 'soon'",
+        "memory:/tmp": "no path",
+        "memory:?mode=maybe": "mode must be",
+        "memory:?gitignore=1": "gitignore",
+    }.items():
+        with pytest.raises(ValueError, match=said):
+            Cache.from_url(wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"cache_seed": None}, TypeError),
+        ({"cache_seed": True}, TypeError),
+        ({"cache_seed": "a/b"}, ValueError),
+        ({"cache_seed": ""}, ValueError),
+        ({"ttl": 0}, ValueError),
+        ({"ttl_jitter": 2}, ValueError),
+        ({"mode": "rw"}, ValueError),
+        ({"tenant": ""}, ValueError),
+        ({"max_entry_bytes": 0}, ValueError),
+        ({"store_timeout": "1"}, TypeError),
+        ({"on_store_error": "ignore"}, ValueError),
+        ({"store_if": 1}, TypeError),
+        ({"ignore": "metadata"}, TypeError),
+        ({"ignore": ["a..b"]}, ValueError),
+        ({"colour": 1}, TypeError),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_made(wrong, error, tmp_path):
+    """Each wrong argument has its error, and no folder is made."""
+    with pytest.raises(error):
+        Cache.disk(cache_path_root=tmp_path / "c", **wrong)
+    with pytest.raises(error):
+        Cache.memory(**wrong)
+    assert not (tmp_path / "c").exists()
+
+
+async def test_status_is_none_for_strangers():
+    """What didn't come from a cache has no status and can't be forgotten."""
+    assert asynccache.status(object()) is None
+    async with Cache.memory() as cache:
+        with pytest.raises(ValueError, match="no entry"):
+            await cache.forget(object())

@@ -1,0 +1,223 @@
+"""Which cache is in force where: blocks, tasks, threads, web servers, workers, fixtures."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+import pytest
+
+import asynccache
+from asynccache import Cache, current_cache, memoize, options, set_default_cache
+from tests.helpers.scenes import Upstream
+
+
+@pytest.fixture(autouse=True)
+def _no_default():
+    """Leave no process-wide default behind."""
+    yield
+    set_default_cache(None)
+
+
+@pytest.fixture
+async def ambient():
+    """Open a cache in a fixture, that is in another task than the test, and yield it."""
+    async with Cache.memory() as cache:
+        set_default_cache(cache)
+        yield cache
+
+
+async def test_innermost_block_wins_and_leaving_restores():
+    """Nested blocks each see their own cache; leaving one, by an exception too, shows the outer."""
+    assert current_cache() is None
+    async with Cache.memory() as outer:
+        assert current_cache() is outer
+        with pytest.raises(ZeroDivisionError):
+            async with Cache.memory() as inner:
+                assert current_cache() is inner
+                async with Cache.memory() as innermost:
+                    assert current_cache() is innermost
+                assert current_cache() is inner
+                raise ZeroDivisionError
+        assert current_cache() is outer
+        assert not inner.is_open
+    assert current_cache() is None
+
+
+async def test_tasks_started_inside_see_the_block_until_it_is_left():
+    """A task started in a block has its cache, and none once the block is left."""
+    seen = []
+    left = asyncio.Event()
+
+    async def worker():
+        seen.append(current_cache())
+        await left.wait()
+        seen.append(current_cache())
+
+    async with Cache.memory() as cache:
+        task = asyncio.create_task(worker())
+        await asyncio.sleep(0)
+    left.set()
+    await task
+    assert seen == [cache, None]
+
+
+async def test_worker_started_before_the_block_finds_the_default():
+    """A worker that was there before the block sees only the process-wide default."""
+    begin, seen = asyncio.Event(), []
+
+    async def worker():
+        await begin.wait()
+        seen.append(current_cache())
+
+    for use_default in (False, True):
+        begin.clear()
+        task = asyncio.create_task(worker())
+        await asyncio.sleep(0)
+        async with Cache.memory() as cache:
+            if use_default:
+                set_default_cache(cache)
+            begin.set()
+            await task
+        assert seen.pop() is (cache if use_default else None)
+
+
+async def test_web_server_lifespan():
+    """A cache opened in a server's lifespan task serves handlers in other tasks by default."""
+    upstream = Upstream()
+
+    @memoize()
+    async def answer(question: str) -> dict[str, int]:
+        return await upstream()
+
+    @asynccontextmanager
+    async def lifespan():
+        async with Cache.memory() as cache:
+            set_default_cache(cache)
+            try:
+                yield
+            finally:
+                set_default_cache(None)
+
+    started, stop = asyncio.Event(), asyncio.Event()
+
+    async def serve():
+        async with lifespan():
+            started.set()
+            await stop.wait()
+
+    server = asyncio.create_task(serve())
+    await started.wait()
+    handlers = [asyncio.create_task(answer("why")) for _ in range(20)]
+    assert await asyncio.gather(*handlers) == [{"answer": 1}] * 20
+    stop.set()
+    await server
+    assert current_cache() is None
+
+
+async def test_plain_threads_see_nothing_unless_bound():
+    """A thread and an executor inherit no cache; `bind` carries it over, for that call alone."""
+    async with Cache.memory() as cache:
+        seen = []
+        thread = threading.Thread(target=lambda: seen.append(current_cache()))
+        thread.start()
+        thread.join()
+        with ThreadPoolExecutor(1) as pool:
+            seen.append(pool.submit(current_cache).result())
+            seen.append(pool.submit(cache.bind(current_cache)).result())
+            seen.append(pool.submit(current_cache).result())
+        assert seen == [None, None, cache, None]
+
+
+async def test_bind_takes_async_functions():
+    """A bound coroutine function stays one, and runs with the cache in force."""
+    async with Cache.memory() as cache:
+        async with Cache.memory():
+
+            @cache.bind
+            async def inside():
+                await asyncio.sleep(0)
+                return current_cache()
+
+            assert asyncio.iscoroutinefunction(inside)
+            assert await inside() is cache
+
+
+async def test_fixture_serves_a_test(ambient):
+    """A cache opened by a fixture, in another task than the test's, is found by default."""
+    assert current_cache() is ambient
+    assert await ambient.set("key", 1)
+
+
+async def test_option_goes_before_block_and_default():
+    """`options(cache=…)` wins over the block, the block over the default; None means none."""
+    async with Cache.memory() as default, Cache.memory() as block:
+        set_default_cache(default)
+        assert current_cache() is block
+        with options(cache=default):
+            assert current_cache() is default
+            with options(cache=None):
+                assert current_cache() is None
+            with options(ttl=5):
+                assert current_cache() is default
+        assert current_cache() is block
+
+
+async def test_opening_twice_counts():
+    """A cache opened twice closes when it was closed twice."""
+    cache = Cache.memory()
+    async with cache:
+        async with cache:
+            pass
+        assert cache.is_open
+        await cache.open()
+        await cache.aclose()
+        assert cache.is_open
+        assert current_cache() is cache
+    assert not cache.is_open
+    await cache.aclose()  # harmless
+
+
+async def test_closed_in_another_task_than_opened():
+    """Opening in one task and closing in another works, with calls under way in between."""
+    upstream = Upstream()
+    cache = Cache.memory()
+    await asyncio.create_task(cache.open())
+    gate = upstream.hold()
+    waiting = asyncio.create_task(cache.get_or_create("question", upstream))
+    await gate.arrived()
+    await asyncio.create_task(cache.aclose())
+    with pytest.raises(asynccache.CacheClosedError):
+        await waiting
+
+
+async def test_blocks_in_a_loop_leave_no_chain():
+    """Entering and leaving ten thousand blocks in one task doesn't lengthen what readers walk."""
+    for _ in range(10_000):
+        with options(ttl=1):
+            pass
+    frame = asynccache._context._options._variable.get()  # noqa: SLF001 - the chain is the question
+    assert frame is not None
+    assert frame.below is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"mode": "sometimes"}, ValueError),
+        ({"ttl": 0}, ValueError),
+        ({"ttl": -1}, ValueError),
+        ({"ttl": "1"}, TypeError),
+        ({"ttl": True}, TypeError),
+        ({"sample": -1}, ValueError),
+        ({"sample": "every"}, ValueError),
+        ({"cache_seed": "../up"}, ValueError),
+        ({"cache_seed": None}, TypeError),
+    ],
+)
+def test_wrong_options_are_refused(wrong, error):
+    """An option that has no such value is refused before the block begins."""
+    with pytest.raises(error), options(**wrong):
+        pytest.fail("the block was entered")

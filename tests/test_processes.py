@@ -1,0 +1,163 @@
+"""One call among processes and loops: leases on a shared disk cache, and what ends them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from asynccache import Cache
+
+HERE = Path(__file__).parent.parent
+
+
+class Swarm:
+    """Some worker processes on one disk cache, and the file in which they count their calls."""
+
+    def __init__(self, tmp_path, *options):
+        """Prepare; ``options`` are the workers' command line."""
+        self.calls = tmp_path / "calls"
+        self.calls.touch()
+        self.root = tmp_path / "cache"
+        self.options = [str(self.root), str(self.calls), *options]
+        self.workers = []
+
+    async def start(self, count):
+        """Start workers and wait until their caches are open."""
+        for _ in range(count):
+            self.workers.append(
+                await asyncio.create_subprocess_exec(
+                    sys.executable, "-m", "tests.helpers.swarm_worker", *self.options,
+                    cwd=HERE, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+                )
+            )  # fmt: skip
+        for worker in self.workers:
+            assert await worker.stdout.readline() == b"ready\n"
+
+    def go(self):
+        """Let all begin at once."""
+        for worker in self.workers:
+            worker.stdin.write(b"go\n")
+
+    @property
+    def paid(self):
+        """Who called upstream so far, in order."""
+        return [int(line) for line in self.calls.read_text().split()]
+
+    async def paid_by(self, count):
+        """Wait until so many calls were made; return the last one's process."""
+        while len(self.paid) < count:
+            await asyncio.sleep(0.005)  # a file has no event to wait for
+        return self.paid[count - 1]
+
+    async def reports(self):
+        """Wait for the workers to end; return what those that were not killed report."""
+        outputs = await asyncio.gather(*(worker.communicate() for worker in self.workers))
+        return {
+            worker.pid: json.loads(out)
+            for worker, (out, _) in zip(self.workers, outputs, strict=True)
+            if worker.returncode == 0
+        }
+
+
+@pytest.fixture(scope="module")
+def anyio_backend():
+    """Only the workers' loops matter here, and they are asyncio's."""
+    return "asyncio"
+
+
+async def test_four_processes_pay_once(tmp_path):
+    """Four processes with fifty tasks each and one key make one call."""
+    swarm = Swarm(tmp_path)
+    await swarm.start(4)
+    swarm.go()
+    reports = await swarm.reports()
+    assert len(reports) == 4
+    assert len(swarm.paid) == 1
+    for report in reports.values():
+        assert report["answers"] == [{"paid_by": swarm.paid[0]}]
+        assert report["flaws"] == {}
+
+
+async def test_killed_leader_costs_one_more_call(tmp_path):
+    """When the caller's process is killed in the middle, exactly one other calls in its place."""
+    swarm = Swarm(tmp_path, "--lease-ttl", "0.6", "--seconds", "1.0")
+    await swarm.start(4)
+    swarm.go()
+    leader = await swarm.paid_by(1)
+    os.kill(leader, signal.SIGKILL)
+    reports = await swarm.reports()
+    assert len(reports) == 3
+    assert len(swarm.paid) == 2
+    assert {json.dumps(r["answers"]) for r in reports.values()} == {
+        json.dumps([{"paid_by": swarm.paid[1]}])
+    }
+
+
+async def test_frozen_leader_breaks_nothing(tmp_path):
+    """A leader frozen past its lease costs one call at most, and the stored answer stands."""
+    swarm = Swarm(tmp_path, "--lease-ttl", "0.6", "--seconds", "0.8")
+    await swarm.start(4)
+    swarm.go()
+    leader = await swarm.paid_by(1)
+    os.kill(leader, signal.SIGSTOP)
+    others = [worker for worker in swarm.workers if worker.pid != leader]
+    await asyncio.gather(*(worker.wait() for worker in others))
+    os.kill(leader, signal.SIGCONT)
+    reports = await swarm.reports()
+    assert len(reports) == 4
+    assert len(swarm.paid) == 2
+    assert reports[leader]["answers"] == [{"paid_by": leader}]  # what it paid for, it delivers
+    assert reports[leader]["not_stored"] == {"conflict": 1}
+    async with Cache.disk(cache_path_root=swarm.root, mode="replay") as cache:
+        stored = await cache.get_or_create("question", None)
+    assert stored == {"paid_by": swarm.paid[1]}
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+async def test_two_loops_in_two_threads_pay_once(tmp_path, kind):
+    """One cache object used from two event loops in two threads makes one call."""
+    cache = Cache.memory() if kind == "memory" else Cache.disk(cache_path_root=tmp_path / "cache")
+    both_ask = threading.Barrier(2)
+    calls = []
+
+    async def pay():
+        calls.append(threading.get_ident())
+        await asyncio.sleep(0.1)
+        return {"answer": 42}
+
+    async def ask():
+        both_ask.wait()
+        return await asyncio.gather(*(cache.get_or_create("question", pay) for _ in range(50)))
+
+    async with cache:
+        answers = await asyncio.gather(
+            *(asyncio.to_thread(lambda: asyncio.run(ask())) for _ in range(2))
+        )
+        assert answers == [[{"answer": 42}] * 50] * 2
+        assert len(calls) == 1
+
+
+async def test_one_cache_serves_one_loop_after_another(tmp_path):
+    """A cache object is opened in one event loop, closed, and used again in the next."""
+    cache = Cache.disk(cache_path_root=tmp_path / "cache")
+    calls = []
+
+    async def pay():
+        calls.append(1)
+        return "answer"
+
+    async def one_run():
+        async with cache:
+            return await cache.get_or_create("question", pay)
+
+    for _ in range(2):
+        assert await asyncio.to_thread(lambda: asyncio.run(one_run())) == "answer"
+    assert len(calls) == 1
+    assert cache.stats().hits == 1

@@ -75,6 +75,12 @@ class AsyncCache(Lifetime):
         mode = self.settings.mode if options.mode is UNSET else options.mode
         return self.engine(), namespace, mode, value_key(namespace, "value", key)
 
+    async def _paced(self) -> None:
+        """Go on in a turn of the loop that has time left."""
+        pacer = self.engine().pacer
+        if pacer.spent():
+            await pacer.slot()
+
     @overload
     async def get(self, key: object, default: D) -> Any | D: ...
     @overload
@@ -102,13 +108,14 @@ class AsyncCache(Lifetime):
         self, keys: Sequence[object], default: object = None, *, type: Any = Any
     ) -> list[Any]:
         """Return the values stored under keys, in order, with ``default`` for those that aren't."""
+        await self._paced()
         found: list[Any] = []
         waiting: list[tuple[int, Engine, Namespace, bytes]] = []
         for at, key in enumerate(keys):
             engine, namespace, mode, digest = self._now(key)
             entry = None
             if mode not in {"off", "refresh"}:
-                entry = engine.peek(namespace, digest)
+                entry = engine.pending(digest) or engine.peek(namespace, digest)
                 if entry is not None and not isinstance(entry, Entry):
                     waiting.append((at, engine, namespace, digest))
                     entry = None
@@ -151,6 +158,7 @@ class AsyncCache(Lifetime):
         """Store several values as `set` does; pairs, as not every key can be a dict's."""
         pairs = list(items.items()) if isinstance(items, Mapping) else list(items)
         kept = self._ttl(_context.seconds_of(ttl))
+        await self._paced()
         now = self._clock.time_us()
         expires = expiry(kept, now, self.settings.ttl_jitter)
         writing: list[asyncio.Future[bool]] = []
@@ -269,8 +277,7 @@ class AsyncCache(Lifetime):
             self.note_bypass("the cache isn't open" if mode != "off" else None)
             return await create()
         engine = self.engine()
-        if engine.pacer.spent():
-            await engine.pacer.slot()
+        await self._paced()
         namespace = options.namespace(self.settings.namespace)
         digest = value_key(namespace, purpose, key)
         if options.samples is not None or options.sample:

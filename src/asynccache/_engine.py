@@ -131,18 +131,19 @@ class Engine:
         board = self._boards.get(call.mode, self._flights)
         flight = board.get(call.key)
         surely_missing = False
-        if flight is None and not refreshing:
-            entry = self.peek(call.namespace, call.key)
+        if not refreshing:
+            entry = self.pending(call.key)
+            if entry is None and flight is None:
+                entry = self.peek(call.namespace, call.key)
+                surely_missing = entry is None
             if isinstance(entry, Entry):
                 return entry
-            surely_missing = entry is None
-            if board is self._flights:
+            if flight is None and board is self._flights:
                 flight = self._refreshes.get(call.key)
+        elif flight is not None and flight.entry is not None:
+            flight.doomed = True  # whole already, so that a refresh supersedes it
+            flight = None
         keep = call.mode in STORING
-        if flight is not None and flight.entry is not None and not flight.oversized:
-            if not refreshing:
-                return flight.entry  # whole, and on its way into the store
-            flight = None  # for a refresh it is yesterday's answer
         if flight is not None and not flight.oversized:
             flight.enter(keep=keep)
             return flight, False
@@ -168,10 +169,20 @@ class Engine:
 
         The way of nearly all hits. None where `fetch` has to find out, also while a flight is up.
         """
-        if mode == "refresh" or key in self._boards.get(mode, self._flights):
+        if mode == "refresh":
             return None
+        if key in self._flights or key in self._refreshes:
+            return self.pending(key)
         entry = self.peek(namespace, key)
         return entry if isinstance(entry, Entry) else None
+
+    def pending(self, key: bytes) -> Entry | None:
+        """Return an answer that is whole and on its way into the store."""
+        for board in (self._refreshes, self._flights):
+            flight = board.get(key)
+            if flight is not None and flight.entry is not None and not flight.oversized:
+                return flight.entry
+        return None
 
     async def fetch(self, call: Call) -> Fetched:
         """Return the whole answer to a call: stored, from a flight under way, or from upstream.

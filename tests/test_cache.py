@@ -49,7 +49,9 @@ async def test_values_come_back(cache):
     assert await cache.set("key", None)
     assert await cache.get("key", MISSING) is None
     assert await cache.contains("key")
-    assert await cache.set_many([("a", 1), (("b", 2), [2]), ({"c": {3}}, {"x": b"y"})]) == [True] * 3
+    assert (
+        await cache.set_many([("a", 1), (("b", 2), [2]), ({"c": {3}}, {"x": b"y"})]) == [True] * 3
+    )
     assert await cache.get_many(["a", ("b", 2), {"c": {3}}, "d"], 0) == [1, [2], {"x": b"y"}, 0]
     assert await cache.delete("a")
     assert not await cache.delete("a")
@@ -393,7 +395,16 @@ async def test_stalled_store_costs_a_bounded_delay(method):
 
 
 @pytest.mark.parametrize(
-    "damage", [{"flip": 0}, {"flip": 20}, {"flip": 90}, {"flip": -1}, {"cut": 50}, {"cut": 100}, {"swap": b"x"}]
+    "damage",
+    [
+        {"flip": 0},
+        {"flip": 20},
+        {"flip": 90},
+        {"flip": -1},
+        {"cut": 50},
+        {"cut": 100},
+        {"swap": b"x"},
+    ],
 )
 async def test_damaged_entries_are_misses(damage):
     """Bytes that are damaged on their way cost a call and a counter, never an answer."""

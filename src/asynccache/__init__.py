@@ -1,13 +1,18 @@
 """asynccache: the same request is paid for once, and answered alike ever after.
 
-    async with Cache.disk() as cache:
-        client = cache.wrap(AsyncOpenAI())
-        await client.chat.completions.create(...)
+async with Cache.disk() as cache:
+client = cache.wrap(AsyncOpenAI())
+await client.chat.completions.create(...)
 """
 
-from asynccache._cache import AsyncCache, register_wrapper
-from asynccache._cache import status_of as status
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from asynccache._cache import AsyncCache
 from asynccache._call import Answer, Mode, Status
+from asynccache._call import status_of as status
 from asynccache._canonical import canonical_value
 from asynccache._context import current_cache, options, set_default_cache
 from asynccache._errors import (
@@ -26,6 +31,7 @@ from asynccache._factory import Cache, CacheOptions
 from asynccache._memoize import memoize
 from asynccache._stats import Stats
 from asynccache._values import MISSING
+from asynccache._wrappers import register_wrapper
 
 __all__ = [
     "MISSING",
@@ -55,8 +61,8 @@ __all__ = [
 ]
 
 
-def _load_openai():  # type: ignore[no-untyped-def]  # noqa: ANN202 - its type would need openai
-    from asynccache.openai import wrap  # noqa: PLC0415 - only who wraps a client needs openai
+def _load_openai() -> Callable[..., Any]:
+    from asynccache.openai import wrap
 
     return wrap
 

@@ -11,7 +11,9 @@ from asynccache._pacer import Pacer
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
-_LIMIT: Final = 256  # items: a batch of lookups this long takes about a millisecond at a local store
+_LIMIT: Final = (
+    256  # items: a batch of lookups this long takes about a millisecond at a local store
+)
 
 
 class Batcher(Generic[ItemT, ResultT]):
@@ -64,6 +66,5 @@ class Batcher(Generic[ItemT, ResultT]):
         except Exception as exc:  # noqa: BLE001 - each who asked gets the error
             results = [exc] * len(batch)
         self._pacer.resolve_each(
-            (future, result)
-            for (_, future), result in zip(batch, results, strict=True)
+            (future, result) for (_, future), result in zip(batch, results, strict=True)
         )

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextvars import copy_context
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar, overload
@@ -15,7 +12,7 @@ from typing import Any, Final, ParamSpec, Self, TypeVar, overload
 from msgspec import UNSET
 
 from asynccache import _context, _memoize
-from asynccache._call import Answer, Call, Mode, Status
+from asynccache._call import Answer, Call, Mode, status_of
 from asynccache._clock import SYSTEM_CLOCK, Clock
 from asynccache._engine import Engine
 from asynccache._entry import Entry, Meta, encode_entry
@@ -24,6 +21,7 @@ from asynccache._key import Namespace, value_key
 from asynccache._lifetime import Lifetime, Settings
 from asynccache._recorder import expiry
 from asynccache._values import CONTENT_TYPE, MISSING, decode_value, encode_value
+from asynccache._wrappers import wrap_client
 from asynccache.stores._base import Record, Store
 
 _log = logging.getLogger("asynccache")
@@ -33,7 +31,6 @@ T = TypeVar("T")
 D = TypeVar("D")
 
 _EMPTY_META: Final = Meta("value", content_type=CONTENT_TYPE)
-_wrappers: dict[str, Callable[[], Callable[..., Any]]] = {}
 
 
 class AsyncCache(Lifetime):
@@ -320,39 +317,14 @@ class AsyncCache(Lifetime):
         Raises:
             TypeError: Nobody knows how to wrap such a client.
         """
-        for base in type(client).__mro__:
-            load = _wrappers.get(base.__module__.partition(".")[0])
-            if load is not None:
-                wrapped: T = load()(client, cache=self, upstream=upstream)
-                return wrapped
-        raise TypeError(f"can't wrap a {type(client).__qualname__}: pass an openai.AsyncOpenAI")
+        return wrap_client(client, cache=self, upstream=upstream)
 
     def bind(self, function: Callable[P, T]) -> Callable[P, T]:
         """Return a function that runs with this cache in force, also in a plain thread.
 
         Threads and executors don't inherit what is in force around those who start them.
         """
-        if inspect.iscoroutinefunction(function):
-
-            @functools.wraps(function)
-            async def bound_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-                frame = _context.enter(self)
-                try:
-                    return await function(*args, **kwargs)
-                finally:
-                    frame.dead = True
-
-            return bound_async  # type: ignore[return-value]  # T is the coroutine's type here
-
-        @functools.wraps(function)
-        def bound(*args: P.args, **kwargs: P.kwargs) -> T:
-            def inside() -> T:
-                _context.enter(self)
-                return function(*args, **kwargs)
-
-            return copy_context().run(inside)
-
-        return bound
+        return _context.bind(self, function)
 
     def _ttl(self, asked: float | None) -> float | None:
         if asked is not None:
@@ -372,14 +344,3 @@ class AsyncCache(Lifetime):
     def age(self, entry: Entry) -> float:
         """Return seconds since an entry was recorded."""
         return max(0, self._clock.time_us() - entry.created) / 1_000_000
-
-
-def status_of(response: object) -> Status | None:
-    """Return where a response came from: outcome, key, age. None if no cache was involved."""
-    found = getattr(response, "_asynccache_status", None)
-    return found if isinstance(found, Status) else None
-
-
-def register_wrapper(package: str, load: Callable[[], Callable[..., Any]]) -> None:
-    """Let `AsyncCache.wrap` take clients of a package; ``load`` imports what wraps them."""
-    _wrappers[package] = load

@@ -99,3 +99,9 @@ class Status(Struct, frozen=True, kw_only=True):
     """Seconds since the answer was recorded."""
     seed: str = ""
     tenant: str | None = None
+
+
+def status_of(response: object) -> Status | None:
+    """Return where a response came from: outcome, key, age. None if no cache was involved."""
+    found = getattr(response, "_asynccache_status", None)
+    return found if isinstance(found, Status) else None

@@ -75,7 +75,7 @@ def json_of(wire: bytes) -> Any:  # noqa: ANN401 - any JSON
     Raises:
         NotCanonicalError: It isn't JSON, or an object names a key twice.
     """
-    import json  # noqa: PLC0415 - only for wire forms that msgspec can't check for doubled keys
+    import json
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         if len(found := dict(pairs)) != len(pairs):
@@ -228,8 +228,9 @@ def _float(value: float) -> bytes:
 
 def _moment(value: Any) -> bytes:  # noqa: ANN401 - datetime or time, which share these
     zone = value.tzinfo
+    named: object = ""
     if zone is None or type(zone) is dt.timezone:
-        named = ""
+        pass
     else:  # the same instant in two zones answers other questions ("what day is it there?")
         named = getattr(zone, "key", None)
         if not isinstance(named, str):

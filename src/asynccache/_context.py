@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, ParamSpec, TypeVar, cast
 
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
@@ -19,6 +21,8 @@ from asynccache._key import Namespace
 if TYPE_CHECKING:
     from asynccache._cache import AsyncCache
 
+P = ParamSpec("P")
+T = TypeVar("T")
 ValueT = TypeVar("ValueT")
 
 
@@ -208,3 +212,28 @@ def current_cache() -> AsyncCache | None:
         return cast("AsyncCache | None", cache)
     frame = _ambient.top()
     return _default if frame is None else frame.value
+
+
+def bind(cache: AsyncCache, function: Callable[P, T]) -> Callable[P, T]:
+    """Return a function that runs with a cache in force; see `AsyncCache.bind`."""
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def bound_async(*args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401 - T's own
+            frame = enter(cache)
+            try:
+                return await function(*args, **kwargs)
+            finally:
+                frame.dead = True
+
+        return cast("Callable[P, T]", bound_async)
+
+    @functools.wraps(function)
+    def bound(*args: P.args, **kwargs: P.kwargs) -> T:
+        def inside() -> T:
+            enter(cache)
+            return function(*args, **kwargs)
+
+        return copy_context().run(inside)
+
+    return bound

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Any, Final
 
+from asynccache._board import Board
 from asynccache._call import STORING, Call, Fetched, Mode
 from asynccache._clock import Clock
 from asynccache._entry import Entry, Flaw, decode_entry
@@ -37,7 +38,7 @@ class Engine:
         ttl_jitter: Share of a ttl by which it may be shortened, so that not all expire at once.
     """
 
-    def __init__(  # noqa: PLR0913 - a cache's options
+    def __init__(
         self,
         store: Store,
         *,
@@ -58,11 +59,7 @@ class Engine:
         self._store_timeout = store_timeout
         self._lease_ttl = lease_ttl
         self._lanes: dict[Namespace, Lane] = {}
-        # Flights by mode: a refresh joins only refreshes, and a replay's flight never calls.
-        self._flights: dict[bytes, Flight] = {}
-        self._refreshes: dict[bytes, Flight] = {}
-        self._replays: dict[bytes, Flight] = {}
-        self._boards = {"refresh": self._refreshes, "replay": self._replays}
+        self._board: Final = Board()
         self._flying: set[Flight] = set()  # also those that are on no board any more
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -128,18 +125,18 @@ class Engine:
         a new flight nobody else runs, so that no key ever has two. The caller has been counted in.
         """
         refreshing = call.mode == "refresh"
-        board = self._boards.get(call.mode, self._flights)
-        flight = board.get(call.key)
+        board = self._board
+        flight = board.find(call.mode, call.key)
         surely_missing = False
         if not refreshing:
-            entry = self.pending(call.key)
+            entry: Entry | Unknown | None = board.pending(call.key)
             if entry is None and flight is None:
                 entry = self.peek(call.namespace, call.key)
                 surely_missing = entry is None
             if isinstance(entry, Entry):
                 return entry
-            if flight is None and board is self._flights:
-                flight = self._refreshes.get(call.key)
+            if flight is None and call.mode != "replay":
+                flight = board.refresh_of(call.key)
         elif flight is not None and flight.entry is not None:
             flight.doomed = True  # whole already, so that a refresh supersedes it
             flight = None
@@ -159,7 +156,7 @@ class Engine:
         )
         flight.enter(keep=keep)
         flight.holding = self._leases.adopt(call.key)
-        board[call.key] = flight
+        board.put(call.mode, flight)
         self._flying.add(flight)
         flight.task = self.spawn(self._fly(flight, call, looked=surely_missing or refreshing))
         return flight, True
@@ -171,18 +168,14 @@ class Engine:
         """
         if mode == "refresh":
             return None
-        if key in self._flights or key in self._refreshes:
-            return self.pending(key)
+        if not self._board.is_empty_for(key):
+            return self._board.pending(key)
         entry = self.peek(namespace, key)
         return entry if isinstance(entry, Entry) else None
 
     def pending(self, key: bytes) -> Entry | None:
         """Return an answer that is whole and on its way into the store."""
-        for board in (self._refreshes, self._flights):
-            flight = board.get(key)
-            if flight is not None and flight.entry is not None and not flight.oversized:
-                return flight.entry
-        return None
+        return self._board.pending(key)
 
     async def fetch(self, call: Call) -> Fetched:
         """Return the whole answer to a call: stored, from a flight under way, or from upstream.
@@ -298,7 +291,7 @@ class Engine:
         finally:
             flight.phase = Phase.DONE
             self._flying.discard(flight)
-            self._remove(flight)
+            self._board.take_off(flight)
             if flight.holding is not None:
                 # Cancelled or not: one cancellation is behind us, and this is short.
                 await self._leases.release(flight.holding)
@@ -310,9 +303,7 @@ class Engine:
             return await self.look_up(call.namespace, call.key)
 
         inherited, flight.holding = flight.holding, None
-        acquired = await self._leases.acquire(
-            self.lane(call.namespace), call.key, find, inherited
-        )
+        acquired = await self._leases.acquire(self.lane(call.namespace), call.key, find, inherited)
         flight.holding = acquired.holding
         entry = acquired.entry
         if isinstance(entry, bytes):
@@ -359,21 +350,15 @@ class Engine:
     def _doom(self, flight: Flight) -> None:
         """Take a flight off the board, and leave its lease to the next one for its key."""
         flight.doomed = True
-        self._remove(flight)
+        self._board.take_off(flight)
         holding, flight.holding = flight.holding, None
         if holding is not None:
             self._leases.abandon(holding)
 
-    def _remove(self, flight: Flight) -> None:
-        for flights in (self._flights, self._refreshes, self._replays):
-            if flights.get(flight.key) is flight:
-                del flights[flight.key]
-
     def doom(self, key: bytes | None) -> None:
         """Keep flights for a key (None: all) from storing and from taking newcomers."""
-        for flights in (self._flights, self._refreshes):
-            for flight in [f for f in flights.values() if key is None or f.key == key]:
-                self._doom(flight)
+        for flight in self._board.matching(key):
+            self._doom(flight)
 
     # -- the end -----------------------------------------------------------------------------
 

@@ -6,10 +6,12 @@ newer bytes a `Flaw` instead of an answer.
 
 from __future__ import annotations
 
+import importlib
 import struct
+import sys
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Raw, Struct
@@ -24,6 +26,7 @@ _CHECKSUM_BYTES: Final = 16
 ENVELOPE_BYTES: Final = _HEAD.size + _CHECKSUM_BYTES
 _COMPRESS_ABOVE: Final = 4096  # bytes: below, zstd saves less than its 20 microseconds are worth
 _ZSTD_LEVEL: Final = 3
+_ZSTD_BUILT_IN: Final = sys.version_info >= (3, 14)
 
 Kind = Literal["json", "sse", "value"]
 
@@ -181,10 +184,6 @@ def _decompress(payload: memoryview, plain: int) -> memoryview:
     return memoryview(found)
 
 
-def _zstd():  # type: ignore[no-untyped-def]  # noqa: ANN202 - one module under two names
+def _zstd() -> Any:
     """Return the zstd module, which small entries never need."""
-    try:
-        from compression import zstd  # noqa: PLC0415 - see above
-    except ImportError:
-        from backports import zstd  # noqa: PLC0415 - see above
-    return zstd
+    return importlib.import_module("compression.zstd" if _ZSTD_BUILT_IN else "backports.zstd")

@@ -75,7 +75,7 @@ class Cache:
         """
         settings = _settings(cache_seed, options)
         _positive("max_bytes", max_bytes)
-        from asynccache.stores.disk import DiskStore  # noqa: PLC0415 - sqlite3 only for who needs it
+        from asynccache.stores.disk import DiskStore
 
         store = DiskStore(
             cache_path_root, settings.namespace.seed, max_bytes=max_bytes, gitignore=gitignore
@@ -102,7 +102,7 @@ class Cache:
         """
         settings = _settings(cache_seed, options)
         _positive("max_bytes", max_bytes)
-        from asynccache.stores.memory import MemoryStore  # noqa: PLC0415 - only for who needs it
+        from asynccache.stores.memory import MemoryStore
 
         return AsyncCache(MemoryStore(max_bytes), settings)
 
@@ -118,7 +118,7 @@ class Cache:
         Raises:
             ValueError: There is no such scheme or option, or an option has no such value.
         """
-        from urllib.parse import parse_qsl, unquote, urlsplit  # noqa: PLC0415 - only for who needs it
+        from urllib.parse import parse_qsl, unquote, urlsplit
 
         parts = urlsplit(url)
         make = {"disk": Cache.disk, "memory": Cache.memory}.get(parts.scheme)

@@ -79,7 +79,7 @@ class Namespace(Struct, frozen=True):
         """The namespace in one printable word, unambiguous: ``42``, or ``42@acme``."""
         if self.tenant is None:
             return self.seed
-        from urllib.parse import quote  # noqa: PLC0415 - tenants are rare, importing isn't free
+        from urllib.parse import quote
 
         return f"{self.seed}@{quote(self.tenant, safe='')}"
 
@@ -99,7 +99,7 @@ class Prefix:
 
     __slots__ = ("_first", "_hash", "facts")
 
-    def __init__(  # noqa: PLR0913 - a request has that many parts
+    def __init__(
         self,
         namespace: Namespace,
         *,
@@ -126,7 +126,8 @@ class Prefix:
         """Return the key of a canonical body; ``sample`` numbers independent answers to it."""
         state = (self._first if sample == 0 else self._numbered(sample)).copy()
         state.update(body)
-        return state.digest()
+        digest: bytes = state.digest()
+        return digest
 
     def _numbered(self, sample: int) -> Any:  # noqa: ANN401 - hashlib names no public type for it
         state = self._hash.copy()
@@ -164,7 +165,9 @@ def value_key(namespace: Namespace, purpose: str, value: object) -> bytes:
         NotCanonicalError: The value has no canonical form.
     """
     return sha256(
-        _FORM + canonical_value((purpose, namespace.seed, namespace.tenant)) + canonical_value(value)
+        _FORM
+        + canonical_value((purpose, namespace.seed, namespace.tenant))
+        + canonical_value(value)
     ).digest()
 
 

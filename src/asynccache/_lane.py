@@ -26,9 +26,18 @@ class Lane:
     strict guard lets through.
     """
 
-    __slots__ = ("_claims", "_counters", "_guard", "_reads", "_timeout", "_writes", "namespace", "store")
+    __slots__ = (
+        "_claims",
+        "_counters",
+        "_guard",
+        "_reads",
+        "_timeout",
+        "_writes",
+        "namespace",
+        "store",
+    )
 
-    def __init__(  # noqa: PLR0913 - everything it brings together
+    def __init__(
         self,
         store: Store,
         namespace: Namespace,
@@ -88,7 +97,7 @@ class Lane:
         """Give leases back."""
         await self._run(lambda: self.store.release(self.namespace, leases), None)
 
-    async def wait(self, key: bytes, timeout: float) -> bool:  # noqa: ASYNC109 - the store's own bound
+    async def wait(self, key: bytes, timeout: float) -> bool:
         """Wait for news of a key; False at once if the store can't tell."""
 
         async def news() -> bool:

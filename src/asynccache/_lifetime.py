@@ -148,7 +148,7 @@ class Lifetime:
             *(engine.counters for engine in list(self._engines.values())),
         ):
             total.add(counters)
-        return total.snapshot(breaker=self._guard.state, store=dict(self._store.counters()))
+        return total.snapshot(breaker=self._guard.state, store={**self._store.counters()})
 
 
 _open_caches: WeakSet[Lifetime] = WeakSet()

@@ -122,7 +122,9 @@ class _Recipe:
             try:
                 self._returns = get_type_hints(self._function).get("return", Any)
             except NameError as exc:
-                _log.warning("%s: results stay untyped, as an annotation can't be read: %s", self.name, exc)
+                _log.warning(
+                    "%s: results stay untyped, as an annotation can't be read: %s", self.name, exc
+                )
                 self._returns = Any
             if self._returns is type(None):
                 self._returns = Any

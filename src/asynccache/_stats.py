@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct, field
 
@@ -102,11 +102,10 @@ class Counters:
         for name in _COUNTED:
             getattr(self, name).update(getattr(other, name).copy())
 
-    def snapshot(self, *, breaker: Literal["closed", "open", "probing"], store: dict[str, int]) -> Stats:
+    def snapshot(
+        self, *, breaker: Literal["closed", "open", "probing"], store: dict[str, int]
+    ) -> Stats:
         """Return these figures, frozen."""
-        return Stats(
-            **{name: getattr(self, name) for name in _SUMMED},
-            **{name: dict(getattr(self, name)) for name in _COUNTED},
-            breaker=breaker,
-            store=store,
-        )
+        figures: dict[str, Any] = {name: getattr(self, name) for name in _SUMMED}
+        figures.update({name: dict(getattr(self, name)) for name in _COUNTED})
+        return Stats(**figures, breaker=breaker, store=store)

@@ -41,7 +41,7 @@ def encode_value(value: object) -> bytes:
         ) from exc
 
 
-def decode_value(data: bytes, type: Any = Any) -> Any:  # noqa: A002, ANN401 - the public name; any value
+def decode_value(data: bytes, type: Any = Any) -> Any:  # noqa: ANN401 - the public name; any value
     """Return the value of bytes, as ``type``.
 
     Raises:

@@ -1,0 +1,209 @@
+"""An OpenAI-compatible server on a real socket, whose every answer the test decides.
+
+Runs uvicorn in a thread; programs are coroutine functions run in the server's loop, one per
+request. Gates between the test's loop and the server's are `threading` events waited for in a
+thread, so that neither loop is held.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+COMPLETION = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "created": 1700000000,
+    "model": "gpt-4o-2024-08-06",
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "Hello!", "refusal": None},
+            "logprobs": None,
+            "finish_reason": "stop",
+        }
+    ],
+    "usage": {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12},
+}
+
+
+def completion(**changes):
+    return {**COMPLETION, **changes}
+
+
+def choice(**changes):
+    return completion(choices=[{**COMPLETION["choices"][0], **changes}])
+
+
+def chunk(content="Hi", *, finish=None, **changes):
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1700000000,
+        "model": "gpt-4o-2024-08-06",
+        "choices": [{"index": 0, "delta": {"content": content}, "finish_reason": finish}],
+        **changes,
+    }
+
+
+def sse(data):
+    text = data if isinstance(data, str) else json.dumps(data)
+    return f"data: {text}\n\n".encode()
+
+
+DONE = b"data: [DONE]\n\n"
+EVENTS = (sse(chunk("One ")), sse(chunk("two ")), sse(chunk("three", finish="stop")), DONE)
+
+
+class Gate:
+    """Opened by one loop, waited for by another."""
+
+    def __init__(self):
+        self._event = threading.Event()
+
+    def open(self):
+        self._event.set()
+
+    async def wait(self):
+        if not await asyncio.to_thread(self._event.wait, 30):
+            raise TimeoutError("nobody opened the gate")
+
+
+class Seen:
+    """One request as the server received it, and the way to answer it."""
+
+    def __init__(self, scope, body, receive, send):
+        self.path = scope["path"]
+        self.query = scope["query_string"].decode()
+        self.headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+        self.raw = body
+        self.body = json.loads(body) if body else None
+        self.disconnected = Gate()
+        self._receive = receive
+        self._send = send
+
+    @property
+    def key(self):
+        return self.headers.get("authorization", "").removeprefix("Bearer ")
+
+    async def start(self, status=200, content_type="text/event-stream", headers=()):
+        named = [("content-type", content_type)] if content_type else []
+        named += [("x-request-id", "req_1"), *headers]
+        await self._send({
+            "type": "http.response.start",
+            "status": status,
+            "headers": [(name.encode(), value.encode()) for name, value in named],
+        })
+
+    async def send(self, data, *, more=True):
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+    async def end(self):
+        await self.send(b"", more=False)
+
+    async def answer(self, body, status=200, content_type="application/json", headers=()):
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        await self.start(status, content_type, headers)
+        await self.send(data, more=False)
+
+    async def stream(self, *events, content_type="text/event-stream", headers=()):
+        await self.start(200, content_type, headers)
+        for event in events:
+            await self.send(event)
+        await self.end()
+
+    async def hang(self):
+        """Wait until the client goes away."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.disconnected.open()
+
+
+Program = Callable[[Seen], Awaitable[None]]
+
+
+class Cut(Exception):
+    """Raised by a program: uvicorn then drops the connection in the middle of the answer."""
+
+
+async def good(seen):
+    """Answer as the API does, streamed if asked."""
+    if seen.body.get("stream"):
+        await seen.stream(*EVENTS)
+    else:
+        await seen.answer(COMPLETION)
+
+
+class OpenAIServer:
+    """Answers with `program`; `requests` holds what came in."""
+
+    program: Program = staticmethod(good)
+
+    def __init__(self):
+        self.requests: list[Seen] = []
+        self.port = 0
+        self._arrival = threading.Condition()
+
+    @property
+    def base_url(self):
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    async def arrived(self, count=1):
+        """Wait until so many requests came in."""
+
+        def wait():
+            with self._arrival:
+                return self._arrival.wait_for(lambda: len(self.requests) >= count, 30)
+
+        assert await asyncio.to_thread(wait), f"only {len(self.requests)} requests came"
+        return self.requests[count - 1]
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "http":
+            return
+        body = b""
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        seen = Seen(scope, body, receive, send)
+        with self._arrival:
+            self.requests.append(seen)
+            program = self.program
+            self._arrival.notify_all()
+        await program(seen)
+
+
+@contextmanager
+def running() -> Iterator[OpenAIServer]:
+    """Run a server in a thread until the block is left."""
+    app = OpenAIServer()
+    listening = socket.create_server(("127.0.0.1", 0))
+    app.port = listening.getsockname()[1]
+    config = uvicorn.Config(
+        app, log_level="critical", lifespan="off", loop="asyncio", timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    try:
+        yield app
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        listening.close()
+
+
+def connections(client):
+    """Return the connections of a client's pool that are in use."""
+    pool = client._client._transport._pool
+    return [connection for connection in pool.connections if not connection.is_idle()]

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import stat
 import threading
+import time
 
 import pytest
 
@@ -141,10 +142,10 @@ async def test_a_slow_read_sends_the_next_to_a_worker(store, monkeypatch):
     now = 0.0
     monkeypatch.setattr(_disk_inline, "_SLOW_SECONDS", -1.0)
     monkeypatch.setattr(_disk_inline, "_blocks_read", object)
-    monkeypatch.setattr(_disk_inline.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     assert store.peek(NS, key_of("a")) == body_of("a")
     monkeypatch.undo()
-    monkeypatch.setattr(_disk_inline.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     await look(store, "a")
     assert store.peek(NS, key_of("a")) is UNKNOWN
     now = 1.5

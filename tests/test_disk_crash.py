@@ -71,8 +71,26 @@ WRITER = """
 """
 
 
+async def check(root, acknowledged):
+    """Open the store and look at all of it."""
+    store = DiskStore(root)
+    await store.open()
+    names = list(acknowledged)
+    found = await store.get_many(NS, [key_of(name) for name in names])
+    for name, entry in zip(names, found, strict=True):
+        assert entry == body_of(name, acknowledged[name]), name
+    again = await store.get_many(NS, [key_of(f"again.{worker}") for worker in range(4)])
+    for worker, entry in enumerate(again):
+        assert entry in (None, body_of(f"again.{worker}", LARGE))
+    with store._folders["42"].reader() as connection:
+        rows = connection.execute("SELECT file FROM entries WHERE file IS NOT NULL").fetchall()
+    assert {path.name for path in (root / "42" / "bodies").iterdir()} == {f for (f,) in rows}
+    await store.clear(NS)
+    await store.aclose()
+
+
 def test_kill_9_loses_nothing_acknowledged(tmp_path):
-    """Killed fifty times in mid-writing: what was acknowledged is whole, no orphan outlives an open."""
+    """Killed fifty times in mid-writing: the acknowledged is whole, no orphan outlives an open."""
     root = tmp_path / "cache"
     acknowledged: dict[str, int] = {}
 
@@ -80,22 +98,6 @@ def test_kill_9_loses_nothing_acknowledged(tmp_path):
         if line.endswith("\n"):  # else it was cut off
             name, size = line.split()
             acknowledged[name] = int(size)
-
-    async def check():
-        store = DiskStore(root)
-        await store.open()
-        names = list(acknowledged)
-        found = await store.get_many(NS, [key_of(name) for name in names])
-        for name, entry in zip(names, found, strict=True):
-            assert entry == body_of(name, acknowledged[name]), name
-        again = await store.get_many(NS, [key_of(f"again.{worker}") for worker in range(4)])
-        for worker, entry in enumerate(again):
-            assert entry in (None, body_of(f"again.{worker}", LARGE))
-        with store._folders["42"].reader() as connection:
-            rows = connection.execute("SELECT file FROM entries WHERE file IS NOT NULL").fetchall()
-        assert {path.name for path in (root / "42" / "bodies").iterdir()} == {f for (f,) in rows}
-        await store.clear(NS)
-        await store.aclose()
 
     for first in range(0, KILLS, TOGETHER):
         processes = [start(WRITER, root, first + n) for n in range(TOGETHER)]
@@ -107,7 +109,7 @@ def test_kill_9_loses_nothing_acknowledged(tmp_path):
             process.send_signal(signal.SIGKILL)
             for line in process.communicate()[0].splitlines(keepends=True):
                 acknowledge(line)
-        asyncio.run(check())
+        asyncio.run(check(root, acknowledged))
         acknowledged.clear()
 
 

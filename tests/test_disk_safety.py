@@ -1,4 +1,4 @@
-"""What the disk store refuses and leaves alone: foreign, newer and unsafe places, read-only ones."""
+"""What the disk store refuses and leaves alone: foreign, newer, unsafe, read-only places."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 from asynccache._clock import Clock
-from asynccache._errors import StoreReadOnlyError
 from asynccache.stores._disk_bodies import sweep
 from asynccache.stores._disk_database import (
     CACHE_KIB,
@@ -75,6 +74,7 @@ class Folder:
         self._identity = self._identities()
         self._lock = threading.Lock()
         self._idle: list[sqlite3.Connection] = []
+        self._lent: list[sqlite3.Connection] = []
         self._closed = False
 
     def moved(self) -> bool:
@@ -88,10 +88,13 @@ class Folder:
             connection = self._idle.pop() if self._idle else None
         if connection is None:
             connection = self._connect()
+        with self._lock:
+            self._lent.append(connection)
         try:
             yield connection
         finally:
             with self._lock:
+                self._lent.remove(connection)
                 if not self._closed:
                     self._idle.append(connection)
                     connection = None
@@ -130,7 +133,7 @@ class Folder:
 
     def leak(self) -> None:
         """Forget every connection without closing it: this process is a fork."""
-        LEAKED.extend(self._idle)
+        LEAKED.extend(self._idle + self._lent)
         LEAKED.extend(reader.connection for reader in self.inline.values())
         self.inline, self._idle = {}, []
 
@@ -158,17 +161,13 @@ def open_folder(
     """
     path = root / seed
     try:
+        # What can't be written can still be read; each write then says so.
+        if not read_only and os.path.lexists(path / DATABASE) and not os.access(path, os.W_OK):
+            LOGGER.warning("%s can't be written: the cache only reads there", path)
+            read_only = True
         if read_only:
             return _open_read_only(root, path, clock)
-        try:
-            return _open(root, path, clock, gitignore=gitignore)
-        except (sqlite3.Error, OSError) as exc:
-            # What can't be written can still be read; each write then says so.
-            there = os.path.lexists(path / DATABASE)
-            if not there or not isinstance(mapped(exc), StoreReadOnlyError):
-                raise
-            LOGGER.warning("%s can't be written: the cache only reads there", path)
-            return _open_read_only(root, path, clock)
+        return _open(root, path, clock, gitignore=gitignore)
     except (sqlite3.Error, OSError) as exc:
         raise mapped(exc) from exc
 

@@ -32,8 +32,12 @@ def arguments(doc: str | None) -> argparse.Namespace:
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
-    parser.add_argument("--small", action="store_true", help="fewer rounds, smaller stores: a try-out")
-    parser.add_argument("--uvloop", action="store_true", help="run on uvloop instead of asyncio's loop")
+    parser.add_argument(
+        "--small", action="store_true", help="fewer rounds, smaller stores: a try-out"
+    )
+    parser.add_argument(
+        "--uvloop", action="store_true", help="run on uvloop instead of asyncio's loop"
+    )
     return parser.parse_args()
 
 
@@ -81,9 +85,7 @@ class Times:
         return statistics.median(ours / theirs for ours, theirs in pairs)
 
 
-async def in_turn(
-    contestants: Mapping[str, Timed], rounds: int, *, collect: bool = True
-) -> Times:
+async def in_turn(contestants: Mapping[str, Timed], rounds: int, *, collect: bool = True) -> Times:
     """Time every contestant once a round, first there and then back, after one round unmeasured.
 
     Args:
@@ -233,7 +235,8 @@ class Report:
 def missed_by(row: Mapping[str, Any]) -> str:
     """Say by how much a row's target was missed."""
     figure = row.get("ratio", row["ours"])
-    return f"{figure:.3g} instead of {row['target']:.3g}, {(figure / row['target'] - 1) * 100:.0f} % over"
+    over = (figure / row["target"] - 1) * 100
+    return f"{figure:.3g} instead of {row['target']:.3g}, {over:.0f} % over"
 
 
 HEADINGS = ("what", "peer", "ours", "theirs", "ratio", "target", "")
@@ -241,7 +244,7 @@ HEADINGS = ("what", "peer", "ours", "theirs", "ratio", "target", "")
 
 def table_of(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """Return rows as text, in the order of `HEADINGS`."""
-    found = []
+    found: list[tuple[str, ...]] = []
     for row in rows:
         unit = _UNITS[row["unit"]][1]
         target = row["target"]

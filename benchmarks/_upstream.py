@@ -53,6 +53,7 @@ ANSWER += b" " * (ANSWER_BYTES - len(ANSWER))  # JSON doesn't mind
 
 def stream_events(count: int) -> list[bytes]:
     """Return the server-sent events of a streamed answer, the closing one included."""
+
     def chunk(delta: dict[str, str], reason: str | None) -> bytes:
         data = json.dumps({
             "id": "chatcmpl-ANjU8pcSKBGMUfKvvmdq3UFVSVnxC", "object": "chat.completion.chunk",

@@ -27,7 +27,10 @@ async def main(report: Report) -> None:
             config_list=[{"model": MODEL, "api_key": KEY, "base_url": server.base_url}]
         )
         with Ag2Cache.disk(cache_seed=42, cache_path_root=str(root / "ag2")) as ag2_cache:
-            async with Cache.disk(cache_path_root=root / "ours") as cache, server.client() as client:
+            async with (
+                Cache.disk(cache_path_root=root / "ours") as cache,
+                server.client() as client,
+            ):
                 ours = cache.wrap(client)
 
                 async def ask_ours() -> object:

@@ -27,7 +27,7 @@ from langchain_openai import ChatOpenAI
 from asynccache import Cache
 from asynccache import status as status_of
 
-# LangChain turns on warnings of its own and gives one at each hit: printing is not what is measured.
+# LangChain turns its own warnings on and gives one per hit: printing is not what is measured.
 warnings.showwarning = lambda *_, **__: None
 
 from langchain_community.cache import SQLiteCache  # noqa: E402 - it warns at import too
@@ -46,9 +46,7 @@ async def main(report: Report) -> None:
         ):
             on_disk, in_memory = disk.wrap(client), memory.wrap(client)
 
-            autogen = OpenAIChatCompletionClient(
-                model=MODEL, api_key=KEY, base_url=server.base_url
-            )
+            autogen = OpenAIChatCompletionClient(model=MODEL, api_key=KEY, base_url=server.base_url)
             autogen_disk = ChatCompletionCache(
                 autogen, DiskCacheStore(diskcache.Cache(str(root / "autogen")))
             )

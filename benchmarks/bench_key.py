@@ -54,7 +54,10 @@ def body_of(size: int) -> dict[str, Any]:
 
 async def main(report: Report) -> None:
     prefix = Prefix(
-        Namespace("42"), method="POST", upstream="https://api.openai.com/v1", path="/chat/completions"
+        Namespace("42"),
+        method="POST",
+        upstream="https://api.openai.com/v1",
+        path="/chat/completions",
     )
     encode = msgspec.json.Encoder(order="sorted").encode
     for name, size in SIZES.items():

@@ -45,7 +45,10 @@ async def fill(root: Path, count: int) -> float:
         for number in range(start, min(start + BATCH, count)):
             key = key_of(prefix, number)
             records.append(
-                Record(key=key, body=encode_entry(Entry(key, 1_730_000_000_000_000, 0, meta, (ANSWER,))))
+                Record(
+                    key=key,
+                    body=encode_entry(Entry(key, 1_730_000_000_000_000, 0, meta, (ANSWER,))),
+                )
             )
         # A batch's rows in the table's order; the batches interleave all the same.
         records.sort(key=lambda record: record.key)
@@ -122,9 +125,7 @@ async def main(report: Report) -> None:
     report.versus(what, times, "store, many", f"store alone, {peer}", note="the store alone")
     for count, found in latencies.items():
         found.sort()
-        report.value(
-            f"99th of 100 hits at {count:,}", found[int(len(found) * 0.99)], unit="us"
-        )
+        report.value(f"99th of 100 hits at {count:,}", found[int(len(found) * 0.99)], unit="us")
 
 
 if __name__ == "__main__":

@@ -11,9 +11,7 @@ from asynccache._pacer import Pacer
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
-_LIMIT: Final = (
-    256  # items: a batch of lookups this long takes about a millisecond at a local store
-)
+_LIMIT: Final = 256  # items: a batch of lookups this long takes a local store a millisecond
 
 
 class Batcher(Generic[ItemT, ResultT]):

@@ -11,7 +11,7 @@ from asynccache._flight import Flight
 
 
 class Board:
-    """Flights under way. A refresh joins only refreshes, and a replay's flight never calls upstream.
+    """Flights under way. A refresh joins refreshes alone; a replay's flight calls nobody.
 
     At most one flight stands here for a key and a kind of mode; a flight is taken off by its end,
     when nobody waits for it any more, and when its key is deleted or set.
@@ -50,7 +50,7 @@ class Board:
         return None
 
     def put(self, mode: Mode, flight: Flight) -> None:
-        """Let others of the mode's kind join a flight, instead of whichever was there for its key."""
+        """Let others of the mode's kind join a flight, instead of one there was for its key."""
         self._by_mode[mode][flight.key] = flight
 
     def take_off(self, flight: Flight) -> None:

@@ -12,15 +12,15 @@ from typing import Any, Final, ParamSpec, Self, TypeVar, overload
 from msgspec import UNSET
 
 from asynccache import _context, _memoize
-from asynccache._call import Answer, Call, Mode, status_of
+from asynccache._call import Mode, status_of
 from asynccache._clock import SYSTEM_CLOCK, Clock
+from asynccache._compute import VALUE_META, compute
 from asynccache._engine import Engine
-from asynccache._entry import Entry, Meta, encode_entry
-from asynccache._flight import Flight
+from asynccache._entry import Entry, encode_entry
 from asynccache._key import Namespace, value_key
 from asynccache._lifetime import Lifetime, Settings
 from asynccache._recorder import expiry
-from asynccache._values import CONTENT_TYPE, MISSING, decode_value, encode_value
+from asynccache._values import MISSING, decode_value, encode_value
 from asynccache._wrappers import wrap_client
 from asynccache.stores._base import Record, Store
 
@@ -29,8 +29,6 @@ _log = logging.getLogger("asynccache")
 P = ParamSpec("P")
 T = TypeVar("T")
 D = TypeVar("D")
-
-_EMPTY_META: Final = Meta("value", content_type=CONTENT_TYPE)
 
 
 class AsyncCache(Lifetime):
@@ -72,26 +70,26 @@ class AsyncCache(Lifetime):
         mode = self.settings.mode if options.mode is UNSET else options.mode
         return self.engine(), namespace, mode, value_key(namespace, "value", key)
 
-    async def _paced(self) -> None:
+    async def paced(self) -> None:
         """Go on in a turn of the loop that has time left."""
         pacer = self.engine().pacer
         if pacer.spent():
             await pacer.slot()
 
     @overload
-    async def get(self, key: object, default: D) -> Any | D: ...
+    async def get(self, key: object, default: object) -> Any: ...  # noqa: ANN401 - any value
     @overload
     async def get(self, key: object, default: D, *, type: type[T]) -> T | D: ...
     @overload
     async def get(self, key: object, default: None = None, *, type: type[T]) -> T | None: ...
     @overload
-    async def get(self, key: object) -> Any: ...
+    async def get(self, key: object) -> Any: ...  # noqa: ANN401 - any value
     async def get(self, key: object, default: object = None, *, type: Any = Any) -> Any:
         """Return the value stored under a key.
 
         Args:
             key: Anything with a canonical form (see `asynccache.canonical_value`).
-            default: Returned when nothing is stored; pass `asynccache.MISSING` where None is stored.
+            default: Returned for nothing; pass `asynccache.MISSING` where None may be stored.
             type: Build the value as this type; else as plain data.
 
         Raises:
@@ -102,22 +100,26 @@ class AsyncCache(Lifetime):
         return (await self.get_many([key], default, type=type))[0]
 
     async def get_many(
-        self, keys: Sequence[object], default: object = None, *, type: Any = Any
+        self,
+        keys: Sequence[object],
+        default: object = None,
+        *,
+        type: Any = Any,  # noqa: ANN401 - any type form
     ) -> list[Any]:
         """Return the values stored under keys, in order, with ``default`` for those that aren't."""
-        await self._paced()
+        await self.paced()
         found: list[Any] = []
         waiting: list[tuple[int, Engine, Namespace, bytes]] = []
         for at, key in enumerate(keys):
             engine, namespace, mode, digest = self._now(key)
             entry = None
             if mode not in {"off", "refresh"}:
-                entry = engine.pending(digest) or engine.peek(namespace, digest)
+                entry = engine.pending(digest) or engine.shelf.peek(namespace, digest)
                 if entry is not None and not isinstance(entry, Entry):
                     waiting.append((at, engine, namespace, digest))
                     entry = None
             found.append(entry)
-        looked = await asyncio.gather(*(e.look_up(n, d) for _, e, n, d in waiting))
+        looked = await asyncio.gather(*(e.shelf.look_up(n, d) for _, e, n, d in waiting))
         for (at, *_), entry in zip(waiting, looked, strict=True):
             found[at] = entry
         return [
@@ -154,8 +156,8 @@ class AsyncCache(Lifetime):
     ) -> list[bool]:
         """Store several values as `set` does; pairs, as not every key can be a dict's."""
         pairs = list(items.items()) if isinstance(items, Mapping) else list(items)
-        kept = self._ttl(_context.seconds_of(ttl))
-        await self._paced()
+        kept = self.ttl_in_force(_context.seconds_of(ttl))
+        await self.paced()
         now = self._clock.time_us()
         expires = expiry(kept, now, self.settings.ttl_jitter)
         writing: list[asyncio.Future[bool]] = []
@@ -163,10 +165,10 @@ class AsyncCache(Lifetime):
             engine, namespace, mode, digest = self._now(key)
             if mode not in {"read_write", "refresh"}:
                 continue
-            entry = Entry(digest, now, expires, _EMPTY_META, (encode_value(value),))
+            entry = Entry(digest, now, expires, VALUE_META, (encode_value(value),))
             self._doom(digest)
             record = Record(key=digest, body=encode_entry(entry), expires=expires)
-            writing.append(engine.lane(namespace).set(record))
+            writing.append(engine.shelf.lane(namespace).set(record))
         written = await asyncio.gather(*writing)
         if written:
             self._outside.stored += sum(written)
@@ -204,7 +206,7 @@ class AsyncCache(Lifetime):
     async def _delete(self, engine: Engine, namespace: Namespace, digest: bytes) -> bool:
         self._doom(digest)
         store = self._store
-        removed: int = await engine.lane(namespace).insist(
+        removed: int = await engine.shelf.lane(namespace).insist(
             lambda: store.delete_many(namespace, [digest])
         )
         return removed > 0
@@ -220,7 +222,7 @@ class AsyncCache(Lifetime):
         namespace = _context.current_options().namespace(self.settings.namespace)
         self._doom(None)
         store = self._store
-        removed: int = await engine.lane(namespace).insist(lambda: store.clear(namespace))
+        removed: int = await engine.shelf.lane(namespace).insist(lambda: store.clear(namespace))
         return removed
 
     def _doom(self, digest: bytes | None) -> None:
@@ -233,6 +235,23 @@ class AsyncCache(Lifetime):
 
     # -- calls -------------------------------------------------------------------------------
 
+    @overload
+    async def get_or_create(
+        self,
+        key: object,
+        create: Callable[[], Awaitable[object]],
+        *,
+        ttl: float | timedelta | None = None,
+        type: type[T],
+    ) -> T: ...
+    @overload
+    async def get_or_create(
+        self,
+        key: object,
+        create: Callable[[], Awaitable[T]],
+        *,
+        ttl: float | timedelta | None = None,
+    ) -> T: ...
     async def get_or_create(
         self,
         key: object,
@@ -256,45 +275,7 @@ class AsyncCache(Lifetime):
             TypeError: The value can't be encoded.
             Exception: What ``create`` raised; it is shared with all who waited, and not stored.
         """
-        return await self.computed("value", key, create, ttl=_context.seconds_of(ttl), type=type)
-
-    async def computed(
-        self,
-        purpose: str,
-        key: object,
-        create: Callable[[], Awaitable[Any]],
-        *,
-        ttl: float | None,
-        type: Any,
-    ) -> Any:
-        """Do the work of `get_or_create` and `memoize`, whose keys never meet."""
-        options = _context.current_options()
-        mode = self.settings.mode if options.mode is UNSET else options.mode
-        if mode == "off" or (not self._opened and mode != "replay"):
-            self.note_bypass("the cache isn't open" if mode != "off" else None)
-            return await create()
-        engine = self.engine()
-        await self._paced()
-        namespace = options.namespace(self.settings.namespace)
-        digest = value_key(namespace, purpose, key)
-        if options.samples is not None or options.sample:
-            sample = options.sample if options.samples is None else options.samples.next(digest)
-            digest = value_key(namespace, purpose, (key, sample)) if sample else digest
-
-        async def upstream(flight: Flight) -> Answer:
-            flight.add(encode_value(await create()))
-            return Answer(meta=_EMPTY_META, chunks=tuple(flight.chunks))
-
-        call = Call(
-            namespace=namespace,
-            key=digest,
-            mode=mode,
-            upstream=upstream,
-            ttl=self._ttl(ttl),
-            store_if=self.settings.store_if,
-        )
-        fetched = await engine.fetch(call)
-        return decode_value(b"".join(fetched.entry.chunks), type)
+        return await compute(self, "value", key, create, ttl=_context.seconds_of(ttl), type=type)
 
     def memoize(
         self,
@@ -326,7 +307,8 @@ class AsyncCache(Lifetime):
         """
         return _context.bind(self, function)
 
-    def _ttl(self, asked: float | None) -> float | None:
+    def ttl_in_force(self, asked: float | None) -> float | None:
+        """Return the seconds that an answer is kept: as asked, or the block's, or the cache's."""
         if asked is not None:
             return asked
         optional = _context.current_options().ttl

@@ -1,4 +1,4 @@
-"""What one caller asks for, and what upstream gave: the words between the engine and its clients."""
+"""What one caller asks for and what upstream gave: the words between engine and clients."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Answer(Struct, frozen=True, kw_only=True):
     filtered: bool = False
     """A content filter ended it."""
     complete: bool = True
-    """It came to its proper end. An answer that didn't is never stored, whatever ``store_if`` says."""
+    """It came to its proper end. One that didn't is never stored, whatever ``store_if`` says."""
 
     @property
     def body(self) -> bytes:

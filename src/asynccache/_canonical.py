@@ -102,19 +102,25 @@ def without_paths(body: Any, paths: Sequence[tuple[str, ...]]) -> Any:  # noqa: 
 
 def _without(node: Any, path: tuple[str, ...]) -> Any:  # noqa: ANN401 - any JSON
     head, rest = path[0], path[1:]
+    kept = [
+        (name, _without(value, rest) if chosen else value)
+        for name, value in _members(node)
+        if not (chosen := head in {"*", name}) or rest
+    ]
     if isinstance(node, dict):
-        names = list(node) if head == "*" else [head] if head in node else []
-        if not names:
-            return node
-        if not rest:
-            return {name: value for name, value in node.items() if name not in names}
-        return {**node, **{name: _without(node[name], rest) for name in names}}
+        return dict(kept)
+    return [value for _, value in kept] if isinstance(node, list) else node
+
+
+def _members(node: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - any JSON
+    """Return what an object or list holds by name or index, nothing for a scalar."""
+    if isinstance(node, dict):
+        named: dict[str, Any] = node
+        return list(named.items())
     if isinstance(node, list):
-        chosen = range(len(node)) if head == "*" else [int(head)] if head.isdecimal() else []
-        if not rest:
-            return [item for at, item in enumerate(node) if at not in chosen]
-        return [_without(item, rest) if at in chosen else item for at, item in enumerate(node)]
-    return node
+        items: list[Any] = node
+        return [(str(at), item) for at, item in enumerate(items)]
+    return []
 
 
 def path_digests(canonical: bytes) -> dict[str, bytes]:
@@ -125,13 +131,9 @@ def path_digests(canonical: bytes) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     pending: list[tuple[tuple[str, ...], object]] = [((), _JSON_DECODE(canonical))]
     for path, node in pending:
-        if (
-            len(path) < _PATH_DEPTH
-            and isinstance(node, dict | list)
-            and 0 < len(node) < _PATH_WIDTH
-        ):
-            pairs = node.items() if isinstance(node, dict) else enumerate(node)
-            pending.extend(((*path, str(name)), value) for name, value in pairs)
+        members = _members(node) if len(path) < _PATH_DEPTH else []
+        if 0 < len(members) < _PATH_WIDTH:
+            pending.extend(((*path, name), value) for name, value in members)
         else:
             digest = hashlib.sha256(_JSON_ENCODE(node)).digest()
             found[".".join(path)] = digest[:_PATH_DIGEST_BYTES]
@@ -206,7 +208,8 @@ def _fields(value: object) -> Mapping[object, object] | None:
     if hasattr(type(value), "__pydantic_validator__"):  # known by this: it isn't a dependency
         # Not model_dump(): it leaves out what is excluded, and what a subclass adds. The last two
         # can't be names of fields.
-        names = (*type(value).model_fields, "__pydantic_extra__", "__pydantic_private__")  # type: ignore[attr-defined]  # pydantic's
+        declared: Any = type(value)
+        names = (*declared.model_fields, "__pydantic_extra__", "__pydantic_private__")
         return {name: getattr(value, name, None) for name in names}
     return None
 
@@ -229,9 +232,8 @@ def _float(value: float) -> bytes:
 def _moment(value: Any) -> bytes:  # noqa: ANN401 - datetime or time, which share these
     zone = value.tzinfo
     named: object = ""
-    if zone is None or type(zone) is dt.timezone:
-        pass
-    else:  # the same instant in two zones answers other questions ("what day is it there?")
+    if zone is not None and type(zone) is not dt.timezone:
+        # The same instant in two zones answers other questions ("what day is it there?").
         named = getattr(zone, "key", None)
         if not isinstance(named, str):
             raise NotCanonicalError(f"time zone {_shown(zone)} has no name to make a key of")

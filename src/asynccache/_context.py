@@ -6,7 +6,7 @@ import functools
 import inspect
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from datetime import timedelta
@@ -65,7 +65,7 @@ class Chain(Generic[ValueT]):
 
 
 class Samples:
-    """Numbers the identical requests of one block: 0, 1, 2, …"""
+    """Numbers the identical requests of one block: 0, 1, 2 and on."""
 
     __slots__ = ("_lock", "_seen")
 
@@ -143,7 +143,7 @@ def options(
     cache_seed: int | str | UnsetType = UNSET,
     sample: int | Literal["each"] | UnsetType = UNSET,
     cache: AsyncCache | UnsetType | None = UNSET,
-) -> Iterator[None]:
+) -> Generator[None]:
     """Set options for every cached call in a block, also in tasks started inside it.
 
     Args:
@@ -172,7 +172,7 @@ def options(
     if sample == "each":
         changed = replace(changed, sample=0, samples=Samples())
     elif sample is not UNSET:
-        if isinstance(sample, bool) or not isinstance(sample, int) or sample < 0:
+        if type(sample) is not int or sample < 0:
             raise ValueError(f'sample must be a number from 0 on, or "each", not {sample!r}')
         changed = replace(changed, sample=sample, samples=None)
     if cache is not UNSET:

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Coroutine
 from typing import Any, Final
 
 from asynccache._board import Board
 from asynccache._call import STORING, Call, Fetched, Mode
 from asynccache._clock import Clock
-from asynccache._entry import Entry, Flaw, decode_entry
-from asynccache._errors import CacheClosedError, ReplayMiss, StoreError
+from asynccache._entry import Entry
+from asynccache._errors import CacheClosedError, ReplayMiss
 from asynccache._flight import Flight, Phase, Reader
 from asynccache._guard import Guard
 from asynccache._key import Namespace
-from asynccache._lane import Lane
 from asynccache._leases import LeaseKeeper
 from asynccache._pacer import Pacer
 from asynccache._recorder import Recorder
+from asynccache._shelf import Shelf
 from asynccache._stats import Counters, Outcome
 from asynccache.stores._base import Store, Unknown
-
-_log = logging.getLogger("asynccache")
 
 
 class Engine:
@@ -52,13 +49,20 @@ class Engine:
         self.loop = asyncio.get_running_loop()
         self.pacer: Final = Pacer(self.loop)
         self.counters: Final = Counters()
-        self._store = store
-        self._guard = guard
+        self.shelf: Final = Shelf(
+            store,
+            guard=guard,
+            clock=clock,
+            counters=self.counters,
+            pacer=self.pacer,
+            spawn=self.spawn,
+            max_entry_bytes=max_entry_bytes,
+            timeout=store_timeout,
+            lease_ttl=lease_ttl,
+        )
+        self._leasing = store.capabilities.leases
         self._clock = clock
         self._limit = max_entry_bytes
-        self._store_timeout = store_timeout
-        self._lease_ttl = lease_ttl
-        self._lanes: dict[Namespace, Lane] = {}
         self._board: Final = Board()
         self._flying: set[Flight] = set()  # also those that are on no board any more
         self._tasks: set[asyncio.Task[None]] = set()
@@ -72,49 +76,6 @@ class Engine:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-    def lane(self, namespace: Namespace) -> Lane:
-        """Return this loop's way to a namespace."""
-        lane = self._lanes.get(namespace)
-        if lane is None:
-            lane = self._lanes[namespace] = Lane(
-                self._store,
-                namespace,
-                guard=self._guard,
-                timeout=self._store_timeout,
-                lease_ttl=self._lease_ttl,
-                counters=self.counters,
-                pacer=self.pacer,
-                spawn=self.spawn,
-            )
-        return lane
-
-    # -- lookups -----------------------------------------------------------------------------
-
-    def peek(self, namespace: Namespace, key: bytes) -> Entry | Unknown | None:
-        """Look an entry up without waiting; UNKNOWN where only `look_up` can tell."""
-        try:
-            data = self._store.peek(namespace, key)
-        except StoreError as exc:
-            if self._guard.strict:
-                raise
-            self._guard.note(exc, self.counters)
-            return None
-        if data is None or isinstance(data, Unknown):
-            return data
-        return self._sound(key, data)
-
-    async def look_up(self, namespace: Namespace, key: bytes) -> Entry | None:
-        """Look an entry up, together with this turn's other lookups."""
-        data = await self.lane(namespace).get(key)
-        return None if data is None else self._sound(key, data)
-
-    def _sound(self, key: bytes, data: bytes) -> Entry | None:
-        found = decode_entry(data, key, now=self._clock.time_us(), max_bytes=self._limit)
-        if isinstance(found, Flaw):
-            self.counters.flaws[found.reason] += 1
-            return None
-        return found
 
     # -- calls -------------------------------------------------------------------------------
 
@@ -131,7 +92,7 @@ class Engine:
         if not refreshing:
             entry: Entry | Unknown | None = board.pending(call.key)
             if entry is None and flight is None:
-                entry = self.peek(call.namespace, call.key)
+                entry = self.shelf.peek(call.namespace, call.key)
                 surely_missing = entry is None
             if isinstance(entry, Entry):
                 return entry
@@ -170,7 +131,7 @@ class Engine:
             return None
         if not self._board.is_empty_for(key):
             return self._board.pending(key)
-        entry = self.peek(namespace, key)
+        entry = self.shelf.peek(namespace, key)
         return entry if isinstance(entry, Entry) else None
 
     def pending(self, key: bytes) -> Entry | None:
@@ -266,11 +227,10 @@ class Engine:
 
     async def _fly(self, flight: Flight, call: Call, *, looked: bool) -> None:
         try:
-            entry = None if looked else await self.look_up(call.namespace, call.key)
+            entry = None if looked else await self.shelf.look_up(call.namespace, call.key)
             if entry is None and call.mode == "replay":
-                self.counters.replay_misses += 1
-                raise ReplayMiss(f"nothing is stored for this request (key {call.key.hex()})")
-            if entry is None and call.mode == "read_write" and self._store.capabilities.leases:
+                raise self._nothing_to_replay(call.key)  # noqa: TRY301 - fails the flight, below
+            if entry is None and call.mode == "read_write" and self._leasing:
                 entry = await self._acquire(flight, call)
             if entry is None:
                 await self._ask(flight, call)
@@ -296,18 +256,24 @@ class Engine:
                 # Cancelled or not: one cancellation is behind us, and this is short.
                 await self._leases.release(flight.holding)
 
+    def _nothing_to_replay(self, key: bytes) -> ReplayMiss:
+        self.counters.replay_misses += 1
+        return ReplayMiss(f"nothing is stored for this request (key {key.hex()})")
+
     async def _acquire(self, flight: Flight, call: Call) -> Entry | None:
         flight.phase = Phase.CLAIM
 
         async def find() -> Entry | None:
-            return await self.look_up(call.namespace, call.key)
+            return await self.shelf.look_up(call.namespace, call.key)
 
         inherited, flight.holding = flight.holding, None
-        acquired = await self._leases.acquire(self.lane(call.namespace), call.key, find, inherited)
+        acquired = await self._leases.acquire(
+            self.shelf.lane(call.namespace), call.key, find, inherited
+        )
         flight.holding = acquired.holding
         entry = acquired.entry
         if isinstance(entry, bytes):
-            entry = self._sound(call.key, entry)
+            entry = self.shelf.sound(call.key, entry)
         if acquired.waited:
             flight.source = "elsewhere"
         return entry
@@ -334,7 +300,7 @@ class Engine:
         record = await self._recorder.encode(recording, if_absent=not kept)
         if flight.doomed:
             self.counters.not_stored["deleted"] += 1
-        elif await self.lane(call.namespace).set(record):
+        elif await self.shelf.lane(call.namespace).set(record):
             self.counters.stored += 1
             self.counters.cut += answer.meta.cut
         else:

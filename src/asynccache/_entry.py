@@ -184,6 +184,6 @@ def _decompress(payload: memoryview, plain: int) -> memoryview:
     return memoryview(found)
 
 
-def _zstd() -> Any:
+def _zstd() -> Any:  # noqa: ANN401 - one module under two names
     """Return the zstd module, which small entries never need."""
     return importlib.import_module("compression.zstd" if _ZSTD_BUILT_IN else "backports.zstd")

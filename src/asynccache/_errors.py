@@ -23,7 +23,7 @@ class AsyncCacheError(Exception):
 
 
 class CacheClosedError(AsyncCacheError):
-    """The cache isn't open. Use it inside ``async with cache:``, or ``await cache.open()`` first."""
+    """The cache isn't open: use it inside ``async with cache:``, or call ``cache.open()`` first."""
 
 
 class ReplayMiss(AsyncCacheError):  # noqa: N818 - the name users know from record-and-replay tools
@@ -38,7 +38,7 @@ class NotCanonicalError(AsyncCacheError, TypeError):
 
 
 class StoreError(AsyncCacheError):
-    """A store could not do its work; only seen with ``on_store_error="raise"`` and while opening."""
+    """A store could not do its work; seen while opening, or with ``on_store_error="raise"``."""
 
 
 class StoreUnavailableError(StoreError):
@@ -58,4 +58,4 @@ class StoreReadOnlyError(StoreError):
 
 
 class StoreRefusedError(StoreError):
-    """What lies at the given place isn't safe to use as a store; the message says what to change."""
+    """What lies at the given place isn't safe to use; the message says what to change."""

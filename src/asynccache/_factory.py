@@ -25,13 +25,13 @@ class CacheOptions(TypedDict, total=False):
     ttl: float | timedelta | None
     """Seconds or timedelta until an answer expires; None, the default, keeps it."""
     ttl_jitter: float
-    """Share of the ttl, 0 (default) to 1, that chance may take away, so that not all expire at once."""
+    """Share of the ttl, 0 (default) to 1, that chance takes away: not all expire at once."""
     mode: Mode
     """``"read_write"`` (default), ``"read_only"``, ``"refresh"``, ``"replay"`` or ``"off"``."""
     tenant: str | None
     """Separates further what one ``cache_seed`` holds."""
     store_if: StoreIf
-    """Whether to store an `Answer`; default: status 2xx, no error, not ended by a content filter."""
+    """Whether to store an `Answer`; default: status 2xx, no error, no content filter."""
     ignore: Iterable[str]
     """Body paths to leave out of keys, e.g. ``"metadata.run_id"``; ``*`` is every item."""
     ignore_headers: Iterable[str]
@@ -41,7 +41,7 @@ class CacheOptions(TypedDict, total=False):
     max_entry_bytes: int
     """Larger answers are delivered but not stored; default 32 MiB."""
     on_store_error: Literal["continue", "raise"]
-    """``"continue"`` (default): a failing store costs a counter. ``"raise"``: it raises StoreError."""
+    """``"continue"`` (default): a failing store costs a counter; ``"raise"``: it raises."""
     store_timeout: float | None
     """Seconds that a store may take to answer; default 1 for remote stores, 10 for local ones."""
     lease_ttl: float
@@ -49,7 +49,7 @@ class CacheOptions(TypedDict, total=False):
 
 
 class Cache:
-    """Makes caches. Each method returns an unopened `AsyncCache`, to be used with ``async with``."""
+    """Makes caches: each method returns an unopened `AsyncCache`, for ``async with``."""
 
     @staticmethod
     def disk(

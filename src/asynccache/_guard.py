@@ -1,4 +1,4 @@
-"""Stands between a cache and its store: a deadline on each call, and a breaker that stops asking."""
+"""Stands between cache and store: a deadline on each call, and a breaker that stops asking."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Guard:
     async def run(
         self, call: Callable[[], Awaitable[T]], default: T, *, timeout: float, counters: Counters
     ) -> T:
-        """Await a store call for at most ``timeout`` seconds; on failure count it, return ``default``.
+        """Await a store call for ``timeout`` seconds at most; on failure count, return ``default``.
 
         Raises:
             StoreError: The call failed, and the guard is strict.
@@ -95,7 +95,7 @@ class Guard:
                 "%s: %s; calls go on, further ones are only counted", self._name, error,
                 exc_info=error if isinstance(error.__cause__, Exception) else None,
             )  # fmt: skip
-        # A full or read-only store still answers, so that only silence and absence open the breaker.
+        # A full or read-only store still answers: only silence and absence open the breaker.
         if isinstance(error, StoreUnavailableError | StoreTimeoutError):
             self._failed()
 

@@ -29,7 +29,7 @@ DENIED_HEADERS: Final = frozenset({
     "x-cloud-trace-context", "x-request-id", "x-client-request-id", "x-ms-client-request-id",
     "x-correlation-id",
 })  # fmt: skip
-"""Headers that are never in a key, in lower case; those of `DENIED_HEADER_PREFIXES` aren't either."""
+"""Headers that are never in a key, in lower case, beside those of `DENIED_HEADER_PREFIXES`."""
 DENIED_HEADER_PREFIXES: Final = ("x-stainless-", "x-b3-", "x-datadog-")
 DENIED_QUERY: Final = frozenset({
     "api-key", "api_key", "apikey", "key", "token", "access_token", "sig", "signature",

@@ -20,7 +20,7 @@ _WRITES: Final = 4096  # records: a turn's writes leave together, as one transac
 
 
 class Lane:
-    """What a flight asks of a store: each method awaits one item and travels with its turn's others.
+    """What a flight asks of a store: one item each time, which travels with its turn's others.
 
     A failing store answers like an empty one (see `Guard`), so nothing here raises but what a
     strict guard lets through.

@@ -1,4 +1,4 @@
-"""Keeps the leases that one event loop holds in a store: claimed, renewed, handed on, given back."""
+"""Keeps the leases that an event loop holds in a store: claimed, renewed, handed on, released."""
 
 from __future__ import annotations
 

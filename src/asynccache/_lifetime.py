@@ -148,7 +148,10 @@ class Lifetime:
             *(engine.counters for engine in list(self._engines.values())),
         ):
             total.add(counters)
-        return total.snapshot(breaker=self._guard.state, store={**self._store.counters()})
+        return total.snapshot(
+            breaker=self._guard.state,
+            store={str(name): count for name, count in self._store.counters().items()},
+        )
 
 
 _open_caches: WeakSet[Lifetime] = WeakSet()

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, get_type_hints
 
 from asynccache._canonical import canonical_value
+from asynccache._compute import compute
 from asynccache._context import current_cache, seconds_of
 from asynccache._errors import NotCanonicalError
 
@@ -71,7 +72,8 @@ def memoize(
             except NotCanonicalError as exc:
                 used.note_bypass(f"{recipe.name}: {exc}")
                 return await function(*args, **kwargs)
-            result: T = await used.computed(
+            result: T = await compute(
+                used,
                 "memoize",
                 key,
                 lambda: function(*args, **kwargs),
@@ -102,7 +104,7 @@ class _Recipe:
             raise TypeError(f"ignore= names {sorted(unknown)}, which {self.name} doesn't take")
 
     def key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        """Return what identifies a call. Raises TypeError for a ``self`` that can't be part of it."""
+        """Return what identifies a call; TypeError for a ``self`` that can't be part of it."""
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
         arguments = {k: v for k, v in bound.arguments.items() if k not in self._ignore}

@@ -29,7 +29,7 @@ class Pacer:
         self._sliced_at = 0.0
 
     def spent(self) -> bool:
-        """Tell whether this turn has served enough: then ``await pacer.slot()`` before more work."""
+        """Tell whether this turn has served enough: ``await pacer.slot()`` before more work."""
         if self._armed:
             return self._serving or perf_counter() - self._began > _INLINE
         if self._serving:

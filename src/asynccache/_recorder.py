@@ -80,7 +80,7 @@ class Recorder:
             return "deleted"
         try:
             return None if call.store_if(answer) else "store_if"
-        except Exception:
+        except Exception:  # noqa: BLE001 - the user's function; the answer isn't lost over it
             _log.exception("store_if failed; the answer is delivered but not stored")
             return "store_if"
 

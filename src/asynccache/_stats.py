@@ -22,7 +22,7 @@ class Stats(Struct, frozen=True, kw_only=True):
     bypassed: int = 0
     """Calls that went past the cache: not cacheable, mode "off", or not open."""
     upstream_calls: int = 0
-    """Calls begun upstream through this cache, whether they succeeded or not; bypassed ones aside."""
+    """Calls begun upstream through this cache, whether they succeeded or not; not bypassed ones."""
     upstream_errors: int = 0
     abandoned: int = 0
     """Flights cancelled since nobody waited for them any more."""

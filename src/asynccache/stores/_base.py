@@ -1,4 +1,4 @@
-"""The contract between a cache and the place where its encoded entries live: bytes in, bytes out."""
+"""The contract between a cache and the place where encoded entries live: bytes in, bytes out."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Claimed(Struct, frozen=True, kw_only=True):
 
     granted: bool
     entry: bytes | None = None
-    """The encoded entry, if one is there: looked up in the same step, after the lease was granted."""
+    """The encoded entry, if there is one: looked up in the same step as the lease was granted."""
     holder: Lease | None = None
     """Who holds the lease, when it wasn't granted."""
 
@@ -123,8 +123,8 @@ class Store(ABC):
     async def aclose(self) -> None:
         """Write what is queued, give back connections and threads. Closing twice is harmless."""
 
-    def peek(self, namespace: Namespace, key: bytes) -> bytes | Unknown | None:  # noqa: ARG002 - the contract's names
-        """Return the encoded entry, or None for none, without waiting; `UNKNOWN` if that can't be."""
+    def peek(self, namespace: Namespace, key: bytes) -> bytes | Unknown | None:
+        """Return the encoded entry, None for none, without waiting; `UNKNOWN` if that can't be."""
         return UNKNOWN
 
     @abstractmethod
@@ -174,7 +174,7 @@ class Store(ABC):
         """Give leases back; one that another token holds meanwhile is left alone."""
         raise NotImplementedError(f"{type(self).__name__} has no leases")
 
-    async def wait(self, namespace: Namespace, key: bytes, timeout: float) -> None:  # noqa: ASYNC109 - the store's own bound
+    async def wait(self, namespace: Namespace, key: bytes, timeout: float) -> None:
         """Return when the key's entry or lease may have changed, at the latest after ``timeout``.
 
         Return at once where nobody holds the lease, so that a release which came between a refused

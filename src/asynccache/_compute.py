@@ -1,0 +1,59 @@
+"""Making a value once, however many ask: the work of `get_or_create` and `memoize`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import UNSET
+
+from asynccache import _context
+from asynccache._call import Answer, Call
+from asynccache._entry import Meta
+from asynccache._flight import Flight
+from asynccache._key import value_key
+from asynccache._values import CONTENT_TYPE, decode_value, encode_value
+
+if TYPE_CHECKING:
+    from asynccache._cache import AsyncCache
+
+VALUE_META: Final = Meta("value", content_type=CONTENT_TYPE)
+
+
+async def compute(
+    cache: AsyncCache,
+    purpose: str,
+    key: object,
+    create: Callable[[], Awaitable[Any]],
+    *,
+    ttl: float | None,
+    type: Any,  # noqa: ANN401 - any type form
+) -> Any:  # noqa: ANN401 - of that type
+    """Return the value stored under a key, or make it; keys of two purposes never meet."""
+    options = _context.current_options()
+    mode = cache.settings.mode if options.mode is UNSET else options.mode
+    if mode == "off" or (not cache.is_open and mode != "replay"):
+        cache.note_bypass("the cache isn't open" if mode != "off" else None)
+        return await create()
+    engine = cache.engine()
+    await cache.paced()
+    namespace = options.namespace(cache.settings.namespace)
+    digest = value_key(namespace, purpose, key)
+    if options.samples is not None or options.sample:
+        sample = options.sample if options.samples is None else options.samples.next(digest)
+        digest = value_key(namespace, purpose, (key, sample)) if sample else digest
+
+    async def upstream(flight: Flight) -> Answer:
+        flight.add(encode_value(await create()))
+        return Answer(meta=VALUE_META, chunks=tuple(flight.chunks))
+
+    call = Call(
+        namespace=namespace,
+        key=digest,
+        mode=mode,
+        upstream=upstream,
+        ttl=cache.ttl_in_force(ttl),
+        store_if=cache.settings.store_if,
+    )
+    fetched = await engine.fetch(call)
+    return decode_value(b"".join(fetched.entry.chunks), type)

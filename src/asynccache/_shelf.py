@@ -1,0 +1,104 @@
+"""What one event loop sees of a store: sound entries, and lanes to its namespaces."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from asynccache._clock import Clock
+from asynccache._entry import Entry, Flaw, decode_entry
+from asynccache._errors import StoreError
+from asynccache._guard import Guard
+from asynccache._key import Namespace
+from asynccache._lane import Lane
+from asynccache._pacer import Pacer
+from asynccache._stats import Counters
+from asynccache.stores._base import Store, Unknown
+
+
+class Shelf:
+    """Finds entries, and tells them from bytes that are none.
+
+    Args:
+        store: Where entries live; shared with the cache's other loops.
+        guard: Stands before the store; shared too.
+        clock: Tells what has expired.
+        counters: Told of flaws and failures.
+        pacer: The loop's.
+        spawn: Starts tasks; whoever owns them awaits them at closing.
+        max_entry_bytes: Larger entries are refused before they are decompressed.
+        timeout: Seconds that a lookup or claim may take.
+        lease_ttl: Seconds of silence after which a lease is taken over.
+    """
+
+    __slots__ = (
+        "_clock", "_counters", "_guard", "_lanes", "_lease_ttl", "_limit", "_pacer", "_spawn",
+        "_store", "_timeout",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        guard: Guard,
+        clock: Clock,
+        counters: Counters,
+        pacer: Pacer,
+        spawn: Callable[[Any], asyncio.Task[None]],
+        max_entry_bytes: int,
+        timeout: float,
+        lease_ttl: float,
+    ) -> None:
+        self._store = store
+        self._guard = guard
+        self._clock = clock
+        self._counters = counters
+        self._pacer = pacer
+        self._spawn = spawn
+        self._limit = max_entry_bytes
+        self._timeout = timeout
+        self._lease_ttl = lease_ttl
+        self._lanes: dict[Namespace, Lane] = {}
+
+    def lane(self, namespace: Namespace) -> Lane:
+        """Return this loop's way to a namespace."""
+        lane = self._lanes.get(namespace)
+        if lane is None:
+            lane = self._lanes[namespace] = Lane(
+                self._store,
+                namespace,
+                guard=self._guard,
+                timeout=self._timeout,
+                lease_ttl=self._lease_ttl,
+                counters=self._counters,
+                pacer=self._pacer,
+                spawn=self._spawn,
+            )
+        return lane
+
+    def peek(self, namespace: Namespace, key: bytes) -> Entry | Unknown | None:
+        """Look an entry up without waiting; UNKNOWN where only `look_up` can tell."""
+        try:
+            data = self._store.peek(namespace, key)
+        except StoreError as exc:
+            self._guard.note(exc, self._counters)
+            if self._guard.strict:
+                raise
+            return None
+        if data is None or isinstance(data, Unknown):
+            return data
+        return self.sound(key, data)
+
+    async def look_up(self, namespace: Namespace, key: bytes) -> Entry | None:
+        """Look an entry up, together with this turn's other lookups."""
+        data = await self.lane(namespace).get(key)
+        return None if data is None else self.sound(key, data)
+
+    def sound(self, key: bytes, data: bytes) -> Entry | None:
+        """Return the entry that bytes hold for a key; count what is wrong with them otherwise."""
+        found = decode_entry(data, key, now=self._clock.time_us(), max_bytes=self._limit)
+        if isinstance(found, Flaw):
+            self._counters.flaws[found.reason] += 1
+            return None
+        return found

@@ -1,0 +1,70 @@
+"""The public names as a type checker sees them. Checked by mypy and pyright, never run."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import assert_type
+
+from openai import AsyncOpenAI
+from openai.types.chat import ChatCompletion
+
+import asynccache
+from asynccache import MISSING, Answer, AsyncCache, Cache, Stats, Status
+
+
+async def caches() -> None:
+    """Factories return an unopened cache; ``async with`` yields it."""
+    async with Cache.disk(cache_seed=1, cache_path_root="c", ttl=3600, mode="read_write") as cache:
+        assert_type(cache, AsyncCache)
+    async with Cache.memory(max_bytes=2**20, ttl=timedelta(hours=1)) as cache:
+        assert_type(cache.stats(), Stats)
+    assert_type(Cache.from_url("disk:?ttl=1"), AsyncCache)
+    assert_type(asynccache.current_cache(), AsyncCache | None)
+
+
+async def values(cache: AsyncCache) -> None:
+    """A type asked for is the type returned."""
+    assert_type(await cache.get("key", type=int), int | None)
+    assert_type(await cache.get("key", 0, type=int), int)
+    found: dict[str, int] = await cache.get("key", MISSING)
+    assert_type(await cache.set("key", found), bool)
+
+    async def create() -> int:
+        return 1
+
+    assert_type(await cache.get_or_create("key", create), int)
+    assert_type(await cache.get_or_create("key", create, type=str), str)
+    assert_type(await cache.clear(), int)
+
+
+@asynccache.memoize(ttl=60, ignore=["top"])
+async def search(query: str, top: int = 3) -> list[str]:
+    """Keep the signature of what is decorated."""
+    return [query] * top
+
+
+async def clients(cache: AsyncCache) -> None:
+    """A wrapped client has the type of the client."""
+    assert_type(await search("q", top=1), list[str])
+    client = cache.wrap(AsyncOpenAI())
+    assert_type(client, AsyncOpenAI)
+    completion = await client.chat.completions.create(model="m", messages=[])
+    assert_type(completion, ChatCompletion)
+    assert_type(asynccache.status(completion), Status | None)
+    assert_type(await cache.forget(completion), bool)
+
+    def keep(answer: Answer) -> bool:
+        return not answer.filtered
+
+    Cache.memory(store_if=keep)
+    with asynccache.options(mode="refresh", sample="each", ttl=None):
+        pass
+
+
+def bound(cache: AsyncCache) -> None:
+    """Binding keeps a function's type."""
+
+    def double(number: int) -> int:
+        return 2 * number
+
+    assert_type(cache.bind(double)(2), int)

@@ -171,7 +171,7 @@ def _delete(path: Path, connection: sqlite3.Connection, rows: list[tuple[int, in
     """Delete rows by id, unless used or replaced meanwhile; return how many went."""
     if not rows:
         return 0
-    files = []
+    files: list[tuple[str]] = []
     before = connection.total_changes
     connection.execute("BEGIN IMMEDIATE")
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -82,7 +82,7 @@ class Folder:
         return self._identities() != self._identity
 
     @contextmanager
-    def reader(self) -> Iterator[sqlite3.Connection]:
+    def reader(self) -> Generator[sqlite3.Connection, None, None]:
         """Lend a read-only connection to the worker that asks."""
         with self._lock:
             connection = self._idle.pop() if self._idle else None

@@ -18,8 +18,7 @@ T = TypeVar("T")
 class FolderOf(Protocol):
     """Returns a seed's open folder, or one in place of ``stale``."""
 
-    def __call__(self, seed: str, stale: Folder | None = None) -> Folder:
-        """Open it if need be."""
+    def __call__(self, seed: str, stale: Folder | None = None) -> Folder: ...
 
 
 class Transactions:
@@ -58,7 +57,7 @@ class Transactions:
                 if not folder.moved():
                     return folder, result
             self._folder_of(seed, folder)
-        raise StoreUnavailableError(f"{folder.database} is being replaced again and again.")
+        raise StoreUnavailableError(f"The database of {seed!r} is replaced again and again.")
 
     def open(self, seed: str) -> tuple[Folder, sqlite3.Connection]:
         """Return the seed's folder and connection."""

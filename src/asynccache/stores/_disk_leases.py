@@ -18,6 +18,7 @@ from asynccache.stores._disk_thread import Job
 _ABANDONED_US: Final = 24 * 3600 * 10**6  # no call takes a day; what is older nobody waits for
 
 _Held = tuple[bytes, int]  # token, renewals
+_Answer = Claimed | bool  # to a claim; to a renewal or a release
 
 
 class LeaseWork:
@@ -87,22 +88,30 @@ class Leases:
                 for job in jobs:
                     job.error = mapped(exc)
             return
-        for job, result in zip(jobs, results, strict=True):
-            job.result = result
-        self._look(folder, jobs)
+        entries = self._look(folder, works, results)
+        for job, answers in zip(jobs, results, strict=True):
+            job.result = [
+                Claimed(granted=True, entry=entry)
+                if (entry := entries.get((job.work.tenant, item.key))) is not None
+                and _granted(answer)
+                else answer
+                for item, answer in zip(job.work.items, answers, strict=True)
+            ]
 
-    def _look(self, folder: Folder, jobs: Sequence[Job[LeaseWork]]) -> None:
-        """Put entries into the answers of granted claims.
+    def _look(
+        self, folder: Folder, works: Sequence[LeaseWork], results: Sequence[list[_Answer]]
+    ) -> dict[tuple[str | None, bytes], bytes]:
+        """Return the entries of granted claims, by tenant and key.
 
-        After the commit: who stored the entry did so before giving the lease back, so whoever is
+        After the commit: who stored an entry did so before giving the lease back, so whoever is
         granted it sees the entry.
         """
         granted: dict[str | None, list[bytes]] = {}
-        for job in jobs:
-            granted.setdefault(job.work.tenant, []).extend(
+        for work, answers in zip(works, results, strict=True):
+            granted.setdefault(work.tenant, []).extend(
                 item.key
-                for item, answer in zip(job.work.items, job.result or (), strict=False)
-                if isinstance(answer, Claimed) and answer.granted
+                for item, answer in zip(work.items, answers, strict=True)
+                if _granted(answer)
             )
         found: dict[tuple[str | None, bytes], bytes] = {}
         for tenant, keys in granted.items():
@@ -111,20 +120,16 @@ class Leases:
                 for key, entry in zip(keys, entries, strict=True):
                     if entry is not None:
                         found[tenant, key] = entry
-        for job in jobs if found else ():
-            tenant = job.work.tenant
-            if job.result and isinstance(job.result[0], Claimed):
-                job.result = [
-                    Claimed(granted=True, entry=found.get((tenant, item.key)))
-                    if answer.granted
-                    else answer
-                    for item, answer in zip(job.work.items, job.result, strict=True)
-                ]
+        return found
+
+
+def _granted(answer: _Answer) -> bool:
+    return isinstance(answer, Claimed) and answer.granted
 
 
 def _apply(
     connection: sqlite3.Connection, works: Sequence[LeaseWork], now: int
-) -> list[list[Claimed] | list[bool] | None]:
+) -> list[list[_Answer]]:
     """Decide all works in their order on what is held, then write what changed."""
     ids = [row_id for work in works for row_id in work.ids]
     held: dict[int, _Held | None] = {
@@ -134,11 +139,13 @@ def _apply(
         )
     }
     before = held.copy()
-    results: list[list[Claimed] | list[bool] | None] = []
-    for work in works:
-        answers = [_decide(held, row_id, item, release=work.release)
-                   for row_id, item in zip(work.ids, work.items, strict=True)]  # fmt: skip
-        results.append(None if work.release else answers)  # type: ignore[arg-type] # of one kind per work
+    results = [
+        [
+            _decide(held, row_id, item, release=work.release)
+            for row_id, item in zip(work.ids, work.items, strict=True)
+        ]
+        for work in works
+    ]
     changed = [(row_id, now_held) for row_id, now_held in held.items()
                if now_held != before.get(row_id)]  # fmt: skip
     connection.executemany(
@@ -154,13 +161,12 @@ def _apply(
 
 def _decide(
     held: dict[int, _Held | None], row_id: int, item: Claim | Lease, *, release: bool
-) -> Claimed | bool:
+) -> _Answer:
     """Apply one claim, renewal or release to what is held."""
     holder = held.get(row_id)
     if isinstance(item, Claim):
-        expected = item.expect and (item.expect.token, item.expect.renewals)
-        if holder is not None and holder != expected:
-            return Claimed(granted=False, holder=Lease(item.key, *holder))
+        if holder is not None and item.expect != (found := Lease(item.key, *holder)):
+            return Claimed(granted=False, holder=found)
         held[row_id] = (item.token, 0)
         return Claimed(granted=True)
     if holder is None or holder[0] != item.token:

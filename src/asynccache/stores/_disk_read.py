@@ -54,7 +54,7 @@ def _read_batch(  # noqa: PLR0917 - of this module, called once
     heads: bool,
 ) -> list[bytes]:
     """Add what is there to ``found``; return the keys whose file was gone."""
-    gone = []
+    gone: list[bytes] = []
     wanted = set(keys)
     rows = select_ids(
         connection,
@@ -84,7 +84,7 @@ def scan_page(folder: Folder, tenant: str | None, cursor: str | None, now: int) 
             f" WHERE {owner}{after} ORDER BY id LIMIT {_PAGE}",
             given,
         ).fetchall()
-    envelopes = []
+    envelopes: list[bytes] = []
     for _, _, _, expires, size, file, body in rows:
         if 0 < expires <= now:
             continue
@@ -98,7 +98,7 @@ def select_ids(
     connection: sqlite3.Connection, select: str, ids: Sequence[int]
 ) -> list[tuple[Any, ...]]:
     """Return the rows with these ids, read to the end: a half-read cursor pins the log."""
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for batch in batches(ids, BATCH):
         size = next(size for size in _SIZES if size >= len(batch))
         marks = ",".join("?" * size)

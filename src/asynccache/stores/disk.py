@@ -302,7 +302,7 @@ class DiskStore(Store):
                 raise
             raise StoreUnavailableError("The disk store was closed meanwhile.") from exc
 
-    def _forked(self) -> None:
+    def forget(self) -> None:
         """Forget, in a forked child, what belongs to the parent."""
         session, self._session = self._session, None
         self._folders = {}
@@ -329,7 +329,7 @@ _STORES: Final[weakref.WeakSet[DiskStore]] = weakref.WeakSet()
 
 def _forked() -> None:
     for store in list(_STORES):
-        store._forked()  # noqa: SLF001 - of this module
+        store.forget()
 
 
 if hasattr(os, "register_at_fork"):

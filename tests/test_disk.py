@@ -219,7 +219,8 @@ async def test_a_deleted_database_is_made_anew(store, what):
     if what == "replaced":
         _disk_database.prepare(folder / "asynccache.db", _disk_database.ENTRIES)
     assert store.peek(NS, key_of("a")) in (body_of("a"), None, UNKNOWN)
-    await store.set_many(NS, [record_of("c"), record_of("d", size=LARGE)])
+    await store.set_many(NS, [record_of("c")])
+    await store.set_many(NS, [record_of("d", size=LARGE)])
     assert await look(store, "a", "c", "d") == [None, body_of("c"), body_of("d", LARGE)]
     assert store.peek(NS, key_of("c")) == body_of("c")
     assert (await store.claim(NS, [Claim(key=key_of("a"), token=bytes(16))], 1))[0].granted

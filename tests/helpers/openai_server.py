@@ -16,32 +16,37 @@ from contextlib import contextmanager
 
 import uvicorn
 
+import asynccache
+
+MESSAGES = [{"role": "user", "content": "Hello?"}]
+CHOICE = {
+    "index": 0,
+    "message": {"role": "assistant", "content": "Hello!", "refusal": None},
+    "logprobs": None,
+    "finish_reason": "stop",
+}
 COMPLETION = {
     "id": "chatcmpl-1",
     "object": "chat.completion",
     "created": 1700000000,
     "model": "gpt-4o-2024-08-06",
-    "choices": [
-        {
-            "index": 0,
-            "message": {"role": "assistant", "content": "Hello!", "refusal": None},
-            "logprobs": None,
-            "finish_reason": "stop",
-        }
-    ],
+    "choices": [CHOICE],
     "usage": {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12},
 }
 
 
 def completion(**changes):
+    """Return an answer with other top-level members."""
     return {**COMPLETION, **changes}
 
 
 def choice(**changes):
-    return completion(choices=[{**COMPLETION["choices"][0], **changes}])
+    """Return an answer whose only choice has other members."""
+    return completion(choices=[{**CHOICE, **changes}])
 
 
 def chunk(content="Hi", *, finish=None, **changes):
+    """Return one event of a streamed answer."""
     return {
         "id": "chatcmpl-1",
         "object": "chat.completion.chunk",
@@ -53,6 +58,7 @@ def chunk(content="Hi", *, finish=None, **changes):
 
 
 def sse(data):
+    """Return data as it travels in a stream."""
     text = data if isinstance(data, str) else json.dumps(data)
     return f"data: {text}\n\n".encode()
 
@@ -95,11 +101,13 @@ class Seen:
     async def start(self, status=200, content_type="text/event-stream", headers=()):
         named = [("content-type", content_type)] if content_type else []
         named += [("x-request-id", "req_1"), *headers]
-        await self._send({
-            "type": "http.response.start",
-            "status": status,
-            "headers": [(name.encode(), value.encode()) for name, value in named],
-        })
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [(name.encode(), value.encode()) for name, value in named],
+            }
+        )
 
     async def send(self, data, *, more=True):
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
@@ -128,7 +136,7 @@ class Seen:
 Program = Callable[[Seen], Awaitable[None]]
 
 
-class Cut(Exception):
+class CutError(Exception):
     """Raised by a program: uvicorn then drops the connection in the middle of the answer."""
 
 
@@ -207,3 +215,32 @@ def connections(client):
     """Return the connections of a client's pool that are in use."""
     pool = client._client._transport._pool
     return [connection for connection in pool.connections if not connection.is_idle()]
+
+
+def ask(client, **changes):
+    """Make the one call that nearly all tests make."""
+    return client.chat.completions.create(**{"model": "gpt-4o", "messages": MESSAGES, **changes})
+
+
+async def events_of(stream):
+    """Return a stream's events and the error that ended it, None at its proper end."""
+    events: list = []
+    try:
+        async for event in stream:
+            events.append(event)  # noqa: PERF401 - what came before an error is wanted
+    except Exception as exc:  # noqa: BLE001 - whichever it is
+        return events, exc
+    return events, None
+
+
+async def stored(cache, count=1):
+    """Wait until so many answers were stored: callers get theirs before."""
+    while cache.stats().stored < count:
+        await asyncio.sleep(0)
+
+
+def state(response):
+    """Return the status of a response that came through a cache."""
+    found = asynccache.status(response)
+    assert found is not None
+    return found

@@ -1,4 +1,4 @@
-"""Where a client's requests go, and with what headers: the part of a request beside its body."""
+"""Where a client's requests go, with what headers, on whose account: a request beside its body."""
 
 from __future__ import annotations
 
@@ -6,11 +6,23 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any, Final
 
+from openai import AsyncOpenAI
+
 from asynccache._canonical import canonical_value
-from asynccache._key import DENIED_HEADERS, Namespace, Prefix, kept_headers
+from asynccache._errors import NotCanonicalError
+from asynccache._key import DENIED_QUERY, Namespace, Prefix, kept_headers
+from asynccache.openai import _sdk
 
 _REMEMBERED: Final = 256  # prefixes: one per namespace and set of extra headers in use
-_CREDENTIAL_HEADERS: Final = ("authorization", "api-key", "x-api-key", "openai-organization", "openai-project")
+_CREDENTIAL_HEADERS: Final = frozenset({
+    "authorization", "proxy-authorization", "api-key", "x-api-key", "cookie",
+    "openai-organization", "openai-project", "x-amz-security-token", "x-goog-api-key",
+})  # fmt: skip
+_CREDENTIALS: Final = ("organization", "project", "admin_api_key", "_azure_ad_token")
+_CREDENTIAL_SOURCES: Final = (
+    "_api_key_provider", "_azure_ad_token_provider", "workload_identity", "_provider",
+)  # fmt: skip
+"""Attributes of a client that fetch credentials: their results change, whose they are doesn't."""
 
 
 class Address:
@@ -24,23 +36,34 @@ class Address:
     """
 
     def __init__(
-        self, client: Any, path: str, upstream: str | None, ignore_headers: frozenset[str]  # noqa: ANN401 - the SDK's client
+        self,
+        client: Any,
+        path: str,
+        upstream: str | None,
+        ignore_headers: frozenset[str],
     ) -> None:
         self._client = client
         self._path = path
         self._upstream = upstream
         self._ignore = ignore_headers
-        self._seen: tuple[Any, Any, Any] = (None, None, None)
+        kind = type(client)
+        # A subclass may make its headers or query anew for each request.
+        self._own_headers = kind.default_headers is not AsyncOpenAI.default_headers
+        self._own_query = kind.default_query is not AsyncOpenAI.default_query
+        self._base_url: Any = None
+        self._headers: Mapping[str, Any] = {}
+        self._query: Mapping[str, Any] = {}
+        self._http: tuple[Any, Any] = (None, None)
+        self._url = ""
         self._plain: dict[Namespace, Prefix] = {}
         self._special: dict[tuple[Namespace, bytes], Prefix] = {}
-        self._credentials: tuple[tuple[Any, ...], bytes] = ((), b"")
 
     @property
     def url(self) -> str:
         """The endpoint's URL without user-info and query, for errors."""
-        url = self._client._base_url
-        port = "" if url.port is None else f":{url.port}"
-        return f"{url.scheme}://{url.host}{port}{url.path.rstrip('/')}{self._path}"
+        if self._client._base_url is not self._base_url:
+            self._follow()
+        return self._url
 
     def prefix(
         self,
@@ -54,23 +77,23 @@ class Address:
             NotCanonicalError: A header or query value has no canonical form.
         """
         client = self._client
-        seen = self._seen
         if (
-            client._base_url is not seen[0]
-            or client._custom_headers != seen[1]
-            or client._custom_query != seen[2]
+            client._base_url is not self._base_url
+            or (client.default_headers if self._own_headers else client._custom_headers)
+            != self._headers
+            or (client.default_query if self._own_query else client._custom_query) != self._query
+            or _sdk.http_defaults(client._client) != self._http
         ):
-            self._plain.clear()
-            self._special.clear()
-            self._seen = (client._base_url, dict(client._custom_headers), dict(client._custom_query))
+            self._follow()
         if not extra_headers and not extra_query:
             prefix = self._plain.get(namespace)
             if prefix is None:
                 prefix = self._plain[namespace] = self._make(namespace, {}, {})
             return prefix
-        headers, query = extra_headers or {}, extra_query or {}
-        kept = kept_headers(_text(headers).items(), self._ignore)
-        known = (namespace, canonical_value((kept, sorted(headers), dict(query))))
+        headers = _changes(extra_headers or {}, self._ignore)
+        query = {name: v for name, v in (extra_query or {}).items() if not _sdk.is_not_given(v)}
+        shown = {name: None if _sdk.is_omit(value) else (value,) for name, value in query.items()}
+        known = (namespace, canonical_value((headers, shown)))
         prefix = self._special.get(known)
         if prefix is None:
             if len(self._special) >= _REMEMBERED:
@@ -78,47 +101,91 @@ class Address:
             prefix = self._special[known] = self._make(namespace, headers, query)
         return prefix
 
+    def _follow(self) -> None:
+        """Take in what the client is set to now; every prefix is made anew."""
+        client = self._client
+        self._plain.clear()
+        self._special.clear()
+        self._headers = dict(
+            client.default_headers if self._own_headers else client._custom_headers
+        )
+        self._query = dict(client.default_query if self._own_query else client._custom_query)
+        headers, params = _sdk.http_defaults(client._client)
+        self._http = (list(headers), params)
+        self._base_url = client._base_url
+        self._url = _sdk.plain_url(client._base_url).rstrip("/") + self._path
+
     def _make(
-        self, namespace: Namespace, headers: Mapping[str, Any], query: Mapping[str, Any]
+        self,
+        namespace: Namespace,
+        headers: Mapping[str, str | None],
+        query: Mapping[str, Any],
     ) -> Prefix:
-        url = self._client._base_url
-        merged = {name.lower(): value for name, value in self._client._custom_headers.items()}
-        merged.update({name.lower(): value for name, value in headers.items()})
+        merged: dict[str, str | None] = dict(_sdk.http_headers(self._client._client))
+        merged.update(_changes(self._headers, self._ignore))
+        merged.update(headers)
+        asked = {**_listed(self._client._client.params), **_listed(self._base_url.params)}
+        for name, value in {**self._query, **query}.items():
+            if _sdk.is_omit(value):
+                asked.pop(name, None)
+            else:
+                asked[name] = value
         return Prefix(
             namespace,
             method="POST",
-            upstream=self._upstream or self.url.removesuffix(self._path),
+            upstream=self._upstream or self._url.removesuffix(self._path),
             path=self._path,
-            query={**dict(url.params), **self._client._custom_query, **query},
-            headers=_text(merged),
+            query=asked,
+            headers={name: value for name, value in merged.items() if value is not None},
             ignore_headers=self._ignore,
         )
 
-    def credentials(self, extra_headers: Mapping[str, Any] | None) -> bytes:
+    def credentials(
+        self, extra_headers: Mapping[str, Any] | None, extra_query: Mapping[str, Any] | None
+    ) -> bytes:
         """Return a digest of whose call it is; kept in memory, never stored."""
         client = self._client
+        sources = [id(getattr(client, name, None)) for name in _CREDENTIAL_SOURCES]
+        # What a source gave last says nothing: it may give another key to the same account.
+        fetched = getattr(client, "_api_key_provider", None) is not None
+        asked = (client._custom_query, extra_query or {}, dict(client._base_url.params))
         own = (
-            client.api_key,
-            client.organization,
-            client.project,
-            id(getattr(client, "_api_key_provider", None)),
-            getattr(client, "_azure_ad_token", None),
-            *_credentials(client._custom_headers),
-            *(_credentials(extra_headers) if extra_headers else ()),
+            None if fetched else client.api_key,
+            [getattr(client, name, None) for name in _CREDENTIALS],
+            sources,
+            client._base_url.userinfo,
+            id(client._client.auth),
+            [
+                sorted(
+                    (n.lower(), str(v)) for n, v in h.items() if n.lower() in _CREDENTIAL_HEADERS
+                )
+                for h in (client._client.headers, client._custom_headers, extra_headers or {})
+            ],
+            [sorted((n, str(v)) for n, v in q.items() if n.lower() in DENIED_QUERY) for q in asked],
         )
-        if own != self._credentials[0]:
-            self._credentials = (own, sha256(repr(own).encode("utf-8", "replace")).digest())
-        return self._credentials[1]
+        return sha256(repr(own).encode("utf-8", "replace")).digest()
 
 
-def _credentials(headers: Mapping[str, Any]) -> list[Any]:
-    return sorted(
-        (name.lower(), str(value))
-        for name, value in headers.items()
-        if name.lower() in _CREDENTIAL_HEADERS and name.lower() in DENIED_HEADERS
-    )
+def _changes(headers: Mapping[str, Any], ignore: frozenset[str]) -> dict[str, str | None]:
+    """Return headers that matter to a key, in lower case; None for one that is to be left out.
+
+    Raises:
+        NotCanonicalError: One isn't text.
+    """
+    given = {name.lower(): v for name, v in headers.items() if not _sdk.is_not_given(v)}
+    found: dict[str, str | None] = {}
+    for name, _ in kept_headers(((name, "") for name in given), ignore):
+        value = given[name]
+        if not isinstance(value, str) and not _sdk.is_omit(value):
+            raise NotCanonicalError(f"the header {name!r} isn't a str")
+        found[name] = value if isinstance(value, str) else None
+    return found
 
 
-def _text(headers: Mapping[str, Any]) -> dict[str, str]:
-    """Return headers that are sent: the SDK lets a marker stand for one to be left out."""
-    return {name: value for name, value in headers.items() if isinstance(value, str)}
+def _listed(params: Any) -> dict[str, Any]:
+    """Return query parameters; what is named several times is a list."""
+    found: dict[str, Any] = {}
+    for name in params:
+        values = params.get_list(name)
+        found[name] = values[0] if len(values) == 1 else values
+    return found

@@ -40,7 +40,7 @@ class Facts:
             self.input_tokens = _count(usage.get("prompt_tokens"))
             self.output_tokens = _count(usage.get("completion_tokens"))
 
-    def _read_choices(self, choices: Any) -> None:  # noqa: ANN401 - any JSON
+    def _read_choices(self, choices: Any) -> None:
         if not isinstance(choices, list):
             return
         for choice in choices:

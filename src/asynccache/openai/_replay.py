@@ -1,10 +1,13 @@
-"""From recorded bytes to the objects that the SDK would have built, the same on a miss and on a hit."""
+"""From recorded bytes to the objects that the SDK would have built, on a miss as on a hit."""
 
 from __future__ import annotations
 
+import json
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
-import msgspec
 from openai import APIError, AsyncStream
 from openai._models import add_request_id
 from pydantic import BaseModel, ValidationError
@@ -15,7 +18,7 @@ from asynccache._flight import Reader
 from asynccache._gate import WaitedTooLongError
 from asynccache._pacer import Pacer
 from asynccache.openai import _sdk
-from asynccache.openai._sse import event_data
+from asynccache.openai._sse import EventReader
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -26,16 +29,17 @@ _BREATH: Final = 32  # events, some 0.2 ms of decoding, between two looks at the
 
 def mark(response: object, status: Status) -> None:
     """Note on a response where it came from, for `asynccache.status`."""
-    object.__setattr__(response, "_asynccache_status", status)
+    with suppress(AttributeError, TypeError):  # text and null, from servers that answer so
+        object.__setattr__(response, "_asynccache_status", status)
 
 
-def typed(client: Any, url: str, meta: Meta, body: bytes, cast_to: type[T]) -> T:  # noqa: ANN401 - the SDK's client
+def typed(client: Any, url: str, meta: Meta, body: bytes, cast_to: type[T]) -> T:
     """Return the object of a JSON body.
 
     Strict validation builds it straight from the bytes, and equals what the SDK builds whenever it
     succeeds; ill-typed answers, other content types and strict clients are left to the SDK itself.
     """
-    if meta.content_type.startswith("application/json") and not client._strict_response_validation:  # noqa: SLF001 - the SDK offers no other way
+    if meta.content_type.startswith("application/json") and not client._strict_response_validation:
         try:
             found = cast_to.model_validate_json(body, strict=True)
         except ValidationError:
@@ -43,8 +47,7 @@ def typed(client: Any, url: str, meta: Meta, body: bytes, cast_to: type[T]) -> T
         else:
             add_request_id(found, request_id(meta))  # type: ignore[arg-type]  # the SDK's own base model
             return found
-    headers = [("content-type", meta.content_type), *meta.headers]
-    response = _sdk.made_response(url, meta.status, headers, body)
+    response = _sdk.made_response(url, meta.status, _headers(meta), body)
     parsed: T = _sdk.parsed_by_sdk(client, response, cast_to)
     return parsed
 
@@ -57,111 +60,179 @@ def request_id(meta: Meta) -> str | None:
     return None
 
 
+def _headers(meta: Meta) -> list[tuple[str, str]]:
+    content_type = [("content-type", meta.content_type)] if meta.content_type else []
+    return [*content_type, *meta.headers]
+
+
+class Source:
+    """The events of a stream, recorded or still coming. Shared by a stream and its response.
+
+    Args:
+        events: Recorded events, or a reader of a flight.
+        url: Where the request went, for errors.
+    """
+
+    __slots__ = ("_at", "_events", "_reader", "_url", "closed")
+
+    def __init__(self, events: tuple[bytes, ...] | Reader, url: str) -> None:
+        self._reader = events if isinstance(events, Reader) else None
+        self._events = () if isinstance(events, Reader) else events
+        self._at = 0
+        self._url = url
+        self.closed = False
+
+    def ready(self) -> bytes | None:
+        """Return the next event if it is there already."""
+        if self._reader is not None:
+            return self._reader.next_ready()
+        at = self._at
+        if at == len(self._events):
+            return None
+        self._at = at + 1
+        return self._events[at]
+
+    async def next(self) -> bytes | None:
+        """Return the next event, None at the end; raise what ended the call upstream."""
+        if self._reader is None:
+            return self.ready()
+        try:
+            return await self._reader.next()
+        except WaitedTooLongError:
+            raise _sdk.timed_out(self._url) from None
+
+    def close(self) -> None:
+        """Stop reading. The call upstream ends if nobody else reads it."""
+        self.closed = True
+        if self._reader is not None:
+            self._reader.close()
+
+
+class _Body(_sdk.ByteStream):
+    """A stream's events as the body of an HTTP response: closing that closes the stream."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while not self._source.closed and (event := await self._source.next()) is not None:
+            yield event
+
+    async def aclose(self) -> None:
+        self._source.close()
+
+
 class ReplayedStream(AsyncStream[T]):
-    """The SDK's stream over recorded or arriving events: whole from the start, each caller its own.
+    """The SDK's stream over events that were recorded, or that a flight is still recording.
+
+    Closing it, reading it to its end, an error, and cancelling a read let go of the flight at once;
+    after a bare ``break`` that happens when the stream is collected. A flight that nobody reads any
+    more is ended, and stored only if its closing event had come.
 
     Args:
         client: The SDK's client, whose way of reading odd events is used.
         url: Where the request went, for errors.
         cast_to: The type of an event.
         meta: The answer's head.
-        source: Recorded events, or a reader of a flight.
+        source: The events.
         pacer: The loop's, so that a long recorded stream doesn't hold it.
     """
 
-    def __init__(  # noqa: PLR0913 - what a stream consists of
+    def __init__(
         self,
         *,
-        client: Any,  # noqa: ANN401 - the SDK's client
+        client: Any,
         url: str,
         cast_to: type[T],
         meta: Meta,
-        source: tuple[bytes, ...] | Reader,
+        source: Source,
         pacer: Pacer,
     ) -> None:
-        # Not the base's own __init__, which wants the HTTP response that `response` makes on demand.
+        # Not the base's own __init__: it wants the HTTP response that `response` makes on demand.
         self._client = client
         self._url = url
         self._cast_to = cast_to
         self._meta = meta
-        self._reader = source if isinstance(source, Reader) else None
-        self._events = () if isinstance(source, Reader) else source
-        self._at = 0
+        self._source = source
         self._pacer = pacer
-        self._ended = False
+        self._lenient = not client._strict_response_validation
+        self._count = 0
+        self._events = EventReader()
+        self._waiting: deque[bytes] = deque()  # data of a piece that held several events
         self._made: Any = None
         self._decoder = client._make_sse_decoder()
-        self._iterator = self  # type: ignore[assignment]  # an async iterator too
 
     @property
-    def response(self) -> Any:  # type: ignore[override]  # noqa: ANN401 - an attribute in the base; httpx's or httpx2's
-        """An HTTP response with the recorded status and headers, and no body."""
+    def _iterator(self) -> ReplayedStream[T]:  # type: ignore[override]  # an attribute in the base
+        # As an attribute it would be a cycle, and a dropped stream has to be collected at once.
+        return self
+
+    @property
+    def response(self) -> Any:  # type: ignore[override]  # an attribute in the base
+        """An HTTP response with the recorded status and headers, and the rest of the events."""
         if self._made is None:
-            headers = [("content-type", self._meta.content_type), *self._meta.headers]
-            self._made = _sdk.made_response(self._url, self._meta.status, headers, b"")
+            self._made = _sdk.made_response(
+                self._url, self._meta.status, _headers(self._meta), _Body(self._source)
+            )
         return self._made
 
-    def __aiter__(self) -> ReplayedStream[T]:  # type: ignore[override]  # an iterator needs no generator around it
+    def __aiter__(self) -> ReplayedStream[T]:
         return self
 
     async def __anext__(self) -> T:
-        while not self._ended:
-            event = await self._next()
-            if event is None:
-                break
-            data = event_data(event)
-            if data is None:
-                continue
-            if data.startswith(_DONE):
-                break
-            return self._typed(data)
+        source = self._source
+        try:
+            while not source.closed:
+                self._count += 1
+                if not self._count % _BREATH and self._pacer.spent():
+                    await self._pacer.slot()
+                if self._waiting:
+                    data = self._waiting.popleft()
+                else:
+                    event = source.ready() or await source.next()
+                    if event is None:
+                        break
+                    found = self._events.read(event)
+                    if len(found) != 1:
+                        self._waiting.extend(found)
+                        continue
+                    data = found[0]
+                if data.startswith(_DONE):
+                    break
+                return self._typed(data)
+        except BaseException:
+            # As after an error in the SDK's own generator: there is nothing more to read.
+            source.close()
+            raise
         await self.close()
         raise StopAsyncIteration
-
-    async def _next(self) -> bytes | None:
-        at = self._at
-        self._at += 1
-        if not at % _BREATH and self._pacer.spent():
-            await self._pacer.slot()
-        if self._reader is None:
-            return self._events[at] if at < len(self._events) else None
-        event = self._reader.next_ready()
-        if event is not None:
-            return event
-        try:
-            return await self._reader.next()
-        except WaitedTooLongError:
-            await self.close()
-            raise _sdk.timed_out(self._url) from None
 
     def _typed(self, data: bytes) -> T:
         if b'"error"' in data:
             self._raise_if_error(data)
-        try:
-            return self._cast_to.model_validate_json(data, strict=True)
-        except ValidationError:
-            # As the SDK would read it: leniently, or with an error of its own.
-            found: T = self._client._process_response_data(
-                data=msgspec.json.decode(data), cast_to=self._cast_to, response=self.response
-            )
-            return found
+        if self._lenient:
+            try:
+                return self._cast_to.model_validate_json(data, strict=True)
+            except ValidationError:
+                pass
+        # As the SDK would read it: leniently, or with an error of its own.
+        found: T = self._client._process_response_data(
+            data=json.loads(data.decode()), cast_to=self._cast_to, response=self.response
+        )
+        return found
 
     def _raise_if_error(self, data: bytes) -> None:
-        found = msgspec.json.decode(data)
+        found = json.loads(data.decode())
         error = found.get("error") if isinstance(found, dict) else None
         if not error:
             return
         message = error.get("message") if isinstance(error, dict) else None
         if not message or not isinstance(message, str):
             message = "An error occurred during streaming"
-        self._let_go()
         raise APIError(message=message, request=self.response.request, body=error)
 
     async def close(self) -> None:
         """Stop reading. The call upstream ends if nobody else reads it."""
-        self._let_go()
-
-    def _let_go(self) -> None:
-        self._ended = True
-        if self._reader is not None:
-            self._reader.close()
+        self._source.close()
+        if self._made is not None:
+            await self._made.aclose()

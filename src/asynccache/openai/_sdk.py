@@ -1,15 +1,18 @@
-"""What is known of the SDK's inside, in one place: httpx or httpx2, its errors, its raw responses."""
+"""What is known of the SDK's inside, in one place: httpx or httpx2, errors, raw responses."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Final
 
-import openai
-from openai import APIConnectionError, APIStatusError, APITimeoutError
+from openai import APIConnectionError, APIStatusError, APITimeoutError, NotGiven
 from openai._constants import RAW_RESPONSE_HEADER
 from openai._legacy_response import LegacyAPIResponse
 from openai._models import FinalRequestOptions
+from openai._types import Omit
+from openai._utils import maybe_transform
+from openai._utils._json import openapi_dumps
 
 from asynccache._flight import Scope
 
@@ -19,8 +22,63 @@ except ImportError:
     import httpx  # type: ignore[no-redef]
 
 RAW_HEADER: Final = RAW_RESPONSE_HEADER
-_CREDENTIAL_STATUS: Final = frozenset({401, 403, 404, 429})
-"""What one account may be told and another not: who you are, what you may see, how much you had."""
+_CREDENTIAL_STATUS: Final = frozenset({401, 402, 403, 404, 429})
+"""What one account may be told and another not: who you are, what you paid for, what you may see,
+how much you had."""
+
+ByteStream = httpx.AsyncByteStream
+
+
+# -- arguments --------------------------------------------------------------------------------
+
+
+def is_given(value: object) -> bool:
+    """Tell an argument that was passed from one left out."""
+    return not isinstance(value, NotGiven | Omit)
+
+
+def is_not_given(value: object) -> bool:
+    """Tell a marker that leaves a setting as it is."""
+    return isinstance(value, NotGiven)
+
+
+def is_omit(value: object) -> bool:
+    """Tell a marker that takes a setting away."""
+    return isinstance(value, Omit)
+
+
+def transformed(arguments: Mapping[str, Any], params: Any) -> dict[str, Any]:
+    """Return arguments as the SDK prepares them for JSON."""
+    found: dict[str, Any] = maybe_transform(arguments, params) or {}
+    return found
+
+
+def dumped(body: object) -> bytes:
+    """Return a body's JSON as the SDK sends it."""
+    return openapi_dumps(body)
+
+
+# -- addresses --------------------------------------------------------------------------------
+
+
+def plain_url(url: Any) -> str:
+    """Return a URL without user-info, query and fragment."""
+    return str(httpx.URL(str(url)).copy_with(userinfo=b"", query=None, fragment=None))
+
+
+def http_defaults(http: Any) -> tuple[list[Any], Any]:
+    """Return what an HTTP client adds to every request, to be compared with later."""
+    headers = http.headers
+    # The list inside, where it can be had, as building one of it costs a microsecond a call.
+    return getattr(headers, "_list", None) or headers.raw, http.params
+
+
+def http_headers(http: Any) -> dict[str, str]:
+    """Return the headers that an HTTP client adds to every request, names in lower case."""
+    return dict(http.headers)
+
+
+# -- errors -----------------------------------------------------------------------------------
 
 
 def scope_of(error: BaseException) -> Scope:
@@ -32,7 +90,7 @@ def scope_of(error: BaseException) -> Scope:
     return "all" if isinstance(error, APIConnectionError) else "own"
 
 
-def as_sdk_error(error: Exception, request: Any) -> Exception:  # noqa: ANN401 - httpx's or httpx2's
+def as_sdk_error(error: Exception, request: Any) -> Exception:
     """Return what the SDK makes of a transport error while it reads a stream."""
     names = {base.__name__ for base in type(error).__mro__}
     if "TimeoutException" in names:
@@ -47,7 +105,7 @@ def timed_out(url: str) -> APITimeoutError:
     return APITimeoutError(request=httpx.Request("POST", url))
 
 
-def patience(timeout: Any, retries: int) -> float:  # noqa: ANN401 - the SDK's timeout types
+def patience(timeout: Any, retries: int) -> float:
     """Return seconds that a call with this timeout and these retries would wait for an answer."""
     if timeout is None:
         return math.inf
@@ -58,12 +116,23 @@ def patience(timeout: Any, retries: int) -> float:  # noqa: ANN401 - the SDK's t
     return float(timeout) * (1 + max(0, retries))
 
 
-def made_response(url: str, status: int, headers: list[tuple[str, str]], body: bytes) -> Any:  # noqa: ANN401 - httpx's or httpx2's
+# -- responses --------------------------------------------------------------------------------
+
+
+def made_response(
+    url: str,
+    status: int,
+    headers: list[tuple[str, str]],
+    content: bytes | ByteStream,
+) -> Any:
     """Return an HTTP response as the SDK would have received it."""
-    return httpx.Response(status, headers=headers, content=body, request=httpx.Request("POST", url))
+    request = httpx.Request("POST", url)
+    if isinstance(content, bytes):
+        return httpx.Response(status, headers=headers, content=content, request=request)
+    return httpx.Response(status, headers=headers, stream=content, request=request)
 
 
-def parsed_by_sdk(client: Any, response: Any, cast_to: type[Any]) -> Any:  # noqa: ANN401 - the SDK's own types
+def parsed_by_sdk(client: Any, response: Any, cast_to: type[Any]) -> Any:
     """Return what the SDK itself makes of a response."""
     return LegacyAPIResponse(
         raw=response,
@@ -73,13 +142,3 @@ def parsed_by_sdk(client: Any, response: Any, cast_to: type[Any]) -> Any:  # noq
         stream_cls=None,
         options=FinalRequestOptions.construct(method="post", url=""),
     ).parse()
-
-
-def is_given(value: object) -> bool:
-    """Tell an argument that was passed from one left out."""
-    return not isinstance(value, _LEFT_OUT)
-
-
-_LEFT_OUT: Final = tuple(
-    kind for name in ("NotGiven", "Omit") if (kind := getattr(openai, name, None)) is not None
-)

@@ -1,39 +1,54 @@
 """Server-sent events as bytes: cut into whole events without changing any, and read for their data.
 
-Line and event ends follow the HTML standard, "Interpreting an event stream".
+Line and event ends follow the HTML standard, "Interpreting an event stream". What an event's lines
+mean is left to the SDK's own decoder, so that odd ones are read as it reads them.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
+
+from openai._streaming import SSEDecoder
 
 # An event ends with an empty line. The group is atomic, as "\r\n" is one line end, never two.
 _EVENT_END: Final = re.compile(rb"(?>\r\n|\n|\r){2}")
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
+_LONGEST_LINE_END: Final = 2  # bytes
 _PLAIN: Final = b"data: "
+_PLAIN_END: Final = b"\n\n"
 
 
 class EventSplitter:
-    """Cuts pieces of a response as they arrive into events, each with its closing empty line."""
+    r"""Cuts pieces of a response as they arrive into events, each with its closing empty line.
 
-    __slots__ = ("_rest",)
+    An event is given out with its last byte. Where that is a "\r" and a "\n" follows in the next
+    piece, the "\n" is dropped: the two were one line end.
+    """
+
+    __slots__ = ("_rest", "_skip")
 
     def __init__(self) -> None:
         self._rest = b""
+        self._skip = False
 
     def feed(self, piece: bytes) -> list[bytes]:
         """Return the events that are whole now."""
+        if self._skip and piece:
+            self._skip = False
+            piece = piece.removeprefix(b"\n")
+        # What was searched before is not searched again, except for a line end at its end.
+        searched = max(0, len(self._rest) - _LONGEST_LINE_END)
         buffer = self._rest + piece
         events: list[bytes] = []
         start = 0
-        for match in _EVENT_END.finditer(buffer):
-            end = match.end()
-            if end == len(buffer) and buffer.endswith(b"\r"):
-                break  # the "\n" of a "\r\n" may be yet to come
-            events.append(buffer[start:end])
-            start = end
+        for match in _EVENT_END.finditer(buffer, searched):
+            events.append(buffer[start : match.end()])
+            start = match.end()
         self._rest = buffer[start:]
+        if events and not self._rest:
+            self._skip = buffer.endswith(b"\r")
         return events
 
     def rest(self) -> bytes:
@@ -42,13 +57,36 @@ class EventSplitter:
         return rest
 
 
-def event_data(event: bytes) -> bytes | None:
-    """Return an event's data, None if it has none (a comment, a keep-alive)."""
-    if event.startswith(_PLAIN) and event.find(b"\n") == len(event) - 2 and b"\r" not in event:
-        return event[len(_PLAIN) : -2]  # one line of data and nothing else: nearly all of them
-    found = []
-    for line in _LINE_END.split(event):
-        name, _, value = line.partition(b":")
-        if name == b"data":
-            found.append(value.removeprefix(b" "))
-    return b"\n".join(found) if found else None
+class EventReader:
+    """Reads the data of one stream's events, in their order."""
+
+    __slots__ = ("_decoder",)
+
+    def __init__(self) -> None:
+        self._decoder: SSEDecoder | None = None
+
+    def read(self, event: bytes) -> Sequence[bytes]:
+        """Return the data that an event carries: one as a rule, none in a comment or keep-alive.
+
+        Raises:
+            UnicodeDecodeError: It isn't UTF-8.
+        """
+        end = len(event) - len(_PLAIN_END)
+        if (
+            event.startswith(_PLAIN)
+            and event.find(b"\n") == end
+            and event.endswith(_PLAIN_END)
+            and b"\r" not in event
+        ):
+            return (event[len(_PLAIN) : end],)  # one line of data and nothing else: nearly all
+        if self._decoder is None:
+            self._decoder = SSEDecoder()
+        found = []
+        lines = _LINE_END.split(event)
+        if not lines[-1]:
+            del lines[-1]  # nothing follows the last line end
+        for line in lines:
+            decoded = self._decoder.decode(line.decode())
+            if decoded is not None:
+                found.append(decoded.data.encode())
+        return found

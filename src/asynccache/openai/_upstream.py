@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Final
 
 from asynccache._call import Answer
-from asynccache._entry import Meta
+from asynccache._entry import Kind, Meta
 from asynccache._flight import Flight
 from asynccache.openai import _sdk
 from asynccache.openai._facts import Facts
-from asynccache.openai._sse import EventSplitter, event_data
+from asynccache.openai._sse import EventReader, EventSplitter
 
 Spawn = Callable[[Coroutine[Any, Any, None]], Any]
 RawCall = Callable[[], Awaitable[Any]]
@@ -52,45 +53,51 @@ def streamed(call: RawCall, spawn: Spawn) -> Callable[[Flight], Awaitable[Answer
         response = (await call()).http_response
         facts = Facts()
         splitter = EventSplitter()
+        reader = EventReader()
         pieces = response.aiter_bytes()
         flight.start_body(_meta(facts, response, "sse"))
         try:
             async for piece in pieces:
                 for event in splitter.feed(piece):
-                    _read(facts, event)
+                    _read(facts, reader, event)
                     flight.add(event)
                     if facts.terminated:
-                        spawn(_drain(response, pieces))
                         return _answer(facts, response, "sse", tuple(flight.chunks), complete=True)
-        except asyncio.CancelledError:
-            spawn(response.aclose())
-            raise
+            if rest := splitter.rest():  # no event, but what came came
+                flight.add(rest)
+            return _answer(facts, response, "sse", tuple(flight.chunks), complete=False)
         except Exception as exc:
-            spawn(response.aclose())
-            raise _sdk.as_sdk_error(exc, response.request) from exc
-        spawn(response.aclose())
-        if rest := splitter.rest():  # the SDK reads an event that lacks only its empty line
-            _read(facts, rest)
-            flight.add(rest)
-        return _answer(
-            facts, response, "sse", tuple(flight.chunks), complete=facts.terminated
-        )
+            error = _sdk.as_sdk_error(exc, response.request)
+            if error is exc:
+                raise
+            raise error from exc
+        finally:
+            # In a task of its own, as this one may have been cancelled.
+            spawn(_finish(response, pieces if facts.terminated else None))
 
     return upstream
 
 
-def _read(facts: Facts, event: bytes) -> None:
-    data = event_data(event)
-    if data is None:
+def _read(facts: Facts, reader: EventReader, event: bytes) -> None:
+    try:
+        found = reader.read(event)
+    except UnicodeDecodeError:
+        facts.error = True  # who reads the stream will see it
         return
-    if data.startswith(_DONE):
-        facts.terminated = True
-    else:
+    for data in found:
+        if data.startswith(_DONE):
+            facts.terminated = True
+            return
         facts.read(data)
 
 
 def _answer(
-    facts: Facts, response: Any, kind: Any, chunks: tuple[bytes, ...], *, complete: bool  # noqa: ANN401 - httpx's or httpx2's
+    facts: Facts,
+    response: Any,
+    kind: Kind,
+    chunks: tuple[bytes, ...],
+    *,
+    complete: bool,
 ) -> Answer:
     return Answer(
         meta=_meta(facts, response, kind),
@@ -101,7 +108,7 @@ def _answer(
     )
 
 
-def _meta(facts: Facts, response: Any, kind: Any) -> Meta:  # noqa: ANN401 - httpx's or httpx2's
+def _meta(facts: Facts, response: Any, kind: Kind) -> Meta:
     headers = response.headers
     return Meta(
         kind,
@@ -115,12 +122,14 @@ def _meta(facts: Facts, response: Any, kind: Any) -> Meta:  # noqa: ANN401 - htt
     )
 
 
-async def _drain(response: Any, pieces: Any) -> None:  # noqa: ANN401 - httpx's or httpx2's
-    try:
-        async with asyncio.timeout(_DRAIN):
-            async for _ in pieces:
-                pass
-    except Exception:  # noqa: BLE001, S110 - the answer is whole: what follows it can't matter
-        pass
-    finally:
-        await response.aclose()
+async def _finish(response: Any, rest: Any) -> None:
+    """Close a response; after its end read what is left, so that the connection lives on."""
+    # The answer is whole or given up: nothing that happens here can matter to anybody.
+    with suppress(Exception):
+        try:
+            if rest is not None:
+                async with asyncio.timeout(_DRAIN):
+                    async for _ in rest:
+                        pass
+        finally:
+            await response.aclose()

@@ -141,7 +141,7 @@ async def test_a_slow_read_sends_the_next_to_a_worker(store, monkeypatch):
     await look(store, "a")
     now = 0.0
     monkeypatch.setattr(_disk_inline, "_SLOW_SECONDS", -1.0)
-    monkeypatch.setattr(_disk_inline, "_blocks_read", object)
+    monkeypatch.setattr(_disk_inline, "blocks_read", object)
     monkeypatch.setattr(time, "monotonic", lambda: now)
     assert store.peek(NS, key_of("a")) == body_of("a")
     monkeypatch.undo()

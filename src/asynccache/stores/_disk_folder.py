@@ -101,15 +101,20 @@ class Folder:
             if connection is not None:
                 connection.close()
 
-    def warm(self, thread: int) -> None:
-        """Open an inline reader for a thread, or wake the one it has; called on a worker."""
+    def warm(self, thread: int, blocks: object) -> None:
+        """Open an inline reader for a thread, or wake the one it has; called on a worker.
+
+        Args:
+            thread: The thread's id.
+            blocks: What `blocks_read` said there.
+        """
         found = self.inline.get(thread)
         if found is not None:
-            found.wake()
+            found.wake(blocks)
             return
         if not self._wal:
             return
-        fresh = Inline(self._connect(timeout=0), self.touched, self._clock)
+        fresh = Inline(self._connect(timeout=0), self.touched, self._clock, blocks)
         with self._lock:
             if self._closed or thread in self.inline:
                 surplus = fresh

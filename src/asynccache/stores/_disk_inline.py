@@ -15,7 +15,7 @@ from asynccache.stores._disk_database import entry_id
 INLINE_BYTES: Final = 64 * 2**10  # 256 KiB took 0.4 ms, at worst 4: too long for a loop
 _SLOW_SECONDS: Final = 0.001  # a read that waits for the disk is no longer a matter of the loop's
 _REST_SECONDS: Final = 1.0  # for which a worker reads instead, and warms the system's cache
-_AGAIN_SECONDS: Final = 0.005  # two slow reads so close together: it isn't bad luck
+_AGAIN_SECONDS: Final = 0.0005  # two slow reads so close are no bad luck, whatever was counted
 _CLOSE_SECONDS: Final = 0.0002  # between two looks at a read that is just being finished
 
 _PEEK: Final = (
@@ -29,13 +29,13 @@ try:
     from resource import RUSAGE_THREAD, getrusage
 except ImportError:  # only Linux counts by thread
 
-    def _blocks_read() -> object:
+    def blocks_read() -> object:
         """Return something new: where nobody counts, every slow read is the disk's."""
         return object()
 
 else:
 
-    def _blocks_read() -> object:
+    def blocks_read() -> object:
         """Return how often this thread has had to read from a disk."""
         return getrusage(RUSAGE_THREAD).ru_inblock
 
@@ -47,6 +47,7 @@ class Inline:
         connection: Read-only, with no busy timeout.
         touched: Where the ids of found rows are noted.
         clock: For expiry.
+        blocks: What `blocks_read` said in the reading thread.
     """
 
     __slots__ = (
@@ -55,7 +56,11 @@ class Inline:
     )  # fmt: skip
 
     def __init__(
-        self, connection: sqlite3.Connection, touched: dict[int, None], clock: Clock
+        self,
+        connection: sqlite3.Connection,
+        touched: dict[int, None],
+        clock: Clock,
+        blocks: object,
     ) -> None:
         self.connection = connection
         self._execute = connection.cursor().execute
@@ -64,7 +69,7 @@ class Inline:
         self._busy = False
         self._rest_until = 0.0
         self._slow_at = 0.0
-        self._blocks: object = None
+        self._blocks: object = blocks
         self._execute(_PEEK, (0,)).fetchall()  # reads the schema, here on the worker
         self._open = True
 
@@ -101,9 +106,10 @@ class Inline:
         finally:
             self._busy = False
 
-    def wake(self) -> None:
+    def wake(self, blocks: object) -> None:
         """Answer again, if the rest is over."""
         if not self._open and time.monotonic() >= self._rest_until:
+            self._blocks = blocks
             self._open = True
 
     def close(self) -> None:
@@ -116,7 +122,7 @@ class Inline:
 
     def _slow(self, begun: float) -> None:
         """Rest if it was the disk that kept a read waiting, not another thread or process."""
-        blocks = _blocks_read()
+        blocks = blocks_read()
         if blocks != self._blocks or begun - self._slow_at < _AGAIN_SECONDS:
             self._rest()
         self._blocks, self._slow_at = blocks, perf_counter()

@@ -23,6 +23,7 @@ from asynccache._errors import (
 from asynccache.stores._disk_database import mapped
 from asynccache.stores._disk_evict import Evictor
 from asynccache.stores._disk_folder import LEAKED, Folder, open_folder
+from asynccache.stores._disk_inline import blocks_read
 from asynccache.stores._disk_leases import Leases, LeaseWork
 from asynccache.stores._disk_thread import GroupThread
 from asynccache.stores._disk_work import Work
@@ -109,7 +110,7 @@ class Session:
         Raises:
             StoreError: It can't be read.
         """
-        return await self._run(self._read, seed, do, nothing, get_ident())
+        return await self._run(self._read, seed, do, nothing, (get_ident(), blocks_read()))
 
     async def writable(self, seed: str) -> Folder:
         """Return a seed's folder, opened on a worker if need be.
@@ -156,7 +157,9 @@ class Session:
             raise StoreUnavailableError("The disk store was closed meanwhile.") from exc
         return await asyncio.wrap_future(running)
 
-    def _read(self, seed: str, do: Callable[[Folder], T], nothing: T, thread: int) -> T:
+    def _read(
+        self, seed: str, do: Callable[[Folder], T], nothing: T, reader: tuple[int, object]
+    ) -> T:
         folder = self._find(seed)
         if folder is not None and folder.moved():
             with suppress(StoreError):  # the old one still answers
@@ -165,7 +168,7 @@ class Session:
             return nothing
         try:
             result = do(folder)
-            folder.warm(thread)
+            folder.warm(*reader)
         except (sqlite3.Error, OSError) as exc:
             raise mapped(exc) from exc
         return result

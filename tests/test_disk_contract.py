@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from asynccache.stores import _disk_database
 from asynccache.stores.disk import DiskStore
 from asynccache.testing import ManualClock, StoreContract
 
@@ -21,3 +22,13 @@ class TestDiskStore(StoreContract):
         await store.open()
         yield store
         await store.aclose()
+
+
+class TestDiskStoreWithoutWal(TestDiskStore):
+    """On a network file system: all but inline reads."""
+
+    test_peek_answers = None  # type: ignore[assignment] # pytest passes over it
+
+    @pytest.fixture(autouse=True)
+    def network(self, monkeypatch):
+        monkeypatch.setattr(_disk_database, "on_network", lambda _: True)

@@ -25,7 +25,7 @@ class Facts:
         """Take in a JSON document; one that isn't JSON, or no object, is an error."""
         try:
             found = msgspec.json.decode(data)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, ValueError, RecursionError):  # ValueError: no UTF-8
             self.error = True
             return
         if not isinstance(found, dict):

@@ -37,7 +37,8 @@ def typed(client: Any, url: str, meta: Meta, body: bytes, cast_to: type[T]) -> T
     """Return the object of a JSON body.
 
     Strict validation builds it straight from the bytes, and equals what the SDK builds whenever it
-    succeeds; ill-typed answers, other content types and strict clients are left to the SDK itself.
+    succeeds, down to the dumps; only ``model_fields_set`` names unknown members too, as pydantic
+    has it. Ill-typed answers, other content types and strict clients are left to the SDK itself.
     """
     if meta.content_type.startswith("application/json") and not client._strict_response_validation:
         try:

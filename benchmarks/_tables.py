@@ -17,7 +17,7 @@ def main() -> None:
         for name, version in {**figures["versions"], "Python": figures["python"]}.items():
             versions.setdefault(name, set()).add(version)
     print(" | ".join(("", *HEADINGS, "")).strip())
-    print("|---|---|--:|--:|--:|--:|---|")
+    print("|---|---|--:|--:|--:|--:|--:|---|")
     for row in rows:
         print(" | ".join(("", *row, "")).strip())
     named = (f"{name} {' and '.join(sorted(found))}" for name, found in sorted(versions.items()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar, overload
@@ -160,15 +160,16 @@ class AsyncCache(Lifetime):
         await self.paced()
         now = self._clock.time_us()
         expires = expiry(kept, now, self.settings.ttl_jitter)
-        writing: list[asyncio.Future[bool]] = []
+        records: list[tuple[Engine, Namespace, Record]] = []
         for key, value in pairs:
             engine, namespace, mode, digest = self._now(key)
             if mode not in {"read_write", "refresh"}:
                 continue
             entry = Entry(digest, now, expires, VALUE_META, (encode_value(value),))
-            self._doom(digest)
             record = Record(key=digest, body=encode_entry(entry), expires=expires)
-            writing.append(engine.shelf.lane(namespace).set(record))
+            records.append((engine, namespace, record))
+        await self._settle({record.key for _, _, record in records})
+        writing = [e.shelf.lane(namespace).set(record) for e, namespace, record in records]
         written = await asyncio.gather(*writing)
         if written:
             self._outside.stored += sum(written)
@@ -204,7 +205,7 @@ class AsyncCache(Lifetime):
         return await self._delete(self.engine(), namespace, bytes.fromhex(status.key))
 
     async def _delete(self, engine: Engine, namespace: Namespace, digest: bytes) -> bool:
-        self._doom(digest)
+        await self._settle([digest])
         store = self._store
         removed: int = await engine.shelf.lane(namespace).insist(
             lambda: store.delete_many(namespace, [digest])
@@ -220,18 +221,28 @@ class AsyncCache(Lifetime):
         """
         engine = self.engine()
         namespace = _context.current_options().namespace(self.settings.namespace)
-        self._doom(None)
+        await self._settle(None)
         store = self._store
         removed: int = await engine.shelf.lane(namespace).insist(lambda: store.clear(namespace))
         return removed
 
-    def _doom(self, digest: bytes | None) -> None:
-        here = asyncio.get_running_loop()
-        for engine in list(self._engines.values()):
-            if engine.loop is here:
-                engine.doom(digest)
-            elif not engine.loop.is_closed():
-                engine.loop.call_soon_threadsafe(engine.doom, digest)
+    async def _settle(self, keys: Collection[bytes] | None) -> None:
+        """Keep calls under way for keys (None: all) from storing, and see through what is stored now.
+
+        Then what goes to the store at once, before anything is awaited, comes last.
+        """
+        mine = self.engine()
+        while True:
+            for engine in list(self._engines.values()):
+                for key in (None,) if keys is None else keys:
+                    if engine is mine:
+                        engine.doom(key)
+                    elif not engine.loop.is_closed():
+                        engine.loop.call_soon_threadsafe(engine.doom, key)
+            writing = mine.shelf.writing(keys)
+            if not writing:
+                return
+            await asyncio.wait(writing)
 
     # -- calls -------------------------------------------------------------------------------
 

@@ -300,7 +300,7 @@ class Engine:
         record = await self._recorder.encode(recording, if_absent=not kept)
         if flight.doomed:
             self.counters.not_stored["deleted"] += 1
-        elif await self.shelf.lane(call.namespace).set(record):
+        elif await self.shelf.write(call.namespace, record):
             self.counters.stored += 1
             self.counters.cut += answer.meta.cut
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from asynccache._clock import Clock
@@ -14,7 +14,7 @@ from asynccache._key import Namespace
 from asynccache._lane import Lane
 from asynccache._pacer import Pacer
 from asynccache._stats import Counters
-from asynccache.stores._base import Store, Unknown
+from asynccache.stores._base import Record, Store, Unknown
 
 
 class Shelf:
@@ -34,7 +34,7 @@ class Shelf:
 
     __slots__ = (
         "_clock", "_counters", "_guard", "_lanes", "_lease_ttl", "_limit", "_pacer", "_spawn",
-        "_store", "_timeout",
+        "_store", "_timeout", "_writing",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +60,7 @@ class Shelf:
         self._timeout = timeout
         self._lease_ttl = lease_ttl
         self._lanes: dict[Namespace, Lane] = {}
+        self._writing: dict[bytes, set[asyncio.Future[bool]]] = {}
 
     def lane(self, namespace: Namespace) -> Lane:
         """Return this loop's way to a namespace."""
@@ -94,6 +95,23 @@ class Shelf:
         """Look an entry up, together with this turn's other lookups."""
         data = await self.lane(namespace).get(key)
         return None if data is None else self.sound(key, data)
+
+    def write(self, namespace: Namespace, record: Record) -> asyncio.Future[bool]:
+        """Write an answer, and let `writing` tell of it from now on; False if it wasn't written."""
+        written = self.lane(namespace).set(record)
+        self._writing.setdefault(record.key, set()).add(written)
+        written.add_done_callback(lambda done: self._settled(record.key, done))
+        return written
+
+    def writing(self, keys: Collection[bytes] | None) -> list[asyncio.Future[bool]]:
+        """Return the writes under way for keys, all of them for None."""
+        found = self._writing.keys() if keys is None else self._writing.keys() & keys
+        return [written for key in found for written in self._writing[key] if not written.done()]
+
+    def _settled(self, key: bytes, written: asyncio.Future[bool]) -> None:
+        self._writing[key].discard(written)
+        if not self._writing[key]:
+            del self._writing[key]
 
     def sound(self, key: bytes, data: bytes) -> Entry | None:
         """Return the entry that bytes hold for a key; count what is wrong with them otherwise."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asynccache import Cache
+from asynccache import Cache, options
 
 
 async def answer():
@@ -27,3 +27,11 @@ async def test_what_is_done_right_after_an_answer_comes_after_its_storing(tmp_pa
             assert await cache.set("key", "mine")
     async with made as cache:  # closing waited for all that was being stored
         assert await cache.get("key") == ("mine" if what == "set" else None)
+
+
+async def test_no_key_is_another_ones_sample():
+    """The first sample of "a" and the value of ("a", 1) are two entries."""
+    async with Cache.memory() as cache:
+        with options(sample=1):
+            await cache.get_or_create("a", answer)
+        assert not await cache.contains(("a", 1))

@@ -41,7 +41,7 @@ async def compute(
     digest = value_key(namespace, purpose, key)
     if options.samples is not None or options.sample:
         sample = options.sample if options.samples is None else options.samples.next(digest)
-        digest = value_key(namespace, purpose, (key, sample)) if sample else digest
+        digest = value_key(namespace, purpose, key, sample) if sample else digest
 
     async def upstream(flight: Flight) -> Answer:
         flight.add(encode_value(await create()))

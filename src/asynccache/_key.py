@@ -158,17 +158,18 @@ def _combined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     return found
 
 
-def value_key(namespace: Namespace, purpose: str, value: object) -> bytes:
+def value_key(namespace: Namespace, purpose: str, value: object, sample: int = 0) -> bytes:
     """Return the key of a Python value used for a purpose ("value", "memoize") in a namespace.
+
+    ``sample`` numbers independent answers; no value is another one's sample.
 
     Raises:
         NotCanonicalError: The value has no canonical form.
     """
-    return sha256(
-        _FORM
-        + canonical_value((purpose, namespace.seed, namespace.tenant))
-        + canonical_value(value)
-    ).digest()
+    place: tuple[object, ...] = (purpose, namespace.seed, namespace.tenant)
+    if sample:
+        place += (sample,)
+    return sha256(_FORM + canonical_value(place) + canonical_value(value)).digest()
 
 
 def request_key(prefix: Prefix, body: object, sample: int = 0) -> bytes:

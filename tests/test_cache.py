@@ -117,6 +117,19 @@ async def test_what_cannot_be_encoded_is_said(cache):
     assert not await cache.contains("k")
 
 
+async def test_key_without_canonical_form_is_neither_cached_nor_shared(cache):
+    """What can't be made a key of goes upstream each time, is counted, and has no replay."""
+    upstream = Upstream()
+    key = object()
+    assert [await cache.get_or_create(key, upstream) for _ in range(2)] == [
+        {"answer": 1},
+        {"answer": 2},
+    ]
+    assert cache.stats().bypassed == 2
+    with options(mode="replay"), pytest.raises(ReplayMiss):
+        await cache.get_or_create(key, upstream)
+
+
 async def test_modes(cache):
     """Each mode does what its name says, in a block."""
     upstream = Upstream()

@@ -32,7 +32,7 @@ _PATH_WIDTH: Final = 512  # items: a longer list (tokens, embeddings) is summed 
 _PATH_DIGEST_BYTES: Final = 8  # enough to tell values apart, too few to stand for them
 
 
-def canonical_json(body: object) -> bytes:
+def canonical_json(body: Any) -> bytes:  # noqa: ANN401 - any JSON
     """Return the canonical JSON of plain data: keys sorted, no spaces, UTF-8.
 
     Args:
@@ -43,30 +43,47 @@ def canonical_json(body: object) -> bytes:
     Raises:
         NotCanonicalError: Something in it isn't plain, so that two bodies could look the same.
     """
-    # Encoding comes first because it ends at a body that holds itself, which the walk would not.
+    # Encoding comes first because it ends at a body that holds itself, which a walk would not. It
+    # alone would not do, as it writes NaN as null, bytes as base64 and an enum as its value.
     try:
         encoded = _JSON_ENCODE(body)
     except (TypeError, ValueError, RecursionError) as exc:  # keys that aren't str, lone surrogates
         raise NotCanonicalError(f"no canonical JSON form: {exc}") from exc
-    # A list that grows while it is walked: no recursion, and a third of its price. The encoder
-    # alone would not do, since it writes NaN as null, bytes as base64 and an enum as its value.
-    pending: list[Collection[object]] = [(body,)]
+    if type(body) is not dict:
+        _refuse_odd([body])
+        return encoded
+    # Three levels written out, as messages are: a third faster than the general walk.
+    for item in body.values():
+        kind = type(item)
+        if kind is list:
+            for part in item:
+                if type(part) is not dict:
+                    _refuse_odd(item)
+                    break
+                for value in part.values():
+                    if type(value) is not str:
+                        _refuse_odd([value])
+        elif kind not in _SCALARS:
+            _refuse_odd([item])
+    return encoded
+
+
+def _refuse_odd(root: Collection[object]) -> None:
+    """Raise for anything that isn't plain, in a list that grows while it is walked."""
+    pending: list[Collection[object]] = [root]
     for items in pending:
         if len(items) > _LONG and _SCALARS.issuperset(map(type, items)):
             continue
         for item in items:
             kind = type(item)
-            if kind is str:
+            if kind in _SCALARS:
                 continue
             if kind is dict:
                 pending.append(item.values())  # type: ignore[attr-defined]  # kind says it is a dict
             elif kind is list:
                 pending.append(item)  # type: ignore[arg-type]  # kind says it is a list
-            elif kind in _SCALARS:
-                continue
             elif kind is not float or item - item != 0.0:  # type: ignore[operator]  # inf and nan differ from themselves
                 raise NotCanonicalError(f"{_shown(item)} has no canonical JSON form")
-    return encoded
 
 
 def json_of(wire: bytes) -> Any:  # noqa: ANN401 - any JSON

@@ -10,6 +10,7 @@ from msgspec import UNSET
 from asynccache import _context
 from asynccache._call import Answer, Call
 from asynccache._entry import Meta
+from asynccache._errors import NotCanonicalError, ReplayMiss
 from asynccache._flight import Flight
 from asynccache._key import value_key
 from asynccache._values import CONTENT_TYPE, decode_value, encode_value
@@ -38,7 +39,13 @@ async def compute(
     engine = cache.engine()
     await cache.paced()
     namespace = options.namespace(cache.settings.namespace)
-    digest = value_key(namespace, purpose, key)
+    try:
+        digest = value_key(namespace, purpose, key)
+    except NotCanonicalError as exc:
+        if mode == "replay":
+            raise ReplayMiss(f"this call can't be cached: {exc}") from exc
+        cache.note_bypass(str(exc))
+        return await create()
     if options.samples is not None or options.sample:
         sample = options.sample if options.samples is None else options.samples.next(digest)
         digest = value_key(namespace, purpose, key, sample) if sample else digest

@@ -67,15 +67,10 @@ def memoize(
             used = cache if cache is not None else current_cache()
             if used is None:
                 return await function(*args, **kwargs)
-            try:
-                key = recipe.key(args, kwargs)
-            except NotCanonicalError as exc:
-                used.note_bypass(f"{recipe.name}: {exc}")
-                return await function(*args, **kwargs)
             result: T = await compute(
                 used,
                 "memoize",
-                key,
+                recipe.key(args, kwargs),
                 lambda: function(*args, **kwargs),
                 ttl=seconds,
                 type=recipe.returns(),
@@ -115,7 +110,6 @@ class _Recipe:
                 raise TypeError(
                     f"{self.name}: {exc} If the result doesn't depend on it, say ignore=['self']."
                 ) from None
-        canonical_value(tuple(arguments.values()))
         return (self.name, self._version, arguments)
 
     def returns(self) -> Any:  # noqa: ANN401 - a type form

@@ -150,11 +150,12 @@ async def test_keys_fetched_anew_are_one_account(api, api_cache):
         return f"sk-{next(numbers)}"
 
     gate = Gate()
-    api.program = gated(gate, bad_keys={"sk-0", "sk-1"}, status=401)
+    api.program = gated(gate, bad_keys={"sk-0", "sk-1"})
     async with AsyncOpenAI(api_key=fetch, base_url=api.base_url, max_retries=0) as client:
         wrapped = api_cache.wrap(client)
-        calls = await begun(ask(wrapped), ask(wrapped))
-        await api.arrived(1)
+        calls = await begun(ask(wrapped))
+        await api.arrived(1)  # with the first key
+        calls += await begun(ask(wrapped))
         gate.open()
         assert [type(e) for e in await settled(calls)] == [openai.AuthenticationError] * 2
     assert len(api.requests) == 1

@@ -364,6 +364,13 @@ async def test_an_iterator_in_a_bypassed_call_is_sent_whole(cached, bare, api):
     assert api.requests[0].headers["x-name"] == name
 
 
+async def test_a_member_named_twice_goes_past_the_cache_whole(cached, api, api_cache):
+    """JSON that names a member twice has no one meaning: it is sent as it is, and not cached."""
+    await ask(cached, messages=iter(MESSAGES), logit_bias={1: 1, "1": 2})
+    assert api.requests[0].body["messages"] == MESSAGES
+    assert api_cache.stats().bypassed == 1
+
+
 async def test_headers_as_bytes_are_never_ignored(cached, api_cache):
     """A header of a kind that can't be in a key takes the call past the cache."""
     await ask(cached, extra_headers={"X-Name": b"a"})

@@ -11,7 +11,7 @@ from llmock.testing import LLMockServer
 from openai import AsyncOpenAI
 
 from asynccache import Cache
-from tests.helpers.openai_server import DONE, EVENTS, ask, chunk, connections, good, sse
+from tests.helpers.openai_server import DONE, EVENTS, Gate, ask, chunk, connections, good, sse
 
 pytest_plugins = ("tests.helpers.openai_fixtures",)
 
@@ -62,6 +62,27 @@ async def test_a_storm_leaves_nothing_behind(bare, api):
         assert await swarm(client, seed=2) == []
         assert len(api.requests) == paid
         await quiet(bare, before)
+
+
+async def test_a_stream_gives_its_connection_back(bare, cached, api):
+    """What follows the closing event is read, so that the next call finds the connection open."""
+    before = asyncio.all_tasks()
+    sent = Gate()
+
+    async def program(seen):
+        await seen.start()
+        await seen.send(b"".join(EVENTS))
+        await sent.wait()
+        await seen.end()
+
+    api.program = program
+    for number in range(3):
+        stream = await ask(cached, stream=True, seed=number)
+        async for _ in stream:
+            pass
+        sent.open()
+        await quiet(bare, before)
+    assert len({seen.peer for seen in api.requests}) == 1
 
 
 async def test_a_storm_of_failures_leaves_nothing_behind(bare, api):

@@ -86,6 +86,7 @@ class Seen:
 
     def __init__(self, scope, body, receive, send):
         self.path = scope["path"]
+        self.peer = scope["client"]
         self.query = scope["query_string"].decode()
         self.headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         self.raw = body

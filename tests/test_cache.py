@@ -433,6 +433,28 @@ async def test_damaged_entries_are_misses(damage):
         assert await scene.ask() == {"answer": 2}
 
 
+async def test_store_that_cannot_be_opened_is_tried_again_later():
+    """A cache opens though its store is down; calls go past it, and the store is used once it is up."""
+    clock = ManualClock()
+    store = FaultyStore(MemoryStore(clock=clock), hide_inline=True)
+    store.fail("open", "get_many", "claim", "set_many")
+    upstream = Upstream()
+    async with Cache.from_store(store, clock=clock) as cache:
+        for number in range(5):
+            await cache.get_or_create(number, upstream)
+        assert cache.stats().breaker == "open"
+        opened = store.calls["open"]
+        store.heal()
+        clock.advance(1.1)
+        last = await cache.get_or_create("k", upstream)
+        assert store.calls["open"] == opened + 1
+        assert await cache.get_or_create("k", upstream) == last
+        assert cache.stats().breaker == "closed"
+    with pytest.raises(StoreError):
+        store.fail("open")
+        await Cache.from_store(store, on_store_error="raise").open()
+
+
 async def test_store_errors_are_raised_where_asked_for():
     """With on_store_error="raise" a failing store raises, and a call isn't made behind its back."""
     store = FaultyStore(MemoryStore(), hide_inline=True)

@@ -68,7 +68,9 @@ class Engine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         self._leases = LeaseKeeper(ttl=lease_ttl, clock=clock, spawn=self.spawn)
-        self._recorder = Recorder(clock, self.counters, ttl_jitter=ttl_jitter)
+        self._recorder = Recorder(
+            self.shelf, self._leases, clock=clock, counters=self.counters, ttl_jitter=ttl_jitter
+        )
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task that lives until it ends or the engine is closed."""
@@ -292,19 +294,7 @@ class Engine:
         recording = self._recorder.record(flight, call, answer, seconds)
         flight.complete(recording.entry)
         # From here on the callers have their answer, and the flight can't be abandoned.
-        if recording.refused is not None:
-            self.counters.not_stored[recording.refused] += 1
-            return
-        holding = flight.holding
-        kept = holding is None or await self._leases.still_held(holding)
-        record = await self._recorder.encode(recording, if_absent=not kept)
-        if flight.doomed:
-            self.counters.not_stored["deleted"] += 1
-        elif await self.shelf.write(call.namespace, record):
-            self.counters.stored += 1
-            self.counters.cut += answer.meta.cut
-        else:
-            self.counters.not_stored["store" if kept else "conflict"] += 1
+        await self._recorder.keep(flight, recording)
 
     def _abandon(self, flight: Flight) -> None:
         """End a flight that nobody waits for. A newcomer meanwhile gets a new one."""

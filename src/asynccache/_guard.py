@@ -30,6 +30,8 @@ class Guard:
 
     def __init__(self, name: str, clock: Clock, *, strict: bool) -> None:
         self.state: Literal["closed", "open", "probing"] = "closed"
+        self.prepare: Callable[[], Awaitable[None]] | None = None
+        """Awaited before each call until it succeeds: opens a store that couldn't be opened."""
         self._name = name
         self._clock = clock
         self.strict = strict
@@ -66,6 +68,8 @@ class Guard:
             raise StoreUnavailableError(f"{self._name} failed repeatedly and is asked again later")
         try:
             async with asyncio.timeout(timeout):
+                if self.prepare is not None:
+                    await self.prepare()
                 result = await call()
         except asyncio.CancelledError:
             if self.state == "probing":  # this was the probe, and nobody else would make one
@@ -100,8 +104,9 @@ class Guard:
             self._failed()
 
     def reset(self) -> None:
-        """Forget past failures, as the store was opened anew."""
+        """Forget past failures, as the store is opened anew."""
         self.state, self._failures, self._pause = "closed", 0, _FIRST_PAUSE
+        self.prepare = None
 
     def _admits(self) -> bool:
         if self.state == "closed":

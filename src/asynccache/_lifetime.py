@@ -13,7 +13,7 @@ from msgspec import Struct
 from asynccache._call import Mode, StoreIf, store_good
 from asynccache._clock import Clock
 from asynccache._engine import Engine
-from asynccache._errors import CacheClosedError
+from asynccache._errors import CacheClosedError, StoreError, StoreRefusedError
 from asynccache._guard import Guard
 from asynccache._key import Namespace
 from asynccache._stats import Counters, Stats
@@ -56,6 +56,10 @@ class Lifetime:
         self._lock = threading.Lock()
         self._leaked: object = None
 
+    async def _open_store(self) -> None:
+        await self._store.open(read_only=self._settings.mode in {"read_only", "replay"})
+        self._guard.prepare = None
+
     @property
     def is_open(self) -> bool:
         """Whether calls are served now."""
@@ -64,12 +68,24 @@ class Lifetime:
     async def open(self) -> Self:
         """Open the cache without making it the ambient one, for hosts with their own life cycle.
 
+        A store that is down or full doesn't keep a cache from opening: calls go past it, and it is
+        tried again later.
+
         Raises:
-            StoreError: The store can't be used; the message says what to do.
+            StoreRefusedError: What is there isn't safe to use; the message says what to change.
+            StoreError: The store can't be opened, and ``on_store_error`` is "raise".
         """
         if not self._opened:
-            await self._store.open(read_only=self._settings.mode in {"read_only", "replay"})
             self._guard.reset()
+            try:
+                await self._open_store()
+            except StoreRefusedError:
+                raise
+            except StoreError as exc:
+                if self._guard.strict:
+                    raise
+                self._guard.note(exc, self._outside)
+                self._guard.prepare = self._open_store
         self._opened += 1
         _open_caches.add(self)
         return self

@@ -1,4 +1,4 @@
-"""Turns a finished call into an entry: whether to keep it, for how long, and its bytes."""
+"""Turns a finished call into an entry: whether to keep it, for how long, its bytes, its writing."""
 
 from __future__ import annotations
 
@@ -12,10 +12,18 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from asynccache._call import Answer, Call
-from asynccache._canonical import canonical_json, path_digests
+from asynccache._canonical import (
+    canonical_json,
+    canonical_value,
+    path_digests,
+    short_digest,
+    without_paths,
+)
 from asynccache._clock import Clock
 from asynccache._entry import Entry, encode_entry, encode_paths
 from asynccache._flight import Flight
+from asynccache._leases import LeaseKeeper
+from asynccache._shelf import Shelf
 from asynccache._stats import Counters
 from asynccache.stores._base import Record
 
@@ -23,6 +31,7 @@ _log = logging.getLogger("asynccache")
 
 _ENCODE_INLINE: Final = 64 * 1024  # bytes: above, compressing and summing would hold the loop
 _MICROSECONDS: Final = 1_000_000
+_SECRETS: Final = (("tools", "*", "authorization"), ("tools", "*", "headers"))  # of MCP tools
 
 
 class Recording(Struct, frozen=True, kw_only=True):
@@ -34,17 +43,29 @@ class Recording(Struct, frozen=True, kw_only=True):
 
 
 class Recorder:
-    """Makes records of answers.
+    """Makes records of answers, and has them written.
 
     Args:
+        shelf: Where they go.
+        leases: Tells whether a flight may overwrite what it finds there.
         clock: Dates them.
-        counters: Told of what was paid.
+        counters: Told of what was paid, stored and not stored.
         ttl_jitter: Share of a ttl, from 0 to 1, by which it may be shortened.
     """
 
-    __slots__ = ("_clock", "_counters", "_jitter")
+    __slots__ = ("_clock", "_counters", "_jitter", "_leases", "_shelf")
 
-    def __init__(self, clock: Clock, counters: Counters, *, ttl_jitter: float) -> None:
+    def __init__(
+        self,
+        shelf: Shelf,
+        leases: LeaseKeeper,
+        *,
+        clock: Clock,
+        counters: Counters,
+        ttl_jitter: float,
+    ) -> None:
+        self._shelf = shelf
+        self._leases = leases
         self._clock = clock
         self._counters = counters
         self._jitter = ttl_jitter
@@ -57,15 +78,35 @@ class Recorder:
         entry = Entry(call.key, now, expiry(call.ttl, now, self._jitter), meta, answer.chunks)
         return Recording(entry=entry, call=call, refused=self._refused(flight, call, answer))
 
-    async def encode(self, recording: Recording, *, if_absent: bool) -> Record:
-        """Return the bytes to be written; large ones are made off the loop."""
+    async def keep(self, flight: Flight, recording: Recording) -> None:
+        """Write what a flight leaves behind, or count why not. Its callers have their answer."""
+        try:
+            unkept = recording.refused or await self._write(flight, recording)
+        except Exception:  # noqa: BLE001 - nobody waits for it: told here, or never
+            _log.exception("an answer was delivered but could not be stored")
+            unkept = "error"
+        if unkept:
+            self._counters.not_stored[unkept] += 1
+        else:
+            self._counters.stored += 1
+            self._counters.cut += recording.entry.meta.cut
+
+    async def _write(self, flight: Flight, recording: Recording) -> str:
+        """Return why it wasn't written, an empty str if it was."""
+        holding = flight.holding
+        kept = holding is None or await self._leases.still_held(holding)
         entry = recording.entry
         size = sum(map(len, entry.chunks)) + len(recording.call.canonical or b"")
         if size > _ENCODE_INLINE:
             body = await asyncio.to_thread(_encode, recording)
         else:
             body = _encode(recording)
-        return Record(key=entry.key, body=body, expires=entry.expires, if_absent=if_absent)
+        if flight.doomed:  # looked at last, as its key may have been deleted while we waited
+            return "deleted"
+        record = Record(key=entry.key, body=body, expires=entry.expires, if_absent=not kept)
+        if await self._shelf.write(recording.call.namespace, record):
+            return ""
+        return "store" if kept else "conflict"
 
     def _refused(
         self, flight: Flight, call: Call, answer: Answer
@@ -100,11 +141,11 @@ def _encode(recording: Recording) -> bytes:
     call, entry = recording.call, recording.entry
     if call.canonical is not None:
         paths = path_digests(call.canonical)
-        if call.facts is not None:
-            described = path_digests(canonical_json(call.facts))
-            paths.update({f"@{path}": digest for path, digest in described.items()})
+        for name, fact in (call.facts or {}).items():
+            paths[f"@{name}"] = short_digest(canonical_value(fact))
         meta = replace(entry.meta, paths=encode_paths(paths))
         if call.keep_request:
-            meta = replace(meta, request=Raw(msgspec.msgpack.encode(call.canonical)))
+            kept = without_paths(msgspec.json.decode(call.canonical), _SECRETS)
+            meta = replace(meta, request=Raw(msgspec.msgpack.encode(canonical_json(kept))))
         entry = Entry(entry.key, entry.created, entry.expires, meta, entry.chunks)
     return encode_entry(entry)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from asynccache._clock import Clock
+from asynccache._entry import ENVELOPE_BYTES
+from asynccache._key import Namespace
 from asynccache.stores._base import (
     UNKNOWN,
     Capabilities,
@@ -15,11 +18,14 @@ from asynccache.stores._base import (
 )
 
 __all__ = [
+    "ENVELOPE_BYTES",
     "UNKNOWN",
     "Capabilities",
     "Claim",
     "Claimed",
+    "Clock",
     "Lease",
+    "Namespace",
     "Page",
     "Record",
     "Store",

@@ -227,7 +227,7 @@ class AsyncCache(Lifetime):
         return removed
 
     async def _settle(self, keys: Collection[bytes] | None) -> None:
-        """Keep calls under way for keys (None: all) from storing, and wait for what is being stored.
+        """Keep calls under way for keys (None: all) from storing; wait for what is being stored.
 
         Then what goes to the store at once, before anything is awaited, comes last.
         """

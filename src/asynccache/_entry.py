@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import struct
 import sys
-from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any, Final, Literal
 
@@ -20,10 +19,14 @@ _MAGIC: Final = b"ayc\n"
 _VERSION: Final = 1
 _RAW, _ZSTD = 0, 1
 _NO_KEY: Final = bytes(8)  # id of the encryption key; all zero is plain
-# magic, version, flags, codec, reserved, key, created, expires, stored, plain, encryption key
-_HEAD: Final = struct.Struct("<4sBBBx32sQQQQ8s")
 _CHECKSUM_BYTES: Final = 16
-ENVELOPE_BYTES: Final = _HEAD.size + _CHECKSUM_BYTES
+_SEAL: Final = (
+    len(_MAGIC) + _CHECKSUM_BYTES
+)  # bytes that the checksum can't cover; all others it does
+# magic, checksum, version, flags, codec, reserved, key, created, expires, stored, plain, encryption
+_HEAD: Final = struct.Struct("<4s16sBBBx32sQQQQ8s")
+ENVELOPE_BYTES: Final = _HEAD.size
+_COPY_BELOW: Final = 64 * 1024  # bytes: a copy is cheaper to hash than a view, if it is small
 _COMPRESS_ABOVE: Final = 4096  # bytes: below, zstd saves less than its 20 microseconds are worth
 _ZSTD_LEVEL: Final = 3
 _ZSTD_BUILT_IN: Final = sys.version_info >= (3, 14)
@@ -99,10 +102,11 @@ def encode_entry(entry: Entry) -> bytes:
     if plain > _COMPRESS_ABOVE:
         payload, codec = _zstd().compress(payload, _ZSTD_LEVEL), _ZSTD
     head = _HEAD.pack(
-        _MAGIC, _VERSION, 0, codec, entry.key, entry.created, entry.expires, len(payload), plain,
-        _NO_KEY,
+        _MAGIC, b"", _VERSION, 0, codec, entry.key, entry.created, entry.expires, len(payload),
+        plain, _NO_KEY,
     )  # fmt: skip
-    return b"".join((head, _checksum(head, payload), payload))
+    summed = head[_SEAL:] + payload
+    return b"".join((_MAGIC, sha256(summed).digest()[:_CHECKSUM_BYTES], summed))
 
 
 def decode_entry(data: bytes, key: bytes, *, now: int, max_bytes: int) -> Entry | Flaw:
@@ -116,7 +120,7 @@ def decode_entry(data: bytes, key: bytes, *, now: int, max_bytes: int) -> Entry 
     """
     if len(data) < ENVELOPE_BYTES:
         return Flaw("corrupt")
-    magic, version, flags, codec, named, created, expires, stored, plain, encryption = (
+    magic, checksum, version, flags, codec, named, created, expires, stored, plain, encryption = (
         _HEAD.unpack_from(data)
     )
     if magic != _MAGIC or version != _VERSION or flags or codec > _ZSTD or encryption != _NO_KEY:
@@ -125,9 +129,11 @@ def decode_entry(data: bytes, key: bytes, *, now: int, max_bytes: int) -> Entry 
         return Flaw("oversized")
     if len(data) != ENVELOPE_BYTES + stored:
         return Flaw("corrupt")
-    payload = memoryview(data)[ENVELOPE_BYTES:]
-    if data[_HEAD.size : ENVELOPE_BYTES] != _checksum(data[: _HEAD.size], payload):
+    view = memoryview(data)
+    summed = data[_SEAL:] if len(data) < _COPY_BELOW else view[_SEAL:]
+    if checksum != sha256(summed).digest()[:_CHECKSUM_BYTES]:
         return Flaw("corrupt")
+    payload = view[ENVELOPE_BYTES:]
     if named != key:
         return Flaw("misplaced")
     if 0 < expires <= now:
@@ -145,7 +151,7 @@ def decode_head(data: bytes) -> Head | None:
     """Return what an envelope says of its entry, None if it isn't one of ours."""
     if len(data) < ENVELOPE_BYTES:
         return None
-    magic, version, _, _, key, created, expires, stored, plain, _ = _HEAD.unpack_from(data)
+    magic, _, version, _, _, key, created, expires, stored, plain, _ = _HEAD.unpack_from(data)
     if magic != _MAGIC or version != _VERSION:
         return None
     return Head(key, created, expires, stored, plain)
@@ -159,17 +165,6 @@ def encode_paths(paths: dict[str, bytes]) -> Raw:
 def decode_paths(paths: Raw) -> dict[str, bytes]:
     """Return the path digests kept in `Meta.paths`."""
     return msgspec.msgpack.decode(paths, type=dict[str, bytes])
-
-
-def size_of(chunks: Sequence[bytes]) -> int:
-    """Return the bytes of a body."""
-    return sum(map(len, chunks))
-
-
-def _checksum(head: bytes, payload: bytes | memoryview) -> bytes:
-    state = sha256(head)
-    state.update(payload)
-    return state.digest()[:_CHECKSUM_BYTES]
 
 
 def _decompress(payload: memoryview, plain: int) -> memoryview:

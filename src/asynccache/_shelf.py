@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, Final
 
 from asynccache._clock import Clock
 from asynccache._entry import Entry, Flaw, decode_entry
@@ -15,6 +15,11 @@ from asynccache._lane import Lane
 from asynccache._pacer import Pacer
 from asynccache._stats import Counters
 from asynccache.stores._base import Record, Store, Unknown
+
+_KNOWN: Final = (
+    1024  # entries that were checked, and needn't be again while their bytes are the same
+)
+_KNOWN_BYTES: Final = 16 * 1024  # bytes of the largest: all together stay below 16 MiB
 
 
 class Shelf:
@@ -33,8 +38,8 @@ class Shelf:
     """
 
     __slots__ = (
-        "_clock", "_counters", "_guard", "_lanes", "_lease_ttl", "_limit", "_pacer", "_spawn",
-        "_store", "_timeout", "_writing",
+        "_clock", "_counters", "_guard", "_known", "_lanes", "_lease_ttl", "_limit", "_pacer",
+        "_spawn", "_stable", "_store", "_timeout", "_writing",
     )  # fmt: skip
 
     def __init__(
@@ -51,6 +56,8 @@ class Shelf:
         lease_ttl: float,
     ) -> None:
         self._store = store
+        self._stable = store.capabilities.stable
+        self._known: dict[bytes, tuple[bytes, Entry]] = {}
         self._guard = guard
         self._clock = clock
         self._counters = counters
@@ -89,7 +96,17 @@ class Shelf:
             return None
         if data is None or isinstance(data, Unknown):
             return data
-        return self.sound(key, data)
+        if not self._stable:
+            return self.sound(key, data)
+        known = self._known.get(key)
+        if known is not None and known[0] is data and not known[1].expires:
+            return known[1]
+        entry = self.sound(key, data)
+        if entry is not None and len(data) <= _KNOWN_BYTES:
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            self._known[key] = (data, entry)
+        return entry
 
     async def look_up(self, namespace: Namespace, key: bytes) -> Entry | None:
         """Look an entry up, together with this turn's other lookups."""

@@ -31,6 +31,9 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     """`claim`, `renew` and `release` work, so that one flight among all processes makes a call."""
     messages: bool = False
     """`wait` is woken by the store; otherwise it returns at its timeout and the caller looks."""
+    stable: bool = False
+    """`Store.peek` returns the very same object until an entry changes, so that what was checked
+    once needs no second check."""
     durable: bool = False
     """What was set is there in the next process."""
     remote: bool = False

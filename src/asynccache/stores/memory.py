@@ -51,7 +51,7 @@ class MemoryStore(Store):
         ValueError: ``max_bytes`` is not positive.
     """
 
-    capabilities = Capabilities(inline=True, leases=True, messages=True)
+    capabilities = Capabilities(inline=True, leases=True, messages=True, stable=True)
 
     def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES, *, clock: Clock = SYSTEM_CLOCK) -> None:
         if max_bytes <= 0:

@@ -103,7 +103,9 @@ class FaultyStore(Store):
         self.inner = inner
         self.capabilities = capabilities or inner.capabilities
         if hide_inline:
-            self.capabilities = msgspec.structs.replace(self.capabilities, inline=False)
+            self.capabilities = msgspec.structs.replace(
+                self.capabilities, inline=False, stable=False
+            )
         self.log: list[Call] = []
         """Every call so far, in the order of their beginnings."""
         self._hide_inline = hide_inline

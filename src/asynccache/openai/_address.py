@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from openai import AsyncOpenAI
 
@@ -46,7 +46,7 @@ class Address:
         self._path = path
         self._upstream = upstream
         self._ignore = ignore_headers
-        kind = type(client)
+        kind = cast("Any", type(client))
         # A subclass may make its headers or query anew for each request.
         self._own_headers = kind.default_headers is not AsyncOpenAI.default_headers
         self._own_query = kind.default_query is not AsyncOpenAI.default_query

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from msgspec import UNSET, Struct
 
@@ -111,7 +111,8 @@ class Door:
 
     def _original(self, *args: Any, **kwargs: Any) -> Awaitable[Any]:
         # Looked up anew each time, so that what was patched onto the SDK's class later is called.
-        found: Awaitable[Any] = getattr(type(self._resource), self._endpoint.method)(
+        kind = cast("Any", type(self._resource))
+        found: Awaitable[Any] = getattr(kind, self._endpoint.method)(
             self._resource, *args, **kwargs
         )
         return found

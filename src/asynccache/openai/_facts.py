@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -16,37 +16,37 @@ class Facts:
         self.model = ""
         self.input_tokens = 0
         self.output_tokens = 0
-        self.cut = False
-        self.filtered = False
+        self.cut: bool = False
+        self.filtered: bool = False
         self.error = False
         self.terminated = False
 
     def read(self, data: bytes) -> None:
         """Take in a JSON document; one that isn't JSON, or no object, is an error."""
         try:
-            found = msgspec.json.decode(data)
+            found = members(msgspec.json.decode(data))
         except (msgspec.MsgspecError, ValueError, RecursionError):  # ValueError: no UTF-8
-            self.error = True
-            return
-        if not isinstance(found, dict):
+            found = None
+        if found is None:
             self.error = True
             return
         if found.get("error"):
             self.error = True
         if isinstance(model := found.get("model"), str):
             self.model = model
-        self._read_choices(found.get("choices"))
-        if isinstance(usage := found.get("usage"), dict):
+        choices = found.get("choices")
+        for choice in cast("list[object]", choices) if isinstance(choices, list) else ():
+            reason: object = (members(choice) or {}).get("finish_reason")
+            self.cut = self.cut or reason == "length"
+            self.filtered = self.filtered or reason == "content_filter"
+        if (usage := members(found.get("usage"))) is not None:
             self.input_tokens = _count(usage.get("prompt_tokens"))
             self.output_tokens = _count(usage.get("completion_tokens"))
 
-    def _read_choices(self, choices: Any) -> None:
-        if not isinstance(choices, list):
-            return
-        for choice in choices:
-            reason = choice.get("finish_reason") if isinstance(choice, dict) else None
-            self.cut = self.cut or reason == "length"
-            self.filtered = self.filtered or reason == "content_filter"
+
+def members(value: object) -> dict[str, Any] | None:
+    """Return the members of a JSON object, None if it is something else."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else None
 
 
 def _count(value: object) -> int:

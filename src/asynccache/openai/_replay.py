@@ -18,6 +18,7 @@ from asynccache._flight import Reader
 from asynccache._gate import WaitedTooLongError
 from asynccache._pacer import Pacer
 from asynccache.openai import _sdk
+from asynccache.openai._facts import members
 from asynccache.openai._sse import EventReader
 
 T = TypeVar("T", bound=BaseModel)
@@ -223,11 +224,10 @@ class ReplayedStream(AsyncStream[T]):
         return found
 
     def _raise_if_error(self, data: bytes) -> None:
-        found = json.loads(data.decode())
-        error = found.get("error") if isinstance(found, dict) else None
+        error = (members(json.loads(data.decode())) or {}).get("error")
         if not error:
             return
-        message = error.get("message") if isinstance(error, dict) else None
+        message = (members(error) or {}).get("message")
         if not message or not isinstance(message, str):
             message = "An error occurred during streaming"
         raise APIError(message=message, request=self.response.request, body=error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from openai import APIConnectionError, APIStatusError, APITimeoutError, NotGiven
 from openai._constants import RAW_RESPONSE_HEADER
@@ -16,10 +16,13 @@ from openai._utils._json import openapi_dumps
 
 from asynccache._flight import Scope
 
-try:  # the SDK's 3.x stands on httpx2, its 2.x on httpx
+if TYPE_CHECKING:
     import httpx2 as httpx
-except ImportError:
-    import httpx  # type: ignore[no-redef]
+else:
+    try:  # the SDK's 3.x stands on httpx2, its 2.x on httpx
+        import httpx2 as httpx
+    except ImportError:
+        import httpx
 
 RAW_HEADER: Final = RAW_RESPONSE_HEADER
 _CREDENTIAL_STATUS: Final = frozenset({401, 402, 403, 404, 429})

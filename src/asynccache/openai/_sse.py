@@ -81,7 +81,7 @@ class EventReader:
             return (event[len(_PLAIN) : end],)  # one line of data and nothing else: nearly all
         if self._decoder is None:
             self._decoder = SSEDecoder()
-        found = []
+        found: list[bytes] = []
         lines = _LINE_END.split(event)
         if not lines[-1]:
             del lines[-1]  # nothing follows the last line end

@@ -7,31 +7,31 @@ await client.chat.completions.create(...)
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Final
 
-from asynccache._cache import AsyncCache
-from asynccache._call import Answer, Mode, Status
-from asynccache._call import status_of as status
-from asynccache._canonical import canonical_value
-from asynccache._context import current_cache, options, set_default_cache
-from asynccache._errors import (
-    AsyncCacheError,
-    CacheClosedError,
-    NotCanonicalError,
-    ReplayMiss,
-    StoreError,
-    StoreFullError,
-    StoreReadOnlyError,
-    StoreRefusedError,
-    StoreTimeoutError,
-    StoreUnavailableError,
-)
-from asynccache._factory import Cache, CacheOptions
-from asynccache._memoize import memoize
-from asynccache._stats import Stats
-from asynccache._values import MISSING
-from asynccache._wrappers import register_wrapper
+if TYPE_CHECKING:
+    from asynccache._cache import AsyncCache
+    from asynccache._call import Answer, Mode, Status
+    from asynccache._call import status_of as status
+    from asynccache._canonical import canonical_value
+    from asynccache._context import current_cache, options, set_default_cache
+    from asynccache._errors import (
+        AsyncCacheError,
+        CacheClosedError,
+        NotCanonicalError,
+        ReplayMiss,
+        StoreError,
+        StoreFullError,
+        StoreReadOnlyError,
+        StoreRefusedError,
+        StoreTimeoutError,
+        StoreUnavailableError,
+    )
+    from asynccache._factory import Cache, CacheOptions
+    from asynccache._memoize import memoize
+    from asynccache._stats import Stats
+    from asynccache._values import MISSING
 
 __all__ = [
     "MISSING",
@@ -60,11 +60,36 @@ __all__ = [
     "status",
 ]
 
+# Each name is loaded when it is first asked for, as anyio does it: importing the package costs
+# nothing in a program that goes on without it.
+_HOMES: Final = {
+    "_cache": ("AsyncCache",),
+    "_call": ("Answer", "Mode", "Status"),
+    "_canonical": ("canonical_value",),
+    "_context": ("current_cache", "options", "set_default_cache"),
+    "_errors": (
+        "AsyncCacheError", "CacheClosedError", "NotCanonicalError", "ReplayMiss", "StoreError",
+        "StoreFullError", "StoreReadOnlyError", "StoreRefusedError", "StoreTimeoutError",
+        "StoreUnavailableError",
+    ),
+    "_factory": ("Cache", "CacheOptions"),
+    "_memoize": ("memoize",),
+    "_stats": ("Stats",),
+    "_values": ("MISSING",),
+}  # fmt: skip
+_HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 
-def _load_openai() -> Callable[..., Any]:
-    from asynccache.openai import wrap
 
-    return wrap
+def __getattr__(name: str) -> object:
+    if name == "status":
+        found: object = importlib.import_module("asynccache._call").status_of
+    elif name in _HOME_OF:
+        found = getattr(importlib.import_module(f"asynccache.{_HOME_OF[name]}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found
+    return found
 
 
-register_wrapper("openai", _load_openai)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -170,10 +170,9 @@ class AsyncCache(Lifetime):
             records.append((engine, namespace, record))
         await self._settle({record.key for _, _, record in records})
         writing = [e.shelf.lane(namespace).set(record) for e, namespace, record in records]
-        written = await asyncio.gather(*writing)
-        if written:
-            self._outside.stored += sum(written)
-        return written if writing else [False] * len(pairs)
+        written = [await future for future in writing]  # all are under way since before the first
+        self._outside.stored += sum(written)
+        return written or [False] * len(pairs)
 
     async def contains(self, key: object) -> bool:
         """Tell whether something sound is stored under a key."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from hashlib import sha256
 from operator import itemgetter
 from typing import Any, Final
@@ -166,10 +167,13 @@ def value_key(namespace: Namespace, purpose: str, value: object, sample: int = 0
     Raises:
         NotCanonicalError: The value has no canonical form.
     """
+    return sha256(_value_place(namespace, purpose, sample) + canonical_value(value)).digest()
+
+
+@lru_cache(maxsize=256)
+def _value_place(namespace: Namespace, purpose: str, sample: int) -> bytes:
     place: tuple[object, ...] = (purpose, namespace.seed, namespace.tenant)
-    if sample:
-        place += (sample,)
-    return sha256(_FORM + canonical_value(place) + canonical_value(value)).digest()
+    return _FORM + canonical_value((*place, sample) if sample else place)
 
 
 def request_key(prefix: Prefix, body: object, sample: int = 0) -> bytes:

@@ -1,18 +1,14 @@
-"""Who knows how to wrap which client: told from above, so that no floor looks up."""
+"""Who knows how to wrap which client: told by name, so that no floor imports from above."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+import importlib
+from typing import Final, TypeVar
 
 ClientT = TypeVar("ClientT")
 
-_loaders: dict[str, Callable[[], Callable[..., Any]]] = {}
-
-
-def register_wrapper(package: str, load: Callable[[], Callable[..., Any]]) -> None:
-    """Let `AsyncCache.wrap` take clients of a package; ``load`` imports what wraps them."""
-    _loaders[package] = load
+_WRAPPERS: Final = {"openai": "asynccache.openai"}
+"""By the package of a client's class: the module whose ``wrap`` takes it."""
 
 
 def wrap_client(client: ClientT, **options: object) -> ClientT:
@@ -22,8 +18,8 @@ def wrap_client(client: ClientT, **options: object) -> ClientT:
         TypeError: Nobody knows how to wrap such a client.
     """
     for base in type(client).__mro__:
-        load = _loaders.get(base.__module__.partition(".")[0])
-        if load is not None:
-            wrapped: ClientT = load()(client, **options)
+        module = _WRAPPERS.get(base.__module__.partition(".")[0])
+        if module is not None:
+            wrapped: ClientT = importlib.import_module(module).wrap(client, **options)
             return wrapped
     raise TypeError(f"can't wrap a {type(client).__qualname__}: pass an openai.AsyncOpenAI")

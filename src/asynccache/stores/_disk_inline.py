@@ -14,7 +14,8 @@ from asynccache.stores._disk_database import entry_id
 
 INLINE_BYTES: Final = 64 * 2**10  # 256 KiB took 0.4 ms, at worst 4: too long for a loop
 _SLOW_SECONDS: Final = 0.001  # a read that waits for the disk is no longer a matter of the loop's
-_REST_SECONDS: Final = 1.0  # for which a worker reads instead, and warms the system's cache
+_FIRST_REST: Final = 0.02  # seconds for which a worker reads instead, and warms the system's cache
+_LONGEST_REST: Final = 1.0  # seconds: a rest that follows closely on another is twice as long
 _AGAIN_SECONDS: Final = 0.0005  # two slow reads so close are no bad luck, whatever was counted
 _CLOSE_SECONDS: Final = 0.0002  # between two looks at a read that is just being finished
 
@@ -51,8 +52,8 @@ class Inline:
     """
 
     __slots__ = (
-        "_blocks", "_busy", "_clock", "_execute", "_open", "_rest_until", "_slow_at", "_touched",
-        "connection",
+        "_blocks", "_busy", "_clock", "_execute", "_open", "_rest_seconds", "_rest_until",
+        "_slow_at", "_touched", "connection",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +69,7 @@ class Inline:
         self._clock = clock
         self._busy = False
         self._rest_until = 0.0
+        self._rest_seconds = _FIRST_REST
         self._slow_at = 0.0
         self._blocks: object = blocks
         self._execute(_PEEK, (0,)).fetchall()  # reads the schema, here on the worker
@@ -129,4 +131,7 @@ class Inline:
 
     def _rest(self) -> None:
         self._open = False
-        self._rest_until = time.monotonic() + _REST_SECONDS
+        now = time.monotonic()
+        closely = now - self._rest_until < _LONGEST_REST
+        self._rest_seconds = min(_LONGEST_REST, self._rest_seconds * 2) if closely else _FIRST_REST
+        self._rest_until = now + self._rest_seconds

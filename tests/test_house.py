@@ -21,7 +21,7 @@ LONGEST = 350  # lines
 FLOORS = {
     0: ["_canonical", "_clock", "_entry", "_errors", "_key", "_stats", "_values"],
     1: ["_batch", "_board", "_call", "_engine", "_flight", "_gate", "_guard", "_lane", "_leases",
-        "_pacer", "_recorder", "_shelf", "stores._base", "stores"],
+        "_pacer", "_pilot", "_recorder", "_shelf", "stores._base", "stores"],
     2: ["stores.*"],
     3: ["_cache", "_compute", "_context", "_factory", "_lifetime", "_memoize", "_wrappers"],
     4: ["", "openai", "openai.*", "testing", "testing.*"],

@@ -122,10 +122,7 @@ class AsyncCache(Lifetime):
         looked = await asyncio.gather(*(e.shelf.look_up(n, d) for _, e, n, d in waiting))
         for (at, *_), entry in zip(waiting, looked, strict=True):
             found[at] = entry
-        return [
-            default if entry is None else decode_value(b"".join(entry.chunks), type)
-            for entry in found
-        ]
+        return [default if entry is None else decode_value(entry.body, type) for entry in found]
 
     async def set(
         self, key: object, value: object, *, ttl: float | timedelta | None = None
@@ -170,7 +167,7 @@ class AsyncCache(Lifetime):
             records.append((engine, namespace, record))
         await self._settle({record.key for _, _, record in records})
         writing = [e.shelf.lane(namespace).set(record) for e, namespace, record in records]
-        written = [await future for future in writing]  # all are under way since before the first
+        written = [await writing[0]] if len(writing) == 1 else await asyncio.gather(*writing)
         self._outside.stored += sum(written)
         return written or [False] * len(pairs)
 
@@ -198,10 +195,9 @@ class AsyncCache(Lifetime):
             StoreError: The entry may still be there.
         """
         status = status_of(response)
-        if status is None or not status.key:
+        if status is None:
             raise ValueError("this response has no entry: it didn't come through a cache")
-        namespace = Namespace(status.seed, status.tenant)
-        return await self._delete(self.engine(), namespace, bytes.fromhex(status.key))
+        return await self._delete(self.engine(), status.namespace, status.digest)
 
     async def _delete(self, engine: Engine, namespace: Namespace, digest: bytes) -> bool:
         await self._settle([digest])
@@ -333,6 +329,6 @@ class AsyncCache(Lifetime):
             self._told.add(reason)
             _log.warning("not cached, further ones are only counted: %s", reason)
 
-    def age(self, entry: Entry) -> float:
-        """Return seconds since an entry was recorded."""
-        return max(0, self._clock.time_us() - entry.created) / 1_000_000
+    def now(self) -> int:
+        """Return what the cache's clock says, in microseconds since the epoch."""
+        return self._clock.time_us()

@@ -89,16 +89,30 @@ class Fetched(Struct, frozen=True):
     outcome: Outcome
 
 
-class Status(Struct, frozen=True, kw_only=True):
+class Status(Struct, frozen=True):
     """Where a response came from."""
 
     outcome: Outcome
-    key: str
-    """64 hexadecimal digits, as in the store; empty for a bypassed call."""
-    age: float = 0.0
-    """Seconds since the answer was recorded."""
-    seed: str = ""
-    tenant: str | None = None
+    digest: bytes
+    """The entry's key; empty for none."""
+    recorded: int
+    """Microseconds since the epoch when the answer was whole; 0 if it wasn't yet."""
+    served: int
+    """Microseconds since the epoch when this response was made of it."""
+    namespace: Namespace
+
+    @property
+    def key(self) -> str:
+        """64 hexadecimal digits, as in the store."""
+        return self.digest.hex()
+
+    @property
+    def age(self) -> float:
+        """Seconds since the answer was recorded, when it was served."""
+        return max(0, self.served - self.recorded) / 1_000_000 if self.recorded else 0.0
+
+    def __repr__(self) -> str:
+        return f"Status(outcome={self.outcome!r}, key={self.key!r}, age={self.age!r})"
 
 
 def status_of(response: object) -> Status | None:

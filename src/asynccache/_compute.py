@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import UNSET
 
 from asynccache import _context
-from asynccache._call import Answer, Call
+from asynccache._call import Answer, Call, Mode
 from asynccache._entry import Meta
 from asynccache._errors import NotCanonicalError, ReplayMiss
-from asynccache._flight import Flight
-from asynccache._key import value_key
+from asynccache._flight import Caller, Flight
+from asynccache._key import Namespace, value_key
 from asynccache._values import CONTENT_TYPE, decode_value, encode_value
 
 if TYPE_CHECKING:
     from asynccache._cache import AsyncCache
 
+_ANYBODY: Final = Caller()
 VALUE_META: Final = Meta("value", content_type=CONTENT_TYPE)
 
 
@@ -37,7 +38,8 @@ async def compute(
         cache.note_bypass("the cache isn't open" if mode != "off" else None)
         return await create()
     engine = cache.engine()
-    await cache.paced()
+    if engine.pacer.spent():
+        await engine.pacer.slot()
     namespace = options.namespace(cache.settings.namespace)
     try:
         digest = value_key(namespace, purpose, key)
@@ -49,18 +51,34 @@ async def compute(
     if options.samples is not None or options.sample:
         sample = options.sample if options.samples is None else options.samples.next(digest)
         digest = value_key(namespace, purpose, key, sample) if sample else digest
+    entry = engine.inline(mode, namespace, digest)
+    if entry is not None:
+        return decode_value(engine.served(entry, "hit").entry.body, type)
+    flight = engine.join(mode, digest)
+    fetched = None if flight is None else await engine.ride(flight, _ANYBODY)
+    if fetched is None:
+        fetched = await engine.fetch(_call(cache, mode, namespace, digest, create, ttl=ttl))
+    return decode_value(fetched.entry.body, type)
 
+
+def _call(
+    cache: AsyncCache,
+    mode: Mode,
+    namespace: Namespace,
+    key: bytes,
+    create: Callable[[], Awaitable[Any]],
+    *,
+    ttl: float | None,
+) -> Call:
     async def upstream(flight: Flight) -> Answer:
         flight.add(encode_value(await create()))
         return Answer(meta=VALUE_META, chunks=tuple(flight.chunks))
 
-    call = Call(
+    return Call(
         namespace=namespace,
-        key=digest,
+        key=key,
         mode=mode,
         upstream=upstream,
         ttl=cache.ttl_in_force(ttl),
         store_if=cache.settings.store_if,
     )
-    fetched = await engine.fetch(call)
-    return decode_value(b"".join(fetched.entry.chunks), type)

@@ -1,8 +1,9 @@
-"""The way of a call through one event loop: inline read, flight, lookup, claim, call, store."""
+"""The callers' side of one event loop: inline reads, boarding and joining flights, waiting."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Coroutine
 from typing import Any, Final
 
@@ -10,12 +11,14 @@ from asynccache._board import Board
 from asynccache._call import STORING, Call, Fetched, Mode
 from asynccache._clock import Clock
 from asynccache._entry import Entry
-from asynccache._errors import CacheClosedError, ReplayMiss
-from asynccache._flight import Flight, Phase, Reader
+from asynccache._errors import CacheClosedError
+from asynccache._flight import Caller, Flight, Reader
+from asynccache._gate import WaitedTooLongError
 from asynccache._guard import Guard
 from asynccache._key import Namespace
 from asynccache._leases import LeaseKeeper
 from asynccache._pacer import Pacer
+from asynccache._pilot import Pilot
 from asynccache._recorder import Recorder
 from asynccache._shelf import Shelf
 from asynccache._stats import Counters, Outcome
@@ -60,16 +63,17 @@ class Engine:
             timeout=store_timeout,
             lease_ttl=lease_ttl,
         )
-        self._leasing = store.capabilities.leases
-        self._clock = clock
         self._limit = max_entry_bytes
         self._board: Final = Board()
         self._flying: set[Flight] = set()  # also those that are on no board any more
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         self._leases = LeaseKeeper(ttl=lease_ttl, clock=clock, spawn=self.spawn)
-        self._recorder = Recorder(
+        recorder = Recorder(
             self.shelf, self._leases, clock=clock, counters=self.counters, ttl_jitter=ttl_jitter
+        )
+        self._pilot = Pilot(
+            self._board, self.shelf, self._leases, recorder, clock=clock, counters=self.counters
         )
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -121,7 +125,8 @@ class Engine:
         flight.holding = self._leases.adopt(call.key)
         board.put(call.mode, flight)
         self._flying.add(flight)
-        flight.task = self.spawn(self._fly(flight, call, looked=surely_missing or refreshing))
+        flight.task = self.spawn(self._pilot.fly(flight, call, looked=surely_missing or refreshing))
+        flight.task.add_done_callback(lambda _: self._flying.discard(flight))
         return flight, True
 
     def inline(self, mode: Mode, namespace: Namespace, key: bytes) -> Entry | None:
@@ -140,6 +145,47 @@ class Engine:
         """Return an answer that is whole and on its way into the store."""
         return self._board.pending(key)
 
+    def join(self, mode: Mode, key: bytes) -> Flight | None:
+        """Return a flight to `ride`, if one is up, without anything being prepared for a call."""
+        flight = self._board.find(mode, key)
+        if flight is None or flight.ended or flight.oversized:
+            return None
+        flight.enter(keep=mode in STORING)
+        return flight
+
+    async def ride(
+        self, flight: Flight, caller: Caller, *, started: bool = False
+    ) -> Fetched | None:
+        """Return the whole answer of a flight that was boarded or joined; counts the caller out.
+
+        None is returned where the flight's error was another caller's fate: then `fetch` anew.
+
+        Raises:
+            WaitedTooLongError: The caller's patience ended.
+            BaseException: What the call upstream raised.
+        """
+        gate = flight.finished
+        deadline = self.loop.time() + caller.patience
+        try:
+            while not flight.ended:
+                end = gate.enter(deadline)
+                try:
+                    await end
+                except WaitedTooLongError:
+                    if not flight.own_time(started=started):
+                        raise
+                    deadline = math.inf
+                finally:
+                    gate.leave(end)
+            if flight.entry is not None:
+                return self.served(flight.entry, outcome(flight, started=started))
+            error = flight.error_for(caller, started=started)
+            if error is not None:
+                raise error
+            return None
+        finally:
+            flight.leave()
+
     async def fetch(self, call: Call) -> Fetched:
         """Return the whole answer to a call: stored, from a flight under way, or from upstream.
 
@@ -154,17 +200,9 @@ class Engine:
             if isinstance(boarded, Entry):
                 return self.served(boarded, "hit")
             flight, started = boarded
-            try:
-                await flight.wait(
-                    flight.finished, call.caller, since=self.loop.time(), started=started
-                )
-                if flight.entry is not None:
-                    return self.served(flight.entry, outcome(flight, started=started))
-                error = flight.error_for(call.caller, started=started)
-                if error is not None:
-                    raise error
-            finally:
-                flight.leave()
+            fetched = await self.ride(flight, call.caller, started=started)
+            if fetched is not None:
+                return fetched
             # The error was another caller's fate: the rest start one new flight between them.
 
     async def read(self, call: Call) -> tuple[Fetched, Reader | None]:
@@ -226,75 +264,6 @@ class Engine:
             self.counters.seconds_saved += meta.seconds
 
     # -- flights -----------------------------------------------------------------------------
-
-    async def _fly(self, flight: Flight, call: Call, *, looked: bool) -> None:
-        try:
-            entry = None if looked else await self.shelf.look_up(call.namespace, call.key)
-            if entry is None and call.mode == "replay":
-                raise self._nothing_to_replay(call.key)  # noqa: TRY301 - fails the flight, below
-            if entry is None and call.mode == "read_write" and self._leasing:
-                entry = await self._acquire(flight, call)
-            if entry is None:
-                await self._ask(flight, call)
-            else:
-                flight.land(entry)
-        except asyncio.CancelledError as exc:
-            task = flight.task
-            if task is None or not task.cancelling():  # the call cancelled itself, not we the call
-                flight.fail(exc, "own")
-                return
-            # Either nobody waits any more, or the cache is being closed under those who do.
-            flight.fail(CacheClosedError("the cache was closed while this call waited"), "all")
-            raise
-        except BaseException as exc:
-            flight.fail(exc, call.scope(exc) if flight.source == "upstream" else "all")
-            if not isinstance(exc, Exception):  # a KeyboardInterrupt is the loop's too
-                raise
-        finally:
-            flight.phase = Phase.DONE
-            self._flying.discard(flight)
-            self._board.take_off(flight)
-            if flight.holding is not None:
-                # Cancelled or not: one cancellation is behind us, and this is short.
-                await self._leases.release(flight.holding)
-
-    def _nothing_to_replay(self, key: bytes) -> ReplayMiss:
-        self.counters.replay_misses += 1
-        return ReplayMiss(f"nothing is stored for this request (key {key.hex()})")
-
-    async def _acquire(self, flight: Flight, call: Call) -> Entry | None:
-        flight.phase = Phase.CLAIM
-
-        async def find() -> Entry | None:
-            return await self.shelf.look_up(call.namespace, call.key)
-
-        inherited, flight.holding = flight.holding, None
-        acquired = await self._leases.acquire(
-            self.shelf.lane(call.namespace), call.key, find, inherited
-        )
-        flight.holding = acquired.holding
-        entry = acquired.entry
-        if isinstance(entry, bytes):
-            entry = self.shelf.sound(call.key, entry)
-        if acquired.waited:
-            flight.source = "elsewhere"
-        return entry
-
-    async def _ask(self, flight: Flight, call: Call) -> None:
-        flight.phase, flight.source = Phase.CALL, "upstream"
-        began = self._clock.monotonic()
-        self.counters.upstream_calls += 1
-        try:
-            answer = await call.upstream(flight)
-        except Exception:
-            self.counters.upstream_errors += 1
-            raise
-        seconds = self._clock.monotonic() - began
-        self.counters.seconds_paid += seconds
-        recording = self._recorder.record(flight, call, answer, seconds)
-        flight.complete(recording.entry)
-        # From here on the callers have their answer, and the flight can't be abandoned.
-        await self._recorder.keep(flight, recording)
 
     def _abandon(self, flight: Flight) -> None:
         """End a flight that nobody waits for. A newcomer meanwhile gets a new one."""

@@ -67,6 +67,12 @@ class Entry(Struct, frozen=True, gc=False):
     chunks: tuple[bytes, ...]
     """The body: one chunk for JSON and values, one per server-sent event for a stream."""
 
+    @property
+    def body(self) -> bytes:
+        """The body in one piece."""
+        chunks = self.chunks
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
 
 class Flaw(Struct, frozen=True):
     """Why bytes are not an answer: the same to a caller as a miss, but counted."""

@@ -33,7 +33,7 @@ class Phase(IntEnum):
     DONE = 4
 
 
-class Caller(Struct, frozen=True):
+class Caller(Struct, frozen=True, gc=False):
     """What of a caller decides which errors are its own."""
 
     credentials: bytes = b""
@@ -166,28 +166,9 @@ class Flight:
         if self.caller_count == 0 and not self.ended:
             self.abandon(self)
 
-    async def wait(self, gate: Gate, caller: Caller, *, since: float, started: bool) -> None:
-        """Wait at a gate as long as the caller would.
-
-        Args:
-            gate: `finished` or `growth`.
-            caller: Who waits.
-            since: Loop time from which its patience counts.
-            started: The flight is this caller's own; then its upstream call keeps its own time.
-
-        Raises:
-            WaitedTooLongError: The caller's patience is at its end.
-        """
-        deadline = since + caller.patience
-        while True:
-            try:
-                await gate.wait(deadline)
-            except WaitedTooLongError:
-                if started and self.phase == Phase.CALL:
-                    deadline = math.inf
-                    continue
-                raise
-            return
+    def own_time(self, *, started: bool) -> bool:
+        """Tell whether a caller's patience doesn't count: its own call upstream keeps its time."""
+        return started and self.phase == Phase.CALL
 
     def drop_read(self) -> None:
         """Free the chunks of an oversized body that every reader has behind it."""
@@ -222,10 +203,24 @@ class Reader:
     async def head(self) -> Meta | None:
         """Return the answer's head as soon as it is known, None if the flight failed before."""
         flight = self._flight
-        since = self._loop.time()
+        deadline = self._loop.time() + self._caller.patience
         while flight.meta is None and flight.error is None:
-            await flight.wait(flight.growth, self._caller, since=since, started=self._started)
+            deadline = await self._more(deadline)
         return flight.meta
+
+    async def _more(self, deadline: float) -> float:
+        """Wait for the flight to grow, and return until when to wait the next time."""
+        growth = self._flight.growth
+        more = growth.enter(deadline)
+        try:
+            await more
+        except WaitedTooLongError:
+            if not self._flight.own_time(started=self._started):
+                raise
+            return math.inf
+        finally:
+            growth.leave(more)
+        return deadline
 
     def next_ready(self) -> bytes | None:
         """Return the next chunk if it is there already."""
@@ -243,7 +238,7 @@ class Reader:
             WaitedTooLongError: Nothing came for as long as the caller would wait.
         """
         flight = self._flight
-        since = self._loop.time()
+        deadline = self._loop.time() + self._caller.patience
         while True:
             chunk = self.next_ready()
             if chunk is not None:
@@ -256,7 +251,7 @@ class Reader:
                     # Part of the answer was delivered, so that nobody can start anew.
                     raise flight.error if self._started else own_copy(flight.error)
                 return None
-            await flight.wait(flight.growth, self._caller, since=since, started=self._started)
+            deadline = await self._more(deadline)
 
     @property
     def flight(self) -> Flight:

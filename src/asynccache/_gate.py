@@ -27,23 +27,23 @@ class Gate:
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
 
-    async def wait(self, deadline: float = math.inf) -> None:
-        """Return when the gate opens next.
+    def enter(self, deadline: float) -> asyncio.Future[None]:
+        """Return a future to await, which ends when the gate opens next; then `leave`.
+
+        Not a coroutine of its own, as thousands wait here.
 
         Args:
-            deadline: Loop time at which to give up.
-
-        Raises:
-            WaitedTooLongError: The deadline passed.
+            deadline: Loop time at which the future raises `WaitedTooLongError`.
         """
         future: asyncio.Future[None] = self._loop.create_future()
         self._waiting[future] = deadline
         if deadline < self._alarm_at:
             self._arm(deadline)
-        try:
-            await future
-        finally:
-            self._waiting.pop(future, None)
+        return future
+
+    def leave(self, future: asyncio.Future[None]) -> None:
+        """Wait no more; each `enter` needs one."""
+        self._waiting.pop(future, None)
 
     def open(self) -> None:
         """Let all who wait go on."""

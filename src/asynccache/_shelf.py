@@ -69,6 +69,11 @@ class Shelf:
         self._lanes: dict[Namespace, Lane] = {}
         self._writing: dict[bytes, set[asyncio.Future[bool]]] = {}
 
+    @property
+    def leasing(self) -> bool:
+        """Whether the store gives leases."""
+        return self._store.capabilities.leases
+
     def lane(self, namespace: Namespace) -> Lane:
         """Return this loop's way to a namespace."""
         lane = self._lanes.get(namespace)

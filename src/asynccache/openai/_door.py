@@ -11,7 +11,7 @@ from msgspec import UNSET, Struct
 
 from asynccache import _context
 from asynccache._cache import AsyncCache
-from asynccache._call import Call, Mode, Status
+from asynccache._call import Call, Fetched, Mode, Status
 from asynccache._engine import Engine
 from asynccache._entry import Entry
 from asynccache._errors import NotCanonicalError, ReplayMiss
@@ -103,9 +103,35 @@ class Door:
     def method(self) -> Callable[..., Awaitable[Any]]:
         """Return the method as a real coroutine function with the SDK's name and signature."""
 
+        # All in one coroutine, as thousands of them wait at once.
         @functools.wraps(self._signed)
         async def create(*args: Any, **kwargs: Any) -> Any:
-            return await self.create(args, kwargs)
+            options = _context.current_options()
+            cache = self._cache if options.cache is UNSET else options.cache
+            if cache is None:
+                return await self._original(*args, **kwargs)
+            mode: Mode = cache.settings.mode if options.mode is UNSET else options.mode
+            if mode == "off" or not (cache.is_open or mode == "replay"):
+                reason = None if mode == "off" else "the cache isn't open"
+                return await self._bypass(cache, mode, reason, args, kwargs)
+            engine = cache.engine()
+            if engine.pacer.spent():
+                await engine.pacer.slot()
+            if not self._fits(args, kwargs):
+                return await self._original(*args, **kwargs)  # which says best what is wrong
+            try:
+                asked = self._ask(cache, mode, options, kwargs)
+            except NotCanonicalError as exc:
+                return await self._bypass(
+                    cache, mode, f"{self._endpoint.path}: {exc}", args, kwargs
+                )
+            if asked is None:
+                return await self._bypass(cache, mode, None, args, kwargs)
+            entry = engine.inline(mode, asked.namespace, asked.key)
+            if entry is None:
+                return await self._fetch(cache, engine, asked, kwargs)
+            engine.served(entry, "hit")
+            return self._result(cache, engine, asked, entry, "hit")
 
         return create
 
@@ -124,33 +150,6 @@ class Door:
             address = Address(self._client, self._endpoint.path, self._upstream, ignore)
             self._addresses[ignore] = address
         return address
-
-    async def create(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Answer a call from the cache, from a flight, or by making it."""
-        options = _context.current_options()
-        cache = self._cache if options.cache is UNSET else options.cache
-        if cache is None:
-            return await self._original(*args, **kwargs)
-        mode: Mode = cache.settings.mode if options.mode is UNSET else options.mode
-        if mode == "off" or not (cache.is_open or mode == "replay"):
-            reason = None if mode == "off" else "the cache isn't open"
-            return await self._bypass(cache, mode, reason, args, kwargs)
-        engine = cache.engine()
-        if engine.pacer.spent():
-            await engine.pacer.slot()
-        if not self._fits(args, kwargs):
-            return await self._original(*args, **kwargs)  # which says best what is wrong
-        try:
-            asked = self._ask(cache, mode, options, kwargs)
-        except NotCanonicalError as exc:
-            return await self._bypass(cache, mode, f"{self._endpoint.path}: {exc}", args, kwargs)
-        if asked is None:
-            return await self._bypass(cache, mode, None, args, kwargs)
-        entry = engine.inline(mode, asked.namespace, asked.key)
-        if entry is None:
-            return await self._fetch(cache, engine, asked, kwargs)
-        engine.served(entry, "hit")
-        return self._result(cache, engine, asked, entry, "hit")
 
     async def _bypass(
         self,
@@ -194,12 +193,23 @@ class Door:
         streaming = bool(kwargs.get("stream"))  # as the SDK reads it; its markers are false
         return Asked(mode, namespace, key, prefix, canonical, streaming)
 
-    def _call(
-        self, cache: AsyncCache, engine: Engine, asked: Asked, kwargs: dict[str, Any]
-    ) -> Call:
+    def _caller(self, kwargs: dict[str, Any]) -> Caller:
         timeout = kwargs.get("timeout", _MISSING)
         if timeout is _MISSING or not _sdk.is_given(timeout):
             timeout = self._client.timeout
+        return Caller(
+            self._address.credentials(kwargs.get("extra_headers"), kwargs.get("extra_query")),
+            _sdk.patience(timeout, self._client.max_retries),
+        )
+
+    def _call(
+        self,
+        cache: AsyncCache,
+        engine: Engine,
+        asked: Asked,
+        caller: Caller,
+        kwargs: dict[str, Any],
+    ) -> Call:
         ttl = _context.current_options().ttl
         sent = Sent(kwargs)
 
@@ -214,10 +224,7 @@ class Door:
                 _upstream.streamed(raw, engine.spawn) if asked.streaming else _upstream.plain(raw)
             ),
             scope=_sdk.scope_of,
-            caller=Caller(
-                self._address.credentials(kwargs.get("extra_headers"), kwargs.get("extra_query")),
-                _sdk.patience(timeout, self._client.max_retries),
-            ),
+            caller=caller,
             ttl=cache.settings.ttl if ttl is UNSET else ttl,
             store_if=cache.settings.store_if,
             canonical=asked.canonical,
@@ -230,12 +237,19 @@ class Door:
     async def _fetch(
         self, cache: AsyncCache, engine: Engine, asked: Asked, kwargs: dict[str, Any]
     ) -> Any:
-        call = self._call(cache, engine, asked, kwargs)
+        caller = self._caller(kwargs)
+        fetched: Fetched | None = None
+        reader: Reader | None = None
+        flight = None if asked.streaming else engine.join(asked.mode, asked.key)
         try:
-            if asked.streaming:
-                fetched, reader = await engine.read(call)
-            else:
-                fetched, reader = await engine.fetch(call), None
+            if flight is not None:
+                fetched = await engine.ride(flight, caller)
+            if fetched is None:
+                call = self._call(cache, engine, asked, caller, kwargs)
+                if asked.streaming:
+                    fetched, reader = await engine.read(call)
+                else:
+                    fetched = await engine.fetch(call)
         except WaitedTooLongError:
             raise _sdk.timed_out(self._address.url) from None
         entry = fetched.entry
@@ -251,8 +265,9 @@ class Door:
         *,
         reader: Reader | None = None,
     ) -> Any:
-        url = self._address.url
+        result: object
         if asked.streaming:
+            url = self._address.url
             result = ReplayedStream(
                 client=self._client,
                 url=url,
@@ -262,14 +277,6 @@ class Door:
                 pacer=engine.pacer,
             )
         else:
-            whole = b"".join(entry.chunks)  # one, unless extra_body has asked for a stream
-            result = typed(self._client, url, entry.meta, whole, self._endpoint.result)
-        status = Status(
-            outcome=how,
-            key=entry.key.hex(),
-            age=cache.age(entry) if entry.created else 0.0,
-            seed=asked.namespace.seed,
-            tenant=asked.namespace.tenant,
-        )
-        mark(result, status)
+            result = typed(self._client, self._address, entry, self._endpoint.result)
+        mark(result, Status(how, entry.key, entry.created, cache.now(), asked.namespace))
         return result

@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from openai import APIError, AsyncStream
-from openai._models import add_request_id
 from pydantic import BaseModel, ValidationError
 
 from asynccache._call import Status
-from asynccache._entry import Meta
+from asynccache._entry import Entry, Meta
 from asynccache._flight import Reader
 from asynccache._gate import WaitedTooLongError
 from asynccache._pacer import Pacer
 from asynccache.openai import _sdk
+from asynccache.openai._address import Address
 from asynccache.openai._facts import members
 from asynccache.openai._sse import EventReader
 
@@ -30,26 +29,29 @@ _BREATH: Final = 32  # events, some 0.2 ms of decoding, between two looks at the
 
 def mark(response: object, status: Status) -> None:
     """Note on a response where it came from, for `asynccache.status`."""
-    with suppress(AttributeError, TypeError):  # text and null, from servers that answer so
+    try:  # noqa: SIM105 - suppress() would cost as much as all the rest
         object.__setattr__(response, "_asynccache_status", status)
+    except (AttributeError, TypeError):  # text and null, from servers that answer so
+        pass
 
 
-def typed(client: Any, url: str, meta: Meta, body: bytes, cast_to: type[T]) -> T:
+def typed(client: Any, address: Address, entry: Entry, cast_to: type[T]) -> T:
     """Return the object of a JSON body.
 
     Strict validation builds it straight from the bytes, and equals what the SDK builds whenever it
     succeeds, down to the dumps; only ``model_fields_set`` names unknown members too, as pydantic
     has it. Ill-typed answers, other content types and strict clients are left to the SDK itself.
     """
+    meta = entry.meta
     if meta.content_type.startswith("application/json") and not client._strict_response_validation:
         try:
-            found = cast_to.model_validate_json(body, strict=True)
+            found = cast_to.model_validate_json(entry.body, strict=True)
         except ValidationError:
             pass  # the SDK is lenient where we are strict: it decides below
         else:
-            add_request_id(found, request_id(meta))  # type: ignore[arg-type]  # the SDK's own base model
+            object.__setattr__(found, "_request_id", request_id(meta))  # where the SDK keeps it
             return found
-    response = _sdk.made_response(url, meta.status, _headers(meta), body)
+    response = _sdk.made_response(address.url, meta.status, _headers(meta), entry.body)
     parsed: T = _sdk.parsed_by_sdk(client, response, cast_to)
     return parsed
 

@@ -1,0 +1,123 @@
+"""What a flight's own task does: look up, claim, call upstream, hand over, store."""
+
+from __future__ import annotations
+
+import asyncio
+
+from asynccache._board import Board
+from asynccache._call import Call
+from asynccache._clock import Clock
+from asynccache._entry import Entry
+from asynccache._errors import CacheClosedError, ReplayMiss
+from asynccache._flight import Flight, Phase
+from asynccache._leases import LeaseKeeper
+from asynccache._recorder import Recorder
+from asynccache._shelf import Shelf
+from asynccache._stats import Counters
+
+
+class Pilot:
+    """Takes flights from their lookup to the end of their store write.
+
+    Args:
+        board: Where flights stand until they end.
+        shelf: Where entries are found.
+        leases: Gives leave to call, where the store gives leases.
+        recorder: Stores answers.
+        clock: Measures calls.
+        counters: Told of calls and failures.
+    """
+
+    __slots__ = ("_board", "_clock", "_counters", "_leases", "_recorder", "_shelf")
+
+    def __init__(
+        self,
+        board: Board,
+        shelf: Shelf,
+        leases: LeaseKeeper,
+        recorder: Recorder,
+        *,
+        clock: Clock,
+        counters: Counters,
+    ) -> None:
+        self._board = board
+        self._shelf = shelf
+        self._leases = leases
+        self._recorder = recorder
+        self._clock = clock
+        self._counters = counters
+
+    async def fly(self, flight: Flight, call: Call, *, looked: bool) -> None:
+        """End a flight with an answer or an error.
+
+        Args:
+            flight: Stands on the board; taken off it at the end.
+            call: What its first caller asked for.
+            looked: The store is known to have nothing, or isn't to be asked.
+        """
+        try:
+            entry = None if looked else await self._shelf.look_up(call.namespace, call.key)
+            if entry is None and call.mode == "replay":
+                raise self._nothing_to_replay(call.key)  # noqa: TRY301 - fails the flight, below
+            if entry is None and call.mode == "read_write" and self._shelf.leasing:
+                entry = await self._acquire(flight, call)
+            if entry is None:
+                await self._ask(flight, call)
+            else:
+                flight.land(entry)
+        except asyncio.CancelledError as exc:
+            task = flight.task
+            if task is None or not task.cancelling():  # the call cancelled itself, not we the call
+                flight.fail(exc, "own")
+                return
+            # Either nobody waits any more, or the cache is being closed under those who do.
+            flight.fail(CacheClosedError("the cache was closed while this call waited"), "all")
+            raise
+        except BaseException as exc:
+            flight.fail(exc, call.scope(exc) if flight.source == "upstream" else "all")
+            if not isinstance(exc, Exception):  # a KeyboardInterrupt is the loop's too
+                raise
+        finally:
+            flight.phase = Phase.DONE
+            self._board.take_off(flight)
+            if flight.holding is not None:
+                # Cancelled or not: one cancellation is behind us, and this is short.
+                await self._leases.release(flight.holding)
+
+    def _nothing_to_replay(self, key: bytes) -> ReplayMiss:
+        self._counters.replay_misses += 1
+        return ReplayMiss(f"nothing is stored for this request (key {key.hex()})")
+
+    async def _acquire(self, flight: Flight, call: Call) -> Entry | None:
+        flight.phase = Phase.CLAIM
+
+        async def find() -> Entry | None:
+            return await self._shelf.look_up(call.namespace, call.key)
+
+        inherited, flight.holding = flight.holding, None
+        acquired = await self._leases.acquire(
+            self._shelf.lane(call.namespace), call.key, find, inherited
+        )
+        flight.holding = acquired.holding
+        entry = acquired.entry
+        if isinstance(entry, bytes):
+            entry = self._shelf.sound(call.key, entry)
+        if acquired.waited:
+            flight.source = "elsewhere"
+        return entry
+
+    async def _ask(self, flight: Flight, call: Call) -> None:
+        flight.phase, flight.source = Phase.CALL, "upstream"
+        began = self._clock.monotonic()
+        self._counters.upstream_calls += 1
+        try:
+            answer = await call.upstream(flight)
+        except Exception:
+            self._counters.upstream_errors += 1
+            raise
+        seconds = self._clock.monotonic() - began
+        self._counters.seconds_paid += seconds
+        recording = self._recorder.record(flight, call, answer, seconds)
+        flight.complete(recording.entry)
+        # From here on the callers have their answer, and the flight can't be abandoned.
+        await self._recorder.keep(flight, recording)

@@ -133,22 +133,21 @@ async def test_plain_threads_see_nothing_unless_bound():
 
 async def test_bind_takes_async_functions():
     """A bound coroutine function stays one, and runs with the cache in force."""
-    async with Cache.memory() as cache:
-        async with Cache.memory():
+    async with Cache.memory() as cache, Cache.memory():
 
-            @cache.bind
-            async def inside():
-                await asyncio.sleep(0)
-                return current_cache()
+        @cache.bind
+        async def inside():
+            await asyncio.sleep(0)
+            return current_cache()
 
-            assert asyncio.iscoroutinefunction(inside)
-            assert await inside() is cache
+        assert asyncio.iscoroutinefunction(inside)
+        assert await inside() is cache
 
 
 async def test_fixture_serves_a_test(ambient):
     """A cache opened by a fixture, in another task than the test's, is found by default."""
-    assert current_cache() is ambient
     assert await ambient.set("key", 1)
+    assert current_cache() is ambient
 
 
 async def test_option_goes_before_block_and_default():
@@ -198,7 +197,7 @@ async def test_blocks_in_a_loop_leave_no_chain():
     for _ in range(10_000):
         with options(ttl=1):
             pass
-    frame = asynccache._context._options._variable.get()  # noqa: SLF001 - the chain is the question
+    frame = asynccache._context._options._variable.get()
     assert frame is not None
     assert frame.below is None
 

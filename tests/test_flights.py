@@ -110,7 +110,7 @@ async def test_newcomer_is_not_held_up_by_a_call_that_is_slow_to_die():
 
 
 async def test_call_that_ends_though_abandoned_stores_nothing():
-    """A call that ignores its cancellation neither stores its answer nor takes the newcomer's lease."""
+    """A call that ignores its cancellation neither stores nor takes the newcomer's lease."""
     scene = Scene()
     gate = Gate()
     calls = 0
@@ -157,7 +157,7 @@ async def test_late_miss_makes_no_second_call():
 
 
 async def test_lookup_is_a_phase_of_the_flight():
-    """Who asks while the first one's lookup is under way joins it, and makes neither lookup nor call."""
+    """Who asks while a lookup is under way joins it, and makes neither lookup nor call."""
     scene = Scene()
     async with scene.cache:
         gate = scene.hold("lookup")
@@ -170,7 +170,7 @@ async def test_lookup_is_a_phase_of_the_flight():
 
 
 async def test_flight_stays_joinable_until_its_write_is_settled():
-    """Who asks while the answer is being stored gets it at once, though the store has nothing yet."""
+    """Who asks while the answer is being stored gets it at once, though it isn't there yet."""
     scene = Scene()
     async with scene.cache:
         gate = scene.hold("store")
@@ -204,10 +204,10 @@ async def test_first_event_arrives_before_the_second_is_made():
     scene = Scene()
     async with scene.cache:
         gate = scene.upstream.hold()
-        _, reader = await scene.cache.engine().read(scene.streamed_call())
+        reader = await scene.reader()
         assert await reader.next() == EVENTS[0]
         assert gate.arrivals == 1
-        _, follower = await scene.cache.engine().read(scene.streamed_call())
+        follower = await scene.reader()
         assert await follower.next() == EVENTS[0]  # from the start, though it came midway
         gate.release()
         assert [await reader.next() for _ in range(3)] == [*EVENTS[1:], None]
@@ -220,7 +220,7 @@ async def test_bare_break_counts_once_the_stream_is_collected():
     scene = Scene()
     async with scene.cache:
         scene.upstream.hold()
-        _, reader = await scene.cache.engine().read(scene.streamed_call())
+        reader = await scene.reader()
         assert await reader.next() == EVENTS[0]
         del reader
         gc.collect()
@@ -423,7 +423,7 @@ async def test_replay_flight_fails_no_one_else():
 
 
 async def test_answer_beyond_the_limit_is_delivered_unstored_and_unshared():
-    """An oversized stream reaches its readers whole, frees what all have read, and takes no one in."""
+    """An oversized stream reaches its readers whole, frees what was read, takes no one in."""
     scene = Scene(max_entry_bytes=40)
     chunks = [b"data: %030d\n\n" % number for number in range(10)]
     more = asyncio.Event()
@@ -442,6 +442,7 @@ async def test_answer_beyond_the_limit_is_delivered_unstored_and_unshared():
             **{f: getattr(call, f) for f in call.__struct_fields__} | {"upstream": long}
         )
         _, reader = await engine.read(call)
+        assert reader is not None
         got = [await reader.next()]
         more.set()
         got += [await reader.next() for _ in range(9)]

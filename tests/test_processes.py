@@ -116,7 +116,7 @@ async def test_frozen_leader_breaks_nothing(tmp_path):
     assert reports[leader]["answers"] == [{"paid_by": leader}]  # what it paid for, it delivers
     assert reports[leader]["not_stored"] == {"conflict": 1}
     async with Cache.disk(cache_path_root=swarm.root, mode="replay") as cache:
-        stored = await cache.get_or_create("question", None)
+        stored = await cache.get("question")
     assert stored == {"paid_by": swarm.paid[1]}
 
 
@@ -161,3 +161,19 @@ async def test_one_cache_serves_one_loop_after_another(tmp_path):
         assert await asyncio.to_thread(lambda: asyncio.run(one_run())) == "answer"
     assert len(calls) == 1
     assert cache.stats().hits == 1
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+async def test_loop_that_ends_at_once_stores_what_it_paid(tmp_path, kind):
+    """A loop that ends as soon as it has its answer, without closing the cache, has stored it."""
+    cache = Cache.memory() if kind == "memory" else Cache.disk(cache_path_root=tmp_path / "cache")
+
+    async def pay():
+        await asyncio.sleep(0)
+        return "paid"
+
+    async with cache:
+        for number in range(20):
+            ask = cache.get_or_create(number, pay)
+            assert await asyncio.to_thread(lambda ask=ask: asyncio.run(ask)) == "paid"
+            assert await cache.get(number) == "paid"

@@ -15,7 +15,7 @@ async def answer():
 @pytest.mark.parametrize("what", ["delete", "clear", "set"])
 @pytest.mark.parametrize("kind", ["memory", "disk"])
 async def test_what_is_done_right_after_an_answer_comes_after_its_storing(tmp_path, kind, what):
-    """Deleting, clearing or setting as soon as an answer is there isn't undone by its being stored."""
+    """Deleting, clearing or setting once an answer is there isn't undone by its being stored."""
     made = Cache.memory() if kind == "memory" else Cache.disk(cache_path_root=tmp_path / "cache")
     async with made as cache:
         assert await cache.get_or_create("key", answer) == await answer()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar, overload
@@ -289,7 +289,7 @@ class AsyncCache(Lifetime):
         ttl: float | timedelta | None = None,
         ignore: Sequence[str] = (),
         version: str | int | None = None,
-    ) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
+    ) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Coroutine[Any, Any, T]]]:
         """Cache an async function in this cache; see `asynccache.memoize`."""
         return _memoize.memoize(ttl=ttl, ignore=ignore, version=version, cache=self)
 

@@ -53,7 +53,11 @@ def canonical_json(body: Any) -> bytes:  # noqa: ANN401 - any JSON
         _refuse_odd([body])
         return encoded
     # Three levels written out, as messages are: a third faster than the general walk.
-    for item in body.values():
+    item: Any
+    part: Any
+    value: object
+    members: dict[str, Any] = body
+    for item in members.values():
         kind = type(item)
         if kind is list:
             for part in item:

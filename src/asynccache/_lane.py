@@ -84,6 +84,13 @@ class Lane:
         """Write an entry; False if it wasn't."""
         return self._writes.submit(record)
 
+    async def set_alone(self, record: Record) -> bool:
+        """Write an entry in a batch of its own; False if it wasn't."""
+        written: Sequence[bool] = await self._run(
+            lambda: self.store.set_many(self.namespace, [record]), [False], _PATIENT
+        )
+        return written[0]
+
     def claim(self, claim: Claim) -> asyncio.Future[Claimed | None]:
         """Claim a lease; None if the store couldn't tell."""
         return self._claims.submit(claim)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, get_type_hints
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-AsyncFunction = Callable[P, Awaitable[T]]
 
 _log = logging.getLogger("asynccache")
 
@@ -30,7 +29,7 @@ def memoize(
     ignore: Sequence[str] = (),
     version: str | int | None = None,
     cache: AsyncCache | None = None,
-) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
+) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Coroutine[Any, Any, T]]]:
     """Cache an async function or method by its qualified name and bound arguments.
 
     ``@asynccache.memoize()`` uses the cache in force when the function is called, and calls
@@ -56,7 +55,9 @@ def memoize(
     """
     seconds = seconds_of(ttl)
 
-    def decorate(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    def decorate(
+        function: Callable[P, Coroutine[Any, Any, T]],
+    ) -> Callable[P, Coroutine[Any, Any, T]]:
         if not inspect.iscoroutinefunction(function):
             name = getattr(function, "__qualname__", repr(function))
             raise TypeError(f"memoize takes async functions; {name} isn't one")

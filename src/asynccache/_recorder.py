@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Awaitable, Callable
 from typing import Final, Literal
 
 import msgspec
@@ -22,6 +23,7 @@ from asynccache._canonical import (
 from asynccache._clock import Clock
 from asynccache._entry import Entry, encode_entry, encode_paths
 from asynccache._flight import Flight
+from asynccache._key import Namespace
 from asynccache._leases import LeaseKeeper
 from asynccache._shelf import Shelf
 from asynccache._stats import Counters
@@ -81,17 +83,31 @@ class Recorder:
     async def keep(self, flight: Flight, recording: Recording) -> None:
         """Write what a flight leaves behind, or count why not. Its callers have their answer."""
         try:
-            unkept = recording.refused or await self._write(flight, recording)
+            unkept = recording.refused or await self._write(flight, recording, self._shelf.write)
+        except asyncio.CancelledError:
+            # The loop is ending, and cancels each task once. What was paid for is still stored, by
+            # this task alone, as the ones that carry batches are ending too.
+            unkept = await self._write(flight, recording, self._shelf.write_alone)
+            self._count(unkept, recording)
+            raise
         except Exception:  # noqa: BLE001 - nobody waits for it: told here, or never
             _log.exception("an answer was delivered but could not be stored")
             unkept = "error"
+        self._count(unkept, recording)
+
+    def _count(self, unkept: str, recording: Recording) -> None:
         if unkept:
             self._counters.not_stored[unkept] += 1
         else:
             self._counters.stored += 1
             self._counters.cut += recording.entry.meta.cut
 
-    async def _write(self, flight: Flight, recording: Recording) -> str:
+    async def _write(
+        self,
+        flight: Flight,
+        recording: Recording,
+        write: Callable[[Namespace, Record], Awaitable[bool]],
+    ) -> str:
         """Return why it wasn't written, an empty str if it was."""
         holding = flight.holding
         kept = holding is None or await self._leases.still_held(holding)
@@ -104,7 +120,7 @@ class Recorder:
         if flight.doomed:  # looked at last, as its key may have been deleted while we waited
             return "deleted"
         record = Record(key=entry.key, body=body, expires=entry.expires, if_absent=not kept)
-        if await self._shelf.write(recording.call.namespace, record):
+        if await write(recording.call.namespace, record):
             return ""
         return "store" if kept else "conflict"
 

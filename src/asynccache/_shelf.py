@@ -118,6 +118,10 @@ class Shelf:
         data = await self.lane(namespace).get(key)
         return None if data is None else self.sound(key, data)
 
+    async def write_alone(self, namespace: Namespace, record: Record) -> bool:
+        """Write an answer without waiting for others to travel with."""
+        return await self.lane(namespace).set_alone(record)
+
     def write(self, namespace: Namespace, record: Record) -> asyncio.Future[bool]:
         """Write an answer, and let `writing` tell of it from now on; False if it wasn't written."""
         written = self.lane(namespace).set(record)

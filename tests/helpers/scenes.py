@@ -1,8 +1,9 @@
-"""Scenes for tests of flights: a store whose phases wait at gates, and an upstream that does too."""
+"""Scenes for tests of flights: a store whose phases wait at gates, and so does an upstream."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from asynccache import AsyncCache, Cache
 from asynccache._call import Answer, Call
@@ -11,7 +12,7 @@ from asynccache._key import value_key
 from asynccache.stores.memory import MemoryStore
 from asynccache.testing import FaultyStore, Gate
 
-PHASES = {"lookup": "get_many", "claim": "claim", "call": None, "store": "set_many"}
+PHASES: dict[str, Any] = {"lookup": "get_many", "claim": "claim", "call": None, "store": "set_many"}
 EVENTS = (b"data: 1\n\n", b"data: 2\n\n", b"data: [DONE]\n\n")
 
 
@@ -89,6 +90,12 @@ class Scene:
         finally:
             reader.close()
 
+    async def reader(self):
+        """Ask for a stream and return its reader."""
+        _, reader = await self.cache.engine().read(self.streamed_call())
+        assert reader is not None
+        return reader
+
     def streamed_call(self, key="question", **changes):
         """Return a call for a stream."""
         namespace = self.cache.settings.namespace
@@ -103,7 +110,8 @@ class Scene:
     @property
     def leases(self):
         """The leases that are held in the store."""
-        return self.store.inner._leases
+        inner: Any = self.store.inner
+        return inner._leases
 
 
 async def settled(scene):

@@ -165,8 +165,11 @@ def _decide(
     """Apply one claim, renewal or release to what is held."""
     holder = held.get(row_id)
     if isinstance(item, Claim):
-        if holder is not None and item.expect != (found := Lease(item.key, *holder)):
-            return Claimed(granted=False, holder=found)
+        # Its own token is no obstacle: the transaction is run again where a database was replaced.
+        if holder is not None and holder[0] != item.token:
+            found = Lease(item.key, *holder)
+            if item.expect != found:
+                return Claimed(granted=False, holder=found)
         held[row_id] = (item.token, 0)
         return Claimed(granted=True)
     if holder is None or holder[0] != item.token:

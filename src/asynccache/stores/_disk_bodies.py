@@ -19,7 +19,7 @@ from typing import Final
 
 import aiofiles
 
-from asynccache.stores._disk_files import can_lock, create_file, lock_file, sync_folder
+from asynccache.stores._disk_files import can_lock, create_file, lock_file, make_folder, sync_folder
 
 _NAME: Final = re.compile(r"[0-9a-f]{64}-[0-9a-f]{16}")
 _TEMPORARY: Final = re.compile(r"tmp-[0-9a-f]{16}")
@@ -100,6 +100,7 @@ def discard(bodies: Iterable[Body], worker: ThreadPoolExecutor) -> None:
 
 
 def _make(folder: Path) -> Body:
+    make_folder(folder)  # somebody may have removed it since the store was opened
     while True:
         path = folder / f"tmp-{secrets.token_hex(8)}"
         fd = create_file(path)

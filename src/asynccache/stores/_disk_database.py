@@ -275,6 +275,8 @@ def _mapped(exc: BaseException) -> StoreError:
             return StoreReadOnlyError(f"The cache's database can't be written: {exc}")
         if code & 0xFF in _BUSY:
             return StoreTimeoutError(f"Another process holds the cache's database: {exc}")
+        if code & 0xFF in _DAMAGED:
+            return StoreRefusedError(f"The cache's database is damaged: move it away. ({exc})")
     return StoreUnavailableError(f"The cache's database failed: {exc!r}")
 
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 from asynccache import MISSING, Cache, ReplayMiss, StoreRefusedError
+from asynccache._engine import Engine
 
 ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 CALLERS = 50  # at once, on
@@ -29,7 +30,7 @@ class Upstream:
     def __init__(self, size="row"):
         self.size = SIZES[size]
         self.calls = 0
-        self.engine = None
+        self.engine: Engine
         self.crowded = False
 
     def answer(self, question):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reprlib import repr  # noqa: A004 - values may be long
 from typing import NamedTuple
 
 from asynccache import MISSING
@@ -87,10 +88,10 @@ class Model:
         """Check what was found at a place, and learn from it what is there."""
         visible = self.visible(place)
         if value is MISSING:
-            assert not self.surely_there(place), f"{place} is gone, and held {visible}"
+            assert not self.surely_there(place), f"{place} is gone, and held {repr(visible)}"
             # Evicted, if it was sound: it won't come back.
             self._slots[place] = [slot for slot in self.kept(place) if slot not in visible]
             return
         found = [slot for slot in visible if slot.value == value]
-        assert found, f"{place} holds {value!r}, and should hold {visible or 'nothing'}"
+        assert found, f"{place} holds {repr(value)}, and should hold {repr(visible)}"
         self._slots[place] = found[-1:]

@@ -359,6 +359,87 @@ async def test_memoize_version_makes_another_key(cache):
     assert [await define(v)() for v in (1, 1, 2, None, "1")] == [1, 1, 2, 3, 4]
 
 
+class Point(msgspec.Struct):
+    """One alternative of a return annotation."""
+
+    x: int
+
+
+class Size(msgspec.Struct):
+    """Another that looks alike in bytes."""
+
+    x: int
+
+
+async def test_memoize_refuses_an_annotation_it_cannot_decode_before_paying(cache):
+    """Alternatives that bytes can't tell apart are a TypeError, and nothing is called."""
+    calls = []
+
+    @cache.memoize()
+    async def either() -> Point | Size:
+        calls.append(1)
+        return Point(1)
+
+    with pytest.raises(TypeError, match="annotate otherwise"):
+        await either()
+    assert not calls
+
+
+async def test_stored_value_of_another_type_is_made_anew(cache):
+    """What was stored when the type was another is a flaw, not an error for ever."""
+
+    async def create():
+        return {"x": "1"}
+
+    async def create_point():
+        return Point(2)
+
+    await cache.get_or_create("k", create)
+    assert await cache.get_or_create("k", create_point, type=Point) == Point(2)
+    assert await cache.get_or_create("k", create, type=Point) == Point(2)
+    assert cache.stats().flaws == {"mistyped": 1}
+
+
+async def test_instances_that_differ_beside_their_fields_differ(cache):
+    """An attribute that isn't a field, of a dataclass's subclass, is part of the key."""
+
+    class Warm(Tool):
+        def __init__(self, name, temperature):
+            super().__init__(name)
+            self.temperature = temperature
+
+    await cache.set(Warm("a", 0), "cold")
+    assert await cache.get(Warm("a", 1)) is None
+    assert await cache.get(Warm("a", 0)) == "cold"
+
+
+async def test_large_values_come_back(cache):
+    """A value that is packed off the loop is found whole."""
+    value = ["x" * 1000] * 2000
+    assert await cache.set("large", value)
+    assert await cache.get("large") == value
+
+
+@pytest.mark.parametrize("ttl", [1e13, dt.timedelta.max])
+async def test_ttl_beyond_a_century_is_for_ever(cache, ttl):
+    """An expiry that no clock could hold harms neither its entry nor others of its turn."""
+    stored = await asyncio.gather(
+        cache.set("odd", 1, ttl=ttl), *(cache.set(n, n) for n in range(5))
+    )
+    assert stored == [True] * 6
+    assert await cache.get("odd") == 1
+
+
+async def test_samples_are_values_of_their_own(cache):
+    """get, set and delete see the sample that get_or_create does."""
+    upstream = Upstream()
+    with options(sample=1):
+        await cache.get_or_create("k", upstream)
+        assert await cache.get("k") == {"answer": 1}
+        assert await cache.delete("k")
+        assert await cache.get_or_create("k", upstream) == {"answer": 2}
+
+
 # -- a failing store ---------------------------------------------------------------------------
 
 
@@ -454,6 +535,24 @@ async def test_store_that_cannot_be_opened_is_tried_again_later():
         await Cache.from_store(store, on_store_error="raise").open()
 
 
+async def test_store_that_answers_too_little_takes_nothing_down():
+    """A store that breaks its contract by short answers is a failing store."""
+
+    class Short(MemoryStore):
+        async def set_many(self, namespace, records):
+            await super().set_many(namespace, records)
+            return []
+
+        async def claim(self, namespace, claims, ttl):
+            return []
+
+    upstream = Upstream()
+    async with Cache.from_store(Short()) as cache:
+        assert await cache.get_or_create("k", upstream) == {"answer": 1}
+        assert not await cache.set("x", 1)
+        assert cache.stats().store_errors["unavailable"] >= 2
+
+
 async def test_store_errors_are_raised_where_asked_for():
     """With on_store_error="raise" a failing store raises, and a call isn't made behind its back."""
     store = FaultyStore(MemoryStore(), hide_inline=True)
@@ -464,6 +563,11 @@ async def test_store_errors_are_raised_where_asked_for():
             await cache.get_or_create("k", upstream)
         assert upstream.calls == 0
         store.heal()
+
+
+async def lambda_async(answer):
+    """Say yes, once somebody awaits it."""
+    return bool(answer)
 
 
 # -- factories ---------------------------------------------------------------------------------
@@ -503,6 +607,8 @@ def test_from_url(tmp_path):
         ({"store_timeout": "1"}, TypeError),
         ({"on_store_error": "ignore"}, ValueError),
         ({"store_if": 1}, TypeError),
+        ({"store_if": lambda_async}, TypeError),
+        ({"ignore": ["*"]}, ValueError),
         ({"ignore": "metadata"}, TypeError),
         ({"ignore": ["a..b"]}, ValueError),
         ({"colour": 1}, TypeError),

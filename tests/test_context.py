@@ -220,3 +220,50 @@ def test_wrong_options_are_refused(wrong, error):
     """An option that has no such value is refused before the block begins."""
     with pytest.raises(error), options(**wrong):
         pytest.fail("the block was entered")
+
+
+async def test_overlapping_blocks_of_one_cache_in_two_tasks():
+    """A task that leaves its block of a cache ends its own, not the other task's."""
+    cache, left, seen = Cache.memory(), asyncio.Event(), []
+
+    async def first():
+        async with cache:
+            await asyncio.sleep(0)
+        left.set()
+        seen.append(current_cache())
+
+    async def second():
+        async with cache:
+            await left.wait()
+            seen.append(current_cache())
+
+    await asyncio.gather(first(), second())
+    assert seen in ([None, cache], [cache, None])
+    assert not cache.is_open
+
+
+async def test_opening_while_closing_waits_for_it(tmp_path):
+    """Who opens a cache that another is just closing gets an open store."""
+    cache = Cache.disk(cache_path_root=tmp_path)
+
+    async def use(number):
+        async with cache:
+            return await cache.set(number, number)
+
+    for _ in range(5):
+        assert await asyncio.gather(*(use(number) for number in range(10))) == [True] * 10
+    assert cache.stats().store_errors == {}
+    assert not cache.is_open
+
+
+async def test_closing_that_is_cancelled_leaves_nothing_open(tmp_path):
+    """A timeout around closing still closes the store; the next opening works."""
+    cache = await Cache.disk(cache_path_root=tmp_path).open()
+    waiting = asyncio.create_task(cache.get_or_create("k", asyncio.Event().wait))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(cache.aclose())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.gather(closing, waiting, return_exceptions=True)
+    async with cache:
+        assert await cache.set("key", 1)

@@ -398,6 +398,78 @@ async def test_refresh_joins_only_refreshes():
         assert scene.upstream.calls == 2
 
 
+async def test_refreshed_answer_isnt_overwritten_by_an_older_call():
+    """A call that began before a refresh and ends after it leaves the refreshed answer stored."""
+    scene = Scene()
+    async with scene.cache:
+        gate = scene.upstream.hold()
+        older = asyncio.create_task(scene.ask())
+        await gate.arrived()
+        scene.upstream.gate = None
+        with options(mode="refresh"):
+            assert await scene.ask() == {"answer": 2}
+        gate.release()
+        assert await older == {"answer": 1}
+        await settled(scene)
+        assert await scene.ask() == {"answer": 2}
+
+
+async def test_claim_adopted_by_who_needs_none_is_given_back():
+    """A newcomer that takes no lease leaves none behind from the flight before it."""
+    scene = Scene()
+    async with scene.cache:
+        gate = scene.hold("claim")
+        first = asyncio.create_task(scene.ask())
+        await gate.arrived()
+        first.cancel()
+        await asyncio.sleep(0)
+        with options(mode="read_only"):
+            assert await scene.ask() == {"answer": 1}
+        gate.release()
+        await settled(scene)
+        assert not scene.leases
+
+
+async def test_deleting_while_claiming_holds_no_newcomer_up():
+    """A flight whose key is deleted while it claims leaves its lease to the newcomer."""
+    scene = Scene()
+    async with scene.cache:
+        claiming = scene.hold("claim")
+        calling = scene.upstream.hold()
+        older = asyncio.create_task(scene.ask())
+        await claiming.arrived()
+        await scene.cache.delete("question")
+        claiming.release()
+        newcomer = asyncio.create_task(scene.ask())
+        await calling.arrived(2)
+        calling.release()
+        await asyncio.gather(older, newcomer)
+        await settled(scene)
+        assert not scene.leases
+
+
+async def test_copies_of_errors_are_whole():
+    """What C code keeps in an error survives its being copied for each caller."""
+    errors = [
+        FileNotFoundError(2, "gone", "name"),
+        UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"),
+        ImportError("no", name="module"),
+    ]
+    for error in errors:
+        scene = Scene()
+
+        async def fail(error=error):
+            await asyncio.sleep(0)
+            raise error
+
+        async with scene.cache:
+            got = await asyncio.gather(
+                *(scene.cache.get_or_create("k", fail) for _ in range(2)), return_exceptions=True
+            )
+        assert [str(one) for one in got] == [str(error)] * 2
+        assert got[0] is not got[1]
+
+
 async def test_read_only_shares_flights_and_leaves_no_trace():
     """Mode "read_only" makes one call for many, stores nothing and takes no lease."""
     scene = Scene(mode="read_only")

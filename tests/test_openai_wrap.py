@@ -427,3 +427,29 @@ async def test_a_connection_lost_while_the_answer_came_is_an_error(cached, bare,
         await ask(cached)
     assert type(found.value) is type(expected.value)
     assert api_cache.stats().stored == 0
+
+
+@pytest.mark.parametrize("parameter", ["conversation", "background"])
+async def test_state_at_the_server_is_not_cached(api, cached, api_cache, parameter):
+    """What reads or changes state at the server goes upstream each time, and is counted."""
+    for _ in range(2):
+        await ask(cached, extra_body={parameter: "c"})
+    assert len(api.requests) == 2
+    assert api_cache.stats().bypassed == 2
+
+
+class Rewriting(AsyncOpenAI):
+    """Changes what is sent after the method was called."""
+
+    async def _prepare_options(self, options):
+        return options
+
+
+async def test_a_client_that_rewrites_its_requests_is_not_cached(api, api_cache):
+    """Where a subclass may change a request on its way, nobody can know its key."""
+    async with Rewriting(api_key="k", base_url=api.base_url) as client:
+        wrapped = api_cache.wrap(client)
+        await ask(wrapped)
+        await ask(wrapped)
+    assert len(api.requests) == 2
+    assert api_cache.stats().bypassed == 2

@@ -175,5 +175,35 @@ async def test_loop_that_ends_at_once_stores_what_it_paid(tmp_path, kind):
     async with cache:
         for number in range(20):
             ask = cache.get_or_create(number, pay)
-            assert await asyncio.to_thread(lambda ask=ask: asyncio.run(ask)) == "paid"
+            assert await asyncio.to_thread(asyncio.run, ask) == "paid"
             assert await cache.get(number) == "paid"
+
+
+@pytest.mark.parametrize("what", ["delete", "clear", "set"])
+async def test_deleted_in_one_loop_stays_deleted_by_another(tmp_path, what):
+    """What a loop deletes, clears or sets while another loop's answer is being written, stands."""
+    cache = Cache.disk(cache_path_root=tmp_path / "cache")
+    answered, done = threading.Event(), threading.Event()
+
+    async def pay():
+        return "old"
+
+    async def other_loop():
+        await cache.get_or_create("key", pay)  # its write is under way from here on
+        answered.set()
+        await asyncio.to_thread(done.wait)
+
+    async with cache:
+        for _ in range(10):
+            other = asyncio.create_task(asyncio.to_thread(lambda: asyncio.run(other_loop())))
+            await asyncio.to_thread(answered.wait)
+            if what == "set":
+                await cache.set("key", "new")
+            else:
+                await (cache.clear() if what == "clear" else cache.delete("key"))
+            done.set()
+            await other
+            assert await cache.get("key") == ("new" if what == "set" else None)
+            await cache.clear()
+            answered.clear()
+            done.clear()

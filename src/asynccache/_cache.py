@@ -26,6 +26,9 @@ from asynccache.stores._base import Record, Store
 
 _log = logging.getLogger("asynccache")
 
+_LARGE: Final = 64 * 1024  # bytes: above, a value is packed off the loop
+_FOREIGN_SETTLE: Final = 10.0  # seconds that another loop may take to write what it has begun
+
 P = ParamSpec("P")
 T = TypeVar("T")
 D = TypeVar("D")
@@ -55,7 +58,7 @@ class AsyncCache(Lifetime):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._frames.pop().dead = True
+        _context.leave(self, self._frames)
         await self.aclose()
 
     def __repr__(self) -> str:
@@ -68,7 +71,7 @@ class AsyncCache(Lifetime):
         options = _context.current_options()
         namespace = options.namespace(self.settings.namespace)
         mode = self.settings.mode if options.mode is UNSET else options.mode
-        return self.engine(), namespace, mode, value_key(namespace, "value", key)
+        return self.engine(), namespace, mode, value_key(namespace, "value", key, options.sample)
 
     async def paced(self) -> None:
         """Go on in a turn of the loop that has time left."""
@@ -163,7 +166,11 @@ class AsyncCache(Lifetime):
             if mode not in {"read_write", "refresh"}:
                 continue
             entry = Entry(digest, now, expires, VALUE_META, (encode_value(value),))
-            record = Record(key=digest, body=encode_entry(entry), expires=expires)
+            if len(entry.body) > _LARGE:  # compressing and summing it would hold the loop
+                body = await asyncio.to_thread(encode_entry, entry)
+            else:
+                body = encode_entry(entry)
+            record = Record(key=digest, body=body, expires=expires)
             records.append((engine, namespace, record))
         await self._settle({record.key for _, _, record in records})
         writing = [e.shelf.lane(namespace).set(record) for e, namespace, record in records]
@@ -227,17 +234,18 @@ class AsyncCache(Lifetime):
         Then what goes to the store at once, before anything is awaited, comes last.
         """
         mine = self.engine()
-        while True:
-            for engine in list(self._engines.values()):
-                for key in (None,) if keys is None else keys:
-                    if engine is mine:
-                        engine.doom(key)
-                    elif not engine.loop.is_closed():
-                        engine.loop.call_soon_threadsafe(engine.doom, key)
-            writing = mine.shelf.writing(keys)
-            if not writing:
-                return
-            await asyncio.wait(writing)
+        others = [engine for engine in list(self._engines.values()) if engine is not mine]
+        if others:
+            settling = [
+                asyncio.wrap_future(
+                    asyncio.run_coroutine_threadsafe(engine.settle(keys), engine.loop)
+                )
+                for engine in others
+                if engine.loop.is_running()
+            ]
+            if settling:
+                await asyncio.wait(settling, timeout=_FOREIGN_SETTLE)
+        await mine.settle(keys)
 
     # -- calls -------------------------------------------------------------------------------
 

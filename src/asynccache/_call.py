@@ -80,6 +80,8 @@ class Call(Struct, frozen=True, kw_only=True):
     facts: dict[str, object] | None = None
     """The rest of the request, for the same."""
     keep_request: bool = False
+    unchanged: Callable[[], bool] | None = None
+    """Tells whether the key still stands for what is sent, where that may change on the way."""
 
 
 class Fetched(Struct, frozen=True):

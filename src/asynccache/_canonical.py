@@ -5,6 +5,9 @@ tuple and a list are one thing. Python values are written with a type tag and a 
 part, since there ``1``, ``True``, ``1.0`` and ``"1"`` are four things.
 """
 
+# Any JSON and any Python value pass through here, so that pyright can't know what is in them.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import dataclasses
@@ -226,17 +229,20 @@ def _parts(value: object, depth: int) -> tuple[bytes, list[bytes]]:
 
 
 def _fields(value: object) -> Mapping[object, object] | None:
+    kind: Any = type(value)
     if isinstance(value, msgspec.Struct):
-        return {name: getattr(value, name) for name in value.__struct_fields__}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if hasattr(type(value), "__pydantic_validator__"):  # known by this: it isn't a dependency
+        names = kind.__struct_fields__
+    elif dataclasses.is_dataclass(kind):
+        names = tuple(field.name for field in dataclasses.fields(kind))
+    elif hasattr(kind, "__pydantic_validator__"):  # known by this: it isn't a dependency
         # Not model_dump(): it leaves out what is excluded, and what a subclass adds. The last two
         # can't be names of fields.
-        declared: Any = type(value)
-        names = (*declared.model_fields, "__pydantic_extra__", "__pydantic_private__")
-        return {name: getattr(value, name, None) for name in names}
-    return None
+        names = (*kind.model_fields, "__pydantic_extra__", "__pydantic_private__")
+    else:
+        return None
+    # What an instance carries beside its fields may matter to its methods as much as they do.
+    beside: dict[object, object] = getattr(value, "__dict__", {})
+    return {**beside, **{name: getattr(value, name, None) for name in names}}
 
 
 def _one(value: object, depth: int) -> bytes:

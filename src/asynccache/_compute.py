@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import UNSET
+from msgspec import UNSET, ValidationError
 
 from asynccache import _context
 from asynccache._call import Answer, Call, Mode
@@ -42,23 +42,35 @@ async def compute(
         await engine.pacer.slot()
     namespace = options.namespace(cache.settings.namespace)
     try:
-        digest = value_key(namespace, purpose, key)
+        digest = _key(options, namespace, purpose, key)
     except NotCanonicalError as exc:
         if mode == "replay":
             raise ReplayMiss(f"this call can't be cached: {exc}") from exc
         cache.note_bypass(str(exc))
         return await create()
-    if options.samples is not None or options.sample:
-        sample = options.sample if options.samples is None else options.samples.next(digest)
-        digest = value_key(namespace, purpose, key, sample) if sample else digest
     entry = engine.inline(mode, namespace, digest)
     if entry is not None:
-        return decode_value(engine.served(entry, "hit").entry.body, type)
+        try:
+            value = decode_value(entry.body, type)
+        except ValidationError:  # stored when its type was another
+            if mode != "read_write":
+                raise
+            engine.counters.flaws["mistyped"] += 1
+            mode = "refresh"
+        else:
+            engine.served(entry, "hit")
+            return value
     flight = engine.join(mode, digest)
     fetched = None if flight is None else await engine.ride(flight, _ANYBODY)
     if fetched is None:
         fetched = await engine.fetch(_call(cache, mode, namespace, digest, create, ttl=ttl))
     return decode_value(fetched.entry.body, type)
+
+
+def _key(options: _context.Options, namespace: Namespace, purpose: str, key: object) -> bytes:
+    digest = value_key(namespace, purpose, key)
+    sample = options.sample if options.samples is None else options.samples.next(digest)
+    return value_key(namespace, purpose, key, sample) if sample else digest
 
 
 def _call(

@@ -195,6 +195,20 @@ def enter(cache: AsyncCache) -> Frame[AsyncCache]:
     return _ambient.push(cache)
 
 
+def leave(cache: AsyncCache, frames: list[Frame[AsyncCache]]) -> None:
+    """End a cache's innermost frame around the caller, or its last one if it has none here.
+
+    Several tasks may be inside blocks of one cache, and one may leave what another has entered.
+    """
+    frame = _ambient.top()
+    while frame is not None and (frame.dead or frame.value is not cache):
+        frame = frame.below
+    if frame is None or frame not in frames:
+        frame = frames[-1]
+    frames.remove(frame)
+    frame.dead = True
+
+
 def set_default_cache(cache: AsyncCache | None) -> None:
     """Name the cache for code that runs in no block of any: web handlers, workers, threads.
 

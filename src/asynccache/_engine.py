@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from typing import Any, Final
 
 from asynccache._board import Board
@@ -122,7 +122,8 @@ class Engine:
             abandon=self._abandon,
         )
         flight.enter(keep=keep)
-        flight.holding = self._leases.adopt(call.key)
+        if call.mode == "read_write":  # the others take no leases
+            flight.holding = self._leases.adopt(call.key)
         board.put(call.mode, flight)
         self._flying.add(flight)
         flight.task = self.spawn(self._pilot.fly(flight, call, looked=surely_missing or refreshing))
@@ -280,10 +281,19 @@ class Engine:
         if holding is not None:
             self._leases.abandon(holding)
 
-    def doom(self, key: bytes | None) -> None:
-        """Keep flights for a key (None: all) from storing and from taking newcomers."""
-        for flight in self._board.matching(key):
-            self._doom(flight)
+    async def settle(self, keys: Collection[bytes] | None) -> None:
+        """Keep flights for keys (None: all) from storing and from taking newcomers.
+
+        Returns when nothing is being written for them any more.
+        """
+        while True:
+            for key in (None,) if keys is None else keys:
+                for flight in self._board.matching(key):
+                    self._doom(flight)
+            writing = self.shelf.writing(keys)
+            if not writing:
+                return
+            await asyncio.wait(writing)
 
     # -- the end -----------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
@@ -121,6 +122,8 @@ class Cache:
         from urllib.parse import parse_qsl, unquote, urlsplit
 
         parts = urlsplit(url)
+        if parts.fragment:
+            raise ValueError(f"write '#' as %23: {url!r} would lose {parts.fragment!r}")
         make = {"disk": Cache.disk, "memory": Cache.memory}.get(parts.scheme)
         if make is None:
             raise ValueError(f"no store is called {parts.scheme!r}; there are disk: and memory:")
@@ -201,8 +204,8 @@ def _settings(cache_seed: int | str, options: CacheOptions) -> Settings:
     if on_store_error not in _ON_STORE_ERROR:
         raise ValueError(f'on_store_error must be "continue" or "raise", not {on_store_error!r}')
     store_if = options.get("store_if", store_good)
-    if not callable(store_if):
-        raise TypeError("store_if must be a function of an Answer")
+    if inspect.iscoroutinefunction(store_if) or not callable(store_if):
+        raise TypeError("store_if must be a plain function of an Answer")
     timeout = options.get("store_timeout")
     return Settings(
         namespace=Namespace.of(cache_seed, options.get("tenant")),
@@ -232,7 +235,7 @@ def _names(option: str, names: Iterable[str]) -> list[str]:
 
 def _path(path: str) -> tuple[str, ...]:
     parts = tuple(path.split("."))
-    if not all(parts):
+    if not all(parts) or parts == ("*",):
         raise ValueError(f'ignore takes paths such as "metadata.run_id", not {path!r}')
     return parts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import math
 from collections.abc import Callable
 from enum import IntEnum
@@ -279,12 +280,22 @@ class Reader:
 
 def own_copy(error: BaseException) -> BaseException:
     """Return a caller's own copy of a shared error, as raising marks the object raised."""
-    try:
-        copy = type(error).__new__(type(error), *error.args)
-        copy.args = error.args
-        copy.__dict__.update(error.__dict__)
-    except Exception:  # noqa: BLE001 - an exotic class: better shared than lost
-        return error
-    copy.__cause__ = error.__cause__
-    copy.__suppress_context__ = error.__suppress_context__
-    return copy
+    for attempt in (copy.copy, _copy_of_parts):
+        try:
+            copied: BaseException = attempt(error)
+            same = type(copied) is type(error) and str(copied) == str(error)
+        except Exception:  # noqa: BLE001, S112 - an exotic class: the next way, or share it
+            continue
+        if same:
+            copied.__cause__ = error.__cause__
+            copied.__suppress_context__ = error.__suppress_context__
+            return copied
+    return error
+
+
+def _copy_of_parts(error: BaseException) -> BaseException:
+    """Copy an error whose class can't be called with its ``args``, as the SDK's can't."""
+    copied = type(error).__new__(type(error), *error.args)
+    copied.args = error.args
+    copied.__dict__.update(error.__dict__)
+    return copied

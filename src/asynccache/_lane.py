@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from asynccache._batch import Batcher
+from asynccache._errors import StoreUnavailableError
 from asynccache._guard import Guard
 from asynccache._key import Namespace
 from asynccache._pacer import Pacer
@@ -56,16 +57,17 @@ class Lane:
         self._counters = counters
 
         async def read(keys: list[bytes]) -> Sequence[bytes | None]:
-            return await self._run(lambda: store.get_many(namespace, keys), [None] * len(keys))
+            nothing: list[bytes | None] = [None] * len(keys)
+            return await self._run_batch(lambda: store.get_many(namespace, keys), nothing)
 
         async def write(records: list[Record]) -> Sequence[bool]:
-            return await self._run(
+            return await self._run_batch(
                 lambda: store.set_many(namespace, records), [False] * len(records), _PATIENT
             )
 
         async def claim(claims: list[Claim]) -> Sequence[Claimed | None]:
             nothing: list[Claimed | None] = [None] * len(claims)
-            return await self._run(lambda: store.claim(namespace, claims, lease_ttl), nothing)
+            return await self._run_batch(lambda: store.claim(namespace, claims, lease_ttl), nothing)
 
         self._reads = Batcher(read, pacer=pacer, spawn=spawn)
         self._writes = Batcher(write, pacer=pacer, spawn=spawn, limit=_WRITES)
@@ -75,6 +77,19 @@ class Lane:
         return await self._guard.run(
             call, default, timeout=self._timeout * times, counters=self._counters
         )
+
+    async def _run_batch(
+        self, call: Callable[[], Awaitable[Sequence[T]]], default: list[T], times: int = 1
+    ) -> Sequence[T]:
+        async def complete() -> Sequence[T]:
+            results = await call()
+            if len(results) != len(default):
+                raise StoreUnavailableError(
+                    f"it gave {len(results)} results for {len(default)}: it broke its contract"
+                )
+            return results
+
+        return await self._run(complete, default, times)
 
     def get(self, key: bytes) -> asyncio.Future[bytes | None]:
         """Look an entry up."""
@@ -86,7 +101,7 @@ class Lane:
 
     async def set_alone(self, record: Record) -> bool:
         """Write an entry in a batch of its own; False if it wasn't."""
-        written: Sequence[bool] = await self._run(
+        written = await self._run_batch(
             lambda: self.store.set_many(self.namespace, [record]), [False], _PATIENT
         )
         return written[0]

@@ -166,6 +166,9 @@ class LeaseKeeper:
 
     async def release(self, holding: Holding) -> None:
         """Give a lease back, so that who waits for it can go on."""
+        if holding.operation is not None and not holding.operation.done():
+            self.abandon(holding)  # adopted, and never used: given back when it is granted
+            return
         self._held.discard(holding)
         if holding.claimed is not None and holding.claimed.granted and not holding.lost:
             await holding.lane.release([holding.lease])

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import AsyncGenerator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from typing import Final, Self
 from weakref import WeakSet
 
@@ -20,6 +23,7 @@ from asynccache._stats import Counters, Stats
 from asynccache.stores._base import Store
 
 _REMOTE_TIMEOUT: Final = 1.0  # seconds: longer than any healthy answer, shorter than a model's
+_FOREIGN_CLOSE: Final = 10.0  # seconds that another loop may take to end its flights
 _LOCAL_TIMEOUT: Final = 10.0  # seconds: a disk under load is slow, not gone
 
 
@@ -54,6 +58,7 @@ class Lifetime:
         self._outside = Counters()  # of calls that met no engine
         self._opened = 0
         self._lock = threading.Lock()
+        self._turn: Future[None] | None = None  # of whoever is opening or closing
         self._leaked: object = None
 
     async def _open_store(self) -> None:
@@ -75,19 +80,20 @@ class Lifetime:
             StoreRefusedError: What is there isn't safe to use; the message says what to change.
             StoreError: The store can't be opened, and ``on_store_error`` is "raise".
         """
-        if not self._opened:
-            self._guard.reset()
-            try:
-                await self._open_store()
-            except StoreRefusedError:
-                raise
-            except StoreError as exc:
-                if self._guard.strict:
+        async with self._changing():
+            if not self._opened:
+                self._guard.reset()
+                try:
+                    await self._open_store()
+                except StoreRefusedError:
                     raise
-                self._guard.note(exc, self._outside)
-                self._guard.prepare = self._open_store
-        self._opened += 1
-        _open_caches.add(self)
+                except StoreError as exc:
+                    if self._guard.strict:
+                        raise
+                    self._guard.note(exc, self._outside)
+                    self._guard.prepare = self._open_store
+            self._opened += 1
+            _open_caches.add(self)
         return self
 
     async def aclose(self) -> None:
@@ -95,24 +101,48 @@ class Lifetime:
 
         Who still waits for an answer sees `CacheClosedError`. Closing a closed cache is harmless.
         """
-        if self._opened > 1:
-            self._opened -= 1
-            return
-        if not self._opened:
-            return
-        self._opened = 0
-        _open_caches.discard(self)
-        here = asyncio.get_running_loop()
-        with self._lock:
-            engines, self._engines = list(self._engines.values()), {}
-        for engine in engines:
-            if engine.loop is here:
+        async with self._changing():
+            if self._opened != 1:
+                self._opened = max(0, self._opened - 1)
+                return
+            self._opened = 0
+            _open_caches.discard(self)
+            with self._lock:
+                engines, self._engines = list(self._engines.values()), {}
+            try:
+                for engine in engines:
+                    await self._close_engine(engine)
+            finally:  # also when closing was cancelled: nothing may stay open behind a closed cache
+                self._guard.prepare = None
+                await self._store.aclose()
+
+    async def _close_engine(self, engine: Engine) -> None:
+        try:
+            if engine.loop is asyncio.get_running_loop():
                 await engine.aclose()
             elif engine.loop.is_running():
                 closing = asyncio.run_coroutine_threadsafe(engine.aclose(), engine.loop)
-                await asyncio.wrap_future(closing)
+                # The other loop may be ending just now, which cancels or forgets what it is given.
+                await asyncio.wait({asyncio.wrap_future(closing)}, timeout=_FOREIGN_CLOSE)
+        finally:
             self._past.add(engine.counters)
-        await self._store.aclose()
+
+    @asynccontextmanager
+    async def _changing(self) -> AsyncGenerator[None]:
+        """Let only one task of any loop open or close at a time."""
+        while True:
+            with self._lock:
+                turn = self._turn
+                if turn is None:
+                    turn = self._turn = Future()
+                    break
+            await asyncio.shield(asyncio.wrap_future(turn))
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._turn = None
+            turn.set_result(None)
 
     def engine(self) -> Engine:
         """Return the running loop's engine.
@@ -152,6 +182,7 @@ class Lifetime:
     def _leak(self) -> None:
         """Forget everything that belongs to the parent process, without touching it."""
         self._opened = 0
+        self._turn = None
         self._leaked = (self._engines, self._store)
         self._engines = {}
 

@@ -13,6 +13,7 @@ from asynccache._canonical import canonical_value
 from asynccache._compute import compute
 from asynccache._context import current_cache, seconds_of
 from asynccache._errors import NotCanonicalError
+from asynccache._values import check_type
 
 if TYPE_CHECKING:
     from asynccache._cache import AsyncCache
@@ -47,7 +48,10 @@ def memoize(
 
     Raises:
         TypeError: The function isn't async, ``ignore`` names no parameter of it, or (when it is
-            called) ``self`` has no canonical form and isn't ignored.
+            called) ``self`` has no canonical form and isn't ignored, or the return annotation is
+            none that stored bytes can be told apart for.
+
+    A function's captured variables are not in its key: give each its own ``version``.
 
     Example:
         >>> @memoize(ttl=3600, ignore=["session"])
@@ -118,11 +122,12 @@ class _Recipe:
         if self._returns is None:
             try:
                 self._returns = get_type_hints(self._function).get("return", Any)
-            except NameError as exc:
+            except (NameError, AttributeError, SyntaxError) as exc:
                 _log.warning(
                     "%s: results stay untyped, as an annotation can't be read: %s", self.name, exc
                 )
                 self._returns = Any
             if self._returns is type(None):
                 self._returns = Any
+            check_type(self._returns)
         return self._returns

@@ -75,7 +75,7 @@ class Pilot:
             raise
         except BaseException as exc:
             flight.fail(exc, call.scope(exc) if flight.source == "upstream" else "all")
-            if not isinstance(exc, Exception):  # a KeyboardInterrupt is the loop's too
+            if isinstance(exc, KeyboardInterrupt | SystemExit):  # the loop's too
                 raise
         finally:
             flight.phase = Phase.DONE
@@ -99,6 +99,9 @@ class Pilot:
             self._shelf.lane(call.namespace), call.key, find, inherited
         )
         flight.holding = acquired.holding
+        if flight.doomed and flight.holding is not None:  # its key was deleted meanwhile
+            self._leases.abandon(flight.holding)
+            flight.holding = None
         entry = acquired.entry
         if isinstance(entry, bytes):
             entry = self._shelf.sound(call.key, entry)
@@ -119,5 +122,10 @@ class Pilot:
         self._counters.seconds_paid += seconds
         recording = self._recorder.record(flight, call, answer, seconds)
         flight.complete(recording.entry)
+        if call.mode == "refresh":  # what was asked before it is yesterday's answer
+            for older in list(self._board.matching(call.key)):
+                if older is not flight:
+                    older.doomed = True
+                    self._board.take_off(older)
         # From here on the callers have their answer, and the flight can't be abandoned.
         await self._recorder.keep(flight, recording)

@@ -33,6 +33,7 @@ _log = logging.getLogger("asynccache")
 
 _ENCODE_INLINE: Final = 64 * 1024  # bytes: above, compressing and summing would hold the loop
 _MICROSECONDS: Final = 1_000_000
+_FOR_EVER: Final = 100 * 365 * 86_400  # seconds: a longer ttl is none
 _SECRETS: Final = (("tools", "*", "authorization"), ("tools", "*", "headers"))  # of MCP tools
 
 
@@ -41,7 +42,7 @@ class Recording(Struct, frozen=True, kw_only=True):
 
     entry: Entry
     call: Call
-    refused: Literal["mode", "oversized", "incomplete", "deleted", "store_if"] | None
+    refused: Literal["mode", "oversized", "changed", "incomplete", "deleted", "store_if"] | None
 
 
 class Recorder:
@@ -126,11 +127,13 @@ class Recorder:
 
     def _refused(
         self, flight: Flight, call: Call, answer: Answer
-    ) -> Literal["mode", "oversized", "incomplete", "deleted", "store_if"] | None:
+    ) -> Literal["mode", "oversized", "changed", "incomplete", "deleted", "store_if"] | None:
         if not flight.keep:
             return "mode"
         if flight.oversized:
             return "oversized"
+        if call.unchanged is not None and not call.unchanged():
+            return "changed"
         if not answer.complete:
             return "incomplete"
         if flight.doomed:
@@ -147,7 +150,7 @@ def expiry(ttl: float | None, now: int, jitter: float) -> int:
 
     Jitter, the share of the ttl that chance may take away, only ever shortens.
     """
-    if ttl is None:
+    if ttl is None or ttl > _FOR_EVER:
         return 0
     kept = ttl * (1 - jitter * random.random())  # noqa: S311 - jitter, not a secret
     return now + max(1, int(kept * _MICROSECONDS))

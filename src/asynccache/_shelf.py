@@ -16,6 +16,7 @@ from asynccache._pacer import Pacer
 from asynccache._stats import Counters
 from asynccache.stores._base import Record, Store, Unknown
 
+_LARGE: Final = 256 * 1024  # bytes: above, an entry is checked off the loop
 _KNOWN: Final = (
     1024  # entries that were checked, and needn't be again while their bytes are the same
 )
@@ -116,7 +117,11 @@ class Shelf:
     async def look_up(self, namespace: Namespace, key: bytes) -> Entry | None:
         """Look an entry up, together with this turn's other lookups."""
         data = await self.lane(namespace).get(key)
-        return None if data is None else self.sound(key, data)
+        if data is None:
+            return None
+        if len(data) > _LARGE:  # summing and unpacking it would hold the loop
+            return await asyncio.to_thread(self.sound, key, data)
+        return self.sound(key, data)
 
     async def write_alone(self, namespace: Namespace, record: Record) -> bool:
         """Write an answer without waiting for others to travel with."""

@@ -34,11 +34,23 @@ def encode_value(value: object) -> bytes:
     """
     try:
         return _ENCODE(value)
-    except (TypeError, ValueError, RecursionError) as exc:  # e.g. an int beyond 64 bits
+    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
         raise TypeError(
             f"a {type(value).__qualname__} can't be cached: {exc};"
             " return data that msgspec can encode"
         ) from exc
+
+
+def check_type(type: Any) -> None:  # noqa: ANN401 - the public name; any type form
+    """Refuse a type that values can't be built as, before anything is paid for one.
+
+    Raises:
+        TypeError: It can't, e.g. since its alternatives look alike in bytes.
+    """
+    try:
+        msgspec.msgpack.Decoder(type, dec_hook=_from_plain)
+    except TypeError as exc:
+        raise TypeError(f"results can't be built as {type!r}: {exc}; annotate otherwise") from exc
 
 
 def decode_value(data: bytes, type: Any = Any) -> Any:  # noqa: ANN401 - the public name; any value
@@ -55,14 +67,14 @@ def decode_value(data: bytes, type: Any = Any) -> Any:  # noqa: ANN401 - the pub
 def _to_plain(value: Any) -> Any:  # noqa: ANN401 - msgspec's hook takes any
     dump = getattr(value, "model_dump", None)
     if callable(dump) and not isinstance(value, type):
-        return dump(mode="json")
+        return dump(mode="json", by_alias=True, round_trip=True)
     raise TypeError(f"a {type(value).__qualname__} isn't plain data")
 
 
 def _from_plain(kind: type, value: Any) -> Any:  # noqa: ANN401 - msgspec's hook takes any
     validate = getattr(kind, "model_validate", None)
     if callable(validate):
-        return validate(value)
+        return validate(value, strict=False)
     raise NotImplementedError(f"{kind.__qualname__} can't be decoded; name a type msgspec knows")
 
 

@@ -24,6 +24,7 @@ from asynccache.openai._address import Address
 from asynccache.openai._replay import ReplayedStream, Source, mark, typed
 from asynccache.openai._request import Sent, canonical_body
 
+_STATEFUL: Final = frozenset({"background", "conversation"})  # parameters: each call is another
 _MISSING: Final = object()
 
 
@@ -97,6 +98,7 @@ class Door:
         # So does a method that somebody has wrapped without telling its signature.
         self._takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         self._upstream = upstream
+        self._opaque = _sdk.changes_requests(client)
         self._addresses: dict[frozenset[str], Address] = {}
         self._address = self._address_for(cache)
 
@@ -182,6 +184,11 @@ class Door:
         extra_headers = kwargs.get("extra_headers")
         if extra_headers and _sdk.RAW_HEADER in extra_headers:
             return None
+        if self._opaque is not None:
+            raise NotCanonicalError(self._opaque)
+        extra_body = kwargs.get("extra_body")
+        if extra_body and not _STATEFUL.isdisjoint(extra_body):
+            raise NotCanonicalError("it reads or changes state at the server")
         namespace = options.namespace(cache.settings.namespace)
         address = self._address if cache is self._cache else self._address_for(cache)
         prefix = address.prefix(namespace, extra_headers, kwargs.get("extra_query"))
@@ -216,7 +223,15 @@ class Door:
         async def raw() -> Any:
             return await self._original(**sent.arguments())
 
+        address = self._address if cache is self._cache else self._address_for(cache)
+        headers = dict(kwargs.get("extra_headers") or {})
+        query = dict(kwargs.get("extra_query") or {})
+
+        def unchanged() -> bool:
+            return address.prefix(asked.namespace, headers, query) is asked.prefix
+
         return Call(
+            unchanged=unchanged,
             namespace=asked.namespace,
             key=asked.key,
             mode=asked.mode,

@@ -85,7 +85,7 @@ class Sent:
         arguments: As `canonical_body` left them.
     """
 
-    __slots__ = ("_arguments", "_body", "_extra", "_headers")
+    __slots__ = ("_arguments", "_body", "_extra", "_headers", "_query")
 
     def __init__(self, arguments: dict[str, Any]) -> None:
         self._arguments = arguments
@@ -95,11 +95,15 @@ class Sent:
         extra = arguments.get("extra_body")
         self._extra = _ENCODE(extra) if extra else None
         self._headers = dict(arguments.get("extra_headers") or {})
+        query = arguments.get("extra_query")
+        self._query = dict(query) if query else query
 
     def arguments(self) -> dict[str, Any]:
         """Return arguments that make the SDK return its raw response."""
         arguments = {**self._arguments, **_DECODE(self._body)}
         arguments["extra_headers"] = {**self._headers, _sdk.RAW_HEADER: "true"}
+        if self._query:
+            arguments["extra_query"] = self._query
         if self._extra is not None:
             arguments["extra_body"] = _DECODE(self._extra)
         return arguments

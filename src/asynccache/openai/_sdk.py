@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from openai import APIConnectionError, APIStatusError, APITimeoutError, NotGiven
 from openai._constants import RAW_RESPONSE_HEADER
@@ -145,3 +145,19 @@ def parsed_by_sdk(client: Any, response: Any, cast_to: type[Any]) -> Any:
         stream_cls=None,
         options=FinalRequestOptions.construct(method="post", url=""),
     ).parse()
+
+
+def changes_requests(client: Any) -> str | None:
+    """Return why a client's requests can't be known beforehand, None if they can.
+
+    Subclasses may change a request between a method's arguments and the wire.
+    """
+    for name in ("_prepare_options", "_prepare_request", "_build_request", "_build_headers"):
+        method: Any = getattr(cast("Any", type(client)), name, None)
+        if method is not None and not method.__module__.startswith("openai."):
+            return f"{_name_of(client)} overrides {name}, which may change the request"
+    return None
+
+
+def _name_of(value: object) -> str:
+    return type(value).__qualname__

@@ -52,44 +52,41 @@ def canonical_json(body: Any) -> bytes:  # noqa: ANN401 - any JSON
         encoded = _JSON_ENCODE(body)
     except (TypeError, ValueError, RecursionError) as exc:  # keys that aren't str, lone surrogates
         raise NotCanonicalError(f"no canonical JSON form: {exc}") from exc
-    if type(body) is not dict:
-        _refuse_odd([body])
-        return encoded
-    # Three levels written out, as messages are: a third faster than the general walk.
+    # Messages, three levels deep and mostly text, are looked at here; the rest below.
+    rest: list[Any] = []
     item: Any
-    part: Any
-    value: object
-    members: dict[str, Any] = body
-    for item in members.values():
+    for item in body.values() if type(body) is dict else (body,):
         kind = type(item)
-        if kind is list:
+        if kind is list and item and type(item[0]) is dict:
             for part in item:
-                if type(part) is not dict:
-                    _refuse_odd(item)
-                    break
-                for value in part.values():
-                    if type(value) is not str:
-                        _refuse_odd([value])
+                if type(part) is dict:
+                    for value in part.values():
+                        if type(value) is not str:
+                            rest.append(value)  # noqa: PERF401 - nearly never
+                else:
+                    rest.append(part)
         elif kind not in _SCALARS:
-            _refuse_odd([item])
+            rest.append(item)
+    if rest:
+        _refuse_odd(rest)
     return encoded
 
 
-def _refuse_odd(root: Collection[object]) -> None:
-    """Raise for anything that isn't plain, in a list that grows while it is walked."""
-    pending: list[Collection[object]] = [root]
-    for items in pending:
-        if len(items) > _LONG and _SCALARS.issuperset(map(type, items)):
-            continue
-        for item in items:
+def _refuse_odd(items: list[Any]) -> None:
+    """Raise for anything that isn't plain, in a list of lists that grows while it is walked."""
+    pending: list[Collection[Any]] = [items]
+    for group in pending:
+        for item in group:
             kind = type(item)
-            if kind in _SCALARS:
+            if kind is str:
                 continue
             if kind is dict:
-                pending.append(item.values())  # type: ignore[attr-defined]  # kind says it is a dict
+                pending.append(item.values())
             elif kind is list:
-                pending.append(item)  # type: ignore[arg-type]  # kind says it is a list
-            elif kind is not float or item - item != 0.0:  # type: ignore[operator]  # inf and nan differ from themselves
+                if len(item) <= _LONG or not _SCALARS.issuperset(map(type, item)):
+                    pending.append(item)
+            elif kind not in _SCALARS and (kind is not float or item - item != 0.0):
+                # Infinity and NaN, less themselves, are not zero.
                 raise NotCanonicalError(f"{_shown(item)} has no canonical JSON form")
 
 

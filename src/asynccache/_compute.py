@@ -58,7 +58,7 @@ async def compute(
             engine.counters.flaws["mistyped"] += 1
             mode = "refresh"
         else:
-            engine.served(entry, "hit")
+            engine.count_hit(entry)
             return value
     flight = engine.join(mode, digest)
     fetched = None if flight is None else await engine.ride(flight, _ANYBODY)

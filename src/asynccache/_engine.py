@@ -242,6 +242,13 @@ class Engine:
                 reader.on_close = lambda flight=flight: self._count_saved(flight.entry)
             return Fetched(flight.entry or Entry(call.key, 0, 0, meta, ()), how), reader
 
+    def count_hit(self, entry: Entry) -> None:
+        """Count one call as answered at once. The way of nearly all hits: nothing is made."""
+        counters, meta = self.counters, entry.meta
+        counters.hits += 1
+        counters.tokens_saved += meta.input_tokens + meta.output_tokens
+        counters.seconds_saved += meta.seconds
+
     def served(self, entry: Entry, how: Outcome) -> Fetched:
         """Count one call as answered."""
         self._count(how)

@@ -132,7 +132,7 @@ class Door:
             entry = engine.inline(mode, asked.namespace, asked.key)
             if entry is None:
                 return await self._fetch(cache, engine, asked, kwargs)
-            engine.served(entry, "hit")
+            engine.count_hit(entry)
             return self._result(cache, engine, asked, entry, "hit")
 
         return create

@@ -99,7 +99,7 @@ def island(tmp_path):
     place = tmp_path / "island"
     place.mkdir(0o700)
     if not mount("-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", place):
-        pytest.skip("mounting needs root")
+        pytest.skip("a small file system of its own needs the right to mount (root)")
     yield place
     subprocess.run(["umount", "-l", str(place)], check=True)
 
@@ -110,7 +110,7 @@ def unwritable(folder):
     if ROOT:
         # A read-only view on top of it: remounting fails while a file is open for writing.
         if not mount("--bind", folder, folder):
-            pytest.skip("mounting needs root")
+            pytest.skip("root is refused mounts here, and permissions do not bind root")
         try:
             assert mount("-o", "remount,bind,ro", folder)
             yield

@@ -199,7 +199,7 @@ def island(tmp_path):
         ["mount", "-t", "tmpfs", "-o", "size=2m,mode=700", "tmpfs", str(place)],
         check=False, capture_output=True,
     ).returncode:  # fmt: skip
-        pytest.skip("mounting needs root")
+        pytest.skip("a small file system of its own needs the right to mount (root)")
     yield place
     subprocess.run(["umount", "-l", str(place)], check=True)
 

@@ -244,10 +244,8 @@ class Engine:
 
     def count_hit(self, entry: Entry) -> None:
         """Count one call as answered at once. The way of nearly all hits: nothing is made."""
-        counters, meta = self.counters, entry.meta
-        counters.hits += 1
-        counters.tokens_saved += meta.input_tokens + meta.output_tokens
-        counters.seconds_saved += meta.seconds
+        self.counters.hits += 1
+        self._count_saved(entry)
 
     def served(self, entry: Entry, how: Outcome) -> Fetched:
         """Count one call as answered."""

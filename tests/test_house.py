@@ -23,7 +23,7 @@ FLOORS = {
     1: ["_batch", "_board", "_call", "_engine", "_flight", "_gate", "_guard", "_lane", "_leases",
         "_pacer", "_pilot", "_recorder", "_shelf", "stores._base", "stores"],
     2: ["stores.*"],
-    3: ["_cache", "_compute", "_context", "_factory", "_lifetime", "_memoize", "_wrappers"],
+    3: ["_cache", "_compute", "_context", "_events", "_factory", "_lifetime", "_memoize", "_wrappers"],
     4: ["", "openai", "openai.*", "testing", "testing.*"],
 }  # fmt: skip
 DRIVERS = {

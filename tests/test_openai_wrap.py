@@ -263,16 +263,21 @@ async def test_sample_each(cached, api):
         assert len(api.requests) == 5  # the first is the one that was there
 
 
-async def test_raw_responses_go_through_untouched(cached, bare, api, api_cache):
-    """with_raw_response and with_streaming_response are the SDK's own, and counted as bypass."""
+async def test_raw_responses_are_cached(cached, bare, api, api_cache):
+    """with_raw_response and with_streaming_response share the entry, in the SDK's own types."""
     raw = await cached.chat.completions.with_raw_response.create(model="m", messages=[])
     plain = await bare.chat.completions.with_raw_response.create(model="m", messages=[])
     assert type(raw) is type(plain)
     assert raw.content == plain.content
+    assert raw.parse() == plain.parse()
+    assert state(raw).outcome == state(raw.parse()).outcome == "miss"
     async with cached.chat.completions.with_streaming_response.create(model="m", messages=[]) as r:
         assert (await r.parse()).id == COMPLETION["id"]
-    assert api_cache.stats().bypassed == 2
-    assert len(api.requests) == 3
+        assert state(r).outcome == "hit"
+    again = await cached.chat.completions.create(model="m", messages=[])
+    assert again == raw.parse()
+    assert api_cache.stats().bypassed == 0
+    assert len(api.requests) == 2
 
 
 # -- status, forget, what is stored -------------------------------------------------------------

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         StoreTimeoutError,
         StoreUnavailableError,
     )
+    from asynccache._events import CallEvent, record
     from asynccache._factory import Cache, CacheOptions
     from asynccache._memoize import memoize
     from asynccache._stats import Stats
@@ -41,6 +42,7 @@ __all__ = [
     "Cache",
     "CacheClosedError",
     "CacheOptions",
+    "CallEvent",
     "Mode",
     "NotCanonicalError",
     "ReplayMiss",
@@ -56,6 +58,7 @@ __all__ = [
     "current_cache",
     "memoize",
     "options",
+    "record",
     "set_default_cache",
     "status",
 ]
@@ -72,6 +75,7 @@ _HOMES: Final = {
         "StoreFullError", "StoreReadOnlyError", "StoreRefusedError", "StoreTimeoutError",
         "StoreUnavailableError",
     ),
+    "_events": ("CallEvent", "record"),
     "_factory": ("Cache", "CacheOptions"),
     "_memoize": ("memoize",),
     "_stats": ("Stats",),

@@ -29,6 +29,8 @@ class Answer(Struct, frozen=True, kw_only=True):
     """A content filter ended it."""
     complete: bool = True
     """It came to its proper end. One that didn't is never stored, whatever ``store_if`` says."""
+    private: bool = False
+    """It repeats a secret of its request, so that it is never stored either."""
 
     @property
     def body(self) -> bytes:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET, ValidationError
 
-from asynccache import _context
+from asynccache import _context, _events
 from asynccache._call import Answer, Call, Mode
 from asynccache._entry import Meta
 from asynccache._errors import NotCanonicalError, ReplayMiss
@@ -32,11 +32,31 @@ async def compute(
     type: Any,  # noqa: ANN401 - any type form
 ) -> Any:  # noqa: ANN401 - of that type
     """Return the value stored under a key, or make it; keys of two purposes never meet."""
+    watch = _events.watch(cache.settings.observer, purpose)
+    if watch is None:
+        return await _computed(cache, purpose, key, create, ttl=ttl, type=type, watch=None)
+    try:
+        return await _computed(cache, purpose, key, create, ttl=ttl, type=type, watch=watch)
+    except BaseException as exc:
+        watch.failed(exc)
+        raise
+
+
+async def _computed(
+    cache: AsyncCache,
+    purpose: str,
+    key: object,
+    create: Callable[[], Awaitable[Any]],
+    *,
+    ttl: float | None,
+    type: Any,  # noqa: ANN401 - any type form
+    watch: _events.Watch | None,
+) -> Any:  # noqa: ANN401 - of that type
     options = _context.current_options()
     mode = cache.settings.mode if options.mode is UNSET else options.mode
     if mode == "off" or (not cache.is_open and mode != "replay"):
-        cache.note_bypass("the cache isn't open" if mode != "off" else None)
-        return await create()
+        reason = "the cache isn't open" if mode != "off" else None
+        return await _past(cache, create, watch, reason)
     engine = cache.engine()
     if engine.pacer.spent():
         await engine.pacer.slot()
@@ -46,8 +66,7 @@ async def compute(
     except NotCanonicalError as exc:
         if mode == "replay":
             raise ReplayMiss(f"this call can't be cached: {exc}") from exc
-        cache.note_bypass(str(exc))
-        return await create()
+        return await _past(cache, create, watch, str(exc))
     entry = engine.inline(mode, namespace, digest)
     if entry is not None:
         try:
@@ -59,12 +78,30 @@ async def compute(
             mode = "refresh"
         else:
             engine.count_hit(entry)
+            if watch is not None:
+                watch.served("hit", entry, cache.now())
             return value
     flight = engine.join(mode, digest)
     fetched = None if flight is None else await engine.ride(flight, _ANYBODY)
     if fetched is None:
         fetched = await engine.fetch(_call(cache, mode, namespace, digest, create, ttl=ttl))
-    return decode_value(fetched.entry.body, type)
+    value = decode_value(fetched.entry.body, type)
+    if watch is not None:
+        watch.served(fetched.outcome, fetched.entry, cache.now())
+    return value
+
+
+async def _past(
+    cache: AsyncCache,
+    create: Callable[[], Awaitable[Any]],
+    watch: _events.Watch | None,
+    reason: str | None,
+) -> Any:  # noqa: ANN401 - whatever it makes
+    cache.note_bypass(reason)
+    value = await create()
+    if watch is not None:
+        watch.passed(reason)
+    return value
 
 
 def _key(options: _context.Options, namespace: Namespace, purpose: str, key: object) -> bytes:

@@ -6,7 +6,7 @@ import functools
 import inspect
 import threading
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from datetime import timedelta
@@ -56,6 +56,14 @@ class Chain(Generic[ValueT]):
         while frame is not None and frame.dead:
             frame = frame.below
         return frame
+
+    def alive(self) -> Iterator[Frame[ValueT]]:
+        """Return all frames around the caller that are alive, innermost first."""
+        frame = self.top()
+        while frame is not None:
+            if not frame.dead:
+                yield frame
+            frame = frame.below
 
     def push(self, value: ValueT) -> Frame[ValueT]:
         """Enter a block; leave it with ``frame.dead = True``."""

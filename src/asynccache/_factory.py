@@ -12,6 +12,7 @@ from asynccache._cache import AsyncCache
 from asynccache._call import Mode, StoreIf, store_good
 from asynccache._clock import SYSTEM_CLOCK, Clock
 from asynccache._context import mode_of, seconds_of
+from asynccache._events import Observer
 from asynccache._key import Namespace
 from asynccache._lifetime import Settings
 from asynccache.stores._base import Store
@@ -47,6 +48,8 @@ class CacheOptions(TypedDict, total=False):
     """Seconds that a store may take to answer; default 1 for remote stores, 10 for local ones."""
     lease_ttl: float
     """Seconds of silence after which another process takes a call over; default 5."""
+    observer: Observer | None
+    """A plain function that is told of each call, once it is over; see `asynccache.record`."""
 
 
 class Cache:
@@ -206,6 +209,9 @@ def _settings(cache_seed: int | str, options: CacheOptions) -> Settings:
     store_if = options.get("store_if", store_good)
     if inspect.iscoroutinefunction(store_if) or not callable(store_if):
         raise TypeError("store_if must be a plain function of an Answer")
+    observer = options.get("observer")
+    if observer is not None and (inspect.iscoroutinefunction(observer) or not callable(observer)):
+        raise TypeError("observer must be a plain function of a CallEvent")
     timeout = options.get("store_timeout")
     return Settings(
         namespace=Namespace.of(cache_seed, options.get("tenant")),
@@ -224,6 +230,7 @@ def _settings(cache_seed: int | str, options: CacheOptions) -> Settings:
         on_store_error=on_store_error,
         store_timeout=None if timeout is None else _positive("store_timeout", timeout),
         lease_ttl=_positive("lease_ttl", options.get("lease_ttl", 5.0)),
+        observer=observer,
     )
 
 

@@ -274,8 +274,10 @@ class Reader:
         # is asked to do the counting.
         if self._open and not self._loop.is_closed():
             self._open = False
-            flight = self._flight
+            flight, on_close = self._flight, self.on_close
             self._loop.call_soon_threadsafe(flight.leave)
+            if on_close is not None:
+                self._loop.call_soon_threadsafe(on_close)
 
 
 def own_copy(error: BaseException) -> BaseException:

@@ -17,6 +17,7 @@ from asynccache._call import Mode, StoreIf, store_good
 from asynccache._clock import Clock
 from asynccache._engine import Engine
 from asynccache._errors import CacheClosedError, StoreError, StoreRefusedError
+from asynccache._events import Observer
 from asynccache._guard import Guard
 from asynccache._key import Namespace
 from asynccache._stats import Counters, Stats
@@ -42,6 +43,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     on_store_error: str = "continue"
     store_timeout: float | None = None
     lease_ttl: float = 5.0
+    observer: Observer | None = None
 
 
 class Lifetime:

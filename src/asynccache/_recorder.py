@@ -13,13 +13,7 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from asynccache._call import Answer, Call
-from asynccache._canonical import (
-    canonical_json,
-    canonical_value,
-    path_digests,
-    short_digest,
-    without_paths,
-)
+from asynccache._canonical import canonical_value, path_digests, short_digest
 from asynccache._clock import Clock
 from asynccache._entry import Entry, encode_entry, encode_paths
 from asynccache._flight import Flight
@@ -34,7 +28,7 @@ _log = logging.getLogger("asynccache")
 _ENCODE_INLINE: Final = 64 * 1024  # bytes: above, compressing and summing would hold the loop
 _MICROSECONDS: Final = 1_000_000
 _FOR_EVER: Final = 100 * 365 * 86_400  # seconds: a longer ttl is none
-_SECRETS: Final = (("tools", "*", "authorization"), ("tools", "*", "headers"))  # of MCP tools
+Unkept = Literal["mode", "oversized", "changed", "incomplete", "secret", "deleted", "store_if"]
 
 
 class Recording(Struct, frozen=True, kw_only=True):
@@ -42,7 +36,7 @@ class Recording(Struct, frozen=True, kw_only=True):
 
     entry: Entry
     call: Call
-    refused: Literal["mode", "oversized", "changed", "incomplete", "deleted", "store_if"] | None
+    refused: Unkept | None
 
 
 class Recorder:
@@ -127,7 +121,7 @@ class Recorder:
 
     def _refused(
         self, flight: Flight, call: Call, answer: Answer
-    ) -> Literal["mode", "oversized", "changed", "incomplete", "deleted", "store_if"] | None:
+    ) -> Unkept | None:
         if not flight.keep:
             return "mode"
         if flight.oversized:
@@ -136,6 +130,8 @@ class Recorder:
             return "changed"
         if not answer.complete:
             return "incomplete"
+        if answer.private:
+            return "secret"
         if flight.doomed:
             return "deleted"
         try:
@@ -164,7 +160,6 @@ def _encode(recording: Recording) -> bytes:
             paths[f"@{name}"] = short_digest(canonical_value(fact))
         meta = replace(entry.meta, paths=encode_paths(paths))
         if call.keep_request:
-            kept = without_paths(msgspec.json.decode(call.canonical), _SECRETS)
-            meta = replace(meta, request=Raw(msgspec.msgpack.encode(canonical_json(kept))))
+            meta = replace(meta, request=Raw(msgspec.msgpack.encode(call.canonical)))
         entry = Entry(entry.key, entry.created, entry.expires, meta, entry.chunks)
     return encode_entry(entry)

@@ -85,13 +85,17 @@ class Address:
             or _sdk.http_defaults(client._client) != self._http
         ):
             self._follow()
-        if not extra_headers and not extra_query:
+        headers: dict[str, str | None] = {}
+        query: dict[str, Any] = {}
+        if extra_headers:
+            headers = _changes(extra_headers, self._ignore)
+        if extra_query:
+            query = {n: v for n, v in extra_query.items() if not _sdk.is_not_given(v)}
+        if not headers and not query:
             prefix = self._plain.get(namespace)
             if prefix is None:
                 prefix = self._plain[namespace] = self._make(namespace, {}, {})
             return prefix
-        headers = _changes(extra_headers or {}, self._ignore)
-        query = {name: v for name, v in (extra_query or {}).items() if not _sdk.is_not_given(v)}
         shown = {name: None if _sdk.is_omit(value) else (value,) for name, value in query.items()}
         known = (namespace, canonical_value((headers, shown)))
         prefix = self._special.get(known)

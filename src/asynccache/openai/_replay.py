@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections import deque
-from collections.abc import AsyncIterator
-from typing import Any, Final, TypeVar
+import functools
+import types
+from collections.abc import Callable
+from typing import Annotated, Any, Final, Union, get_args, get_origin
 
-from openai import APIError, AsyncStream
-from pydantic import BaseModel, ValidationError
+import msgspec
+from msgspec import Struct
+from pydantic import ValidationError
 
 from asynccache._call import Status
 from asynccache._entry import Entry, Meta
-from asynccache._flight import Reader
-from asynccache._gate import WaitedTooLongError
-from asynccache._pacer import Pacer
 from asynccache.openai import _sdk
 from asynccache.openai._address import Address
-from asynccache.openai._facts import members
-from asynccache.openai._sse import EventReader
-
-T = TypeVar("T", bound=BaseModel)
 
 _REQUEST_ID: Final = "x-request-id"
-_DONE: Final = b"[DONE]"
-_BREATH: Final = 32  # events, some 0.2 ms of decoding, between two looks at the turn's time
 
 
 def mark(response: object, status: Status) -> None:
@@ -35,25 +27,44 @@ def mark(response: object, status: Status) -> None:
         pass
 
 
-def typed(client: Any, address: Address, entry: Entry, cast_to: type[T]) -> T:
+def typed(
+    client: Any,
+    address: Address,
+    entry: Entry,
+    cast_to: Any,
+    finish: Callable[[Any], Any] | None = None,
+) -> Any:
     """Return the object of a JSON body.
 
     Strict validation builds it straight from the bytes, and equals what the SDK builds whenever it
     succeeds, down to the dumps; only ``model_fields_set`` names unknown members too, as pydantic
     has it. Ill-typed answers, other content types and strict clients are left to the SDK itself.
+
+    Args:
+        client: The SDK's client.
+        address: Where the request went.
+        entry: The answer.
+        cast_to: The type of the SDK's that it is built as.
+        finish: What the SDK makes of the object in the end: parses it, for one.
     """
     meta = entry.meta
+    found: Any = None
     if meta.content_type.startswith("application/json") and not client._strict_response_validation:
         try:
             found = cast_to.model_validate_json(entry.body, strict=True)
         except ValidationError:
             pass  # the SDK is lenient where we are strict: it decides below
         else:
-            object.__setattr__(found, "_request_id", request_id(meta))  # where the SDK keeps it
-            return found
-    response = _sdk.made_response(address.url, meta.status, _headers(meta), entry.body)
-    parsed: T = _sdk.parsed_by_sdk(client, response, cast_to)
-    return parsed
+            if finish is None:
+                object.__setattr__(found, "_request_id", request_id(meta))  # where the SDK keeps it
+                return found
+    if found is None:
+        response = _sdk.made_response(address.url, meta.status, headers_of(meta), entry.body)
+        found = _sdk.parsed_by_sdk(client, response, cast_to)
+    if finish is not None:
+        found = finish(found)
+        _sdk.note_request_id(found, request_id(meta))
+    return found
 
 
 def request_id(meta: Meta) -> str | None:
@@ -64,178 +75,49 @@ def request_id(meta: Meta) -> str | None:
     return None
 
 
-def _headers(meta: Meta) -> list[tuple[str, str]]:
+def headers_of(meta: Meta) -> list[tuple[str, str]]:
+    """Return the headers of the response that an answer came with, as far as they are kept."""
     content_type = [("content-type", meta.content_type)] if meta.content_type else []
     return [*content_type, *meta.headers]
 
 
-class Source:
-    """The events of a stream, recorded or still coming. Shared by a stream and its response.
+class _Typed(Struct):
+    type: str = ""
+
+
+_TYPE_OF: Final = msgspec.json.Decoder(_Typed).decode
+
+
+@functools.cache
+def event_builder(event: Any) -> Callable[[bytes], Any]:
+    """Return what builds an event of a stream from its JSON, by strict validation.
 
     Args:
-        events: Recorded events, or a reader of a flight.
-        url: Where the request went, for errors.
+        event: A model, or a union of models that are told apart by their ``type``.
+
+    The returned function raises ``ValidationError`` for what it can't build.
     """
+    if _sdk.is_typed(event):
+        return functools.partial(event.model_validate_json, strict=True)
+    models: dict[str, Any] = {}
+    for model in _members_of(event):
+        name = _sdk.is_typed(model) and model.model_fields.get("type")
+        for value in get_args(name.annotation) if name else ():
+            models[value] = model
 
-    __slots__ = ("_at", "_events", "_reader", "_url", "closed")
-
-    def __init__(self, events: tuple[bytes, ...] | Reader, url: str) -> None:
-        self._reader = events if isinstance(events, Reader) else None
-        self._events = () if isinstance(events, Reader) else events
-        self._at = 0
-        self._url = url
-        self.closed = False
-
-    def ready(self) -> bytes | None:
-        """Return the next event if it is there already."""
-        if self._reader is not None:
-            return self._reader.next_ready()
-        at = self._at
-        if at == len(self._events):
-            return None
-        self._at = at + 1
-        return self._events[at]
-
-    async def next(self) -> bytes | None:
-        """Return the next event, None at the end; raise what ended the call upstream."""
-        if self._reader is None:
-            return self.ready()
+    def build(data: bytes) -> Any:
         try:
-            return await self._reader.next()
-        except WaitedTooLongError:
-            raise _sdk.timed_out(self._url) from None
+            model = models[_TYPE_OF(data).type]
+        except (msgspec.MsgspecError, ValueError, KeyError) as exc:
+            raise ValidationError.from_exception_data("an event of no known type", []) from exc
+        return model.model_validate_json(data, strict=True)
 
-    def close(self) -> None:
-        """Stop reading. The call upstream ends if nobody else reads it."""
-        self.closed = True
-        if self._reader is not None:
-            self._reader.close()
+    return build
 
 
-class _Body(_sdk.ByteStream):
-    """A stream's events as the body of an HTTP response: closing that closes the stream."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while not self._source.closed and (event := await self._source.next()) is not None:
-            yield event
-
-    async def aclose(self) -> None:
-        self._source.close()
-
-
-class ReplayedStream(AsyncStream[T]):
-    """The SDK's stream over events that were recorded, or that a flight is still recording.
-
-    Closing it, reading it to its end, an error, and cancelling a read let go of the flight at once;
-    after a bare ``break`` that happens when the stream is collected. A flight that nobody reads any
-    more is ended, and stored only if its closing event had come.
-
-    Args:
-        client: The SDK's client, whose way of reading odd events is used.
-        url: Where the request went, for errors.
-        cast_to: The type of an event.
-        meta: The answer's head.
-        source: The events.
-        pacer: The loop's, so that a long recorded stream doesn't hold it.
-    """
-
-    def __init__(
-        self,
-        *,
-        client: Any,
-        url: str,
-        cast_to: type[T],
-        meta: Meta,
-        source: Source,
-        pacer: Pacer,
-    ) -> None:
-        # Not the base's own __init__: it wants the HTTP response that `response` makes on demand.
-        self._client = client
-        self._url = url
-        self._cast_to = cast_to
-        self._meta = meta
-        self._source = source
-        self._pacer = pacer
-        self._lenient = not client._strict_response_validation
-        self._count = 0
-        self._events = EventReader()
-        self._waiting: deque[bytes] = deque()  # data of a piece that held several events
-        self._made: Any = None
-        self._decoder = client._make_sse_decoder()
-
-    @property
-    def _iterator(self) -> ReplayedStream[T]:  # type: ignore[override]  # an attribute in the base
-        # As an attribute it would be a cycle, and a dropped stream has to be collected at once.
-        return self
-
-    @property
-    def response(self) -> Any:  # type: ignore[override]  # an attribute in the base
-        """An HTTP response with the recorded status and headers, and the rest of the events."""
-        if self._made is None:
-            self._made = _sdk.made_response(
-                self._url, self._meta.status, _headers(self._meta), _Body(self._source)
-            )
-        return self._made
-
-    def __aiter__(self) -> ReplayedStream[T]:
-        return self
-
-    async def __anext__(self) -> T:
-        source = self._source
-        try:
-            while not source.closed:
-                self._count += 1
-                if not self._count % _BREATH and self._pacer.spent():
-                    await self._pacer.slot()
-                if self._waiting:
-                    data = self._waiting.popleft()
-                else:
-                    event = source.ready() or await source.next()
-                    if event is None:
-                        break
-                    found = self._events.read(event)
-                    if len(found) != 1:
-                        self._waiting.extend(found)
-                        continue
-                    data = found[0]
-                if data.startswith(_DONE):
-                    break
-                return self._typed(data)
-        except BaseException:
-            # As after an error in the SDK's own generator: there is nothing more to read.
-            source.close()
-            raise
-        await self.close()
-        raise StopAsyncIteration
-
-    def _typed(self, data: bytes) -> T:
-        if b'"error"' in data:
-            self._raise_if_error(data)
-        if self._lenient:
-            try:
-                return self._cast_to.model_validate_json(data, strict=True)
-            except ValidationError:
-                pass
-        # As the SDK would read it: leniently, or with an error of its own.
-        found: T = self._client._process_response_data(
-            data=json.loads(data.decode()), cast_to=self._cast_to, response=self.response
-        )
-        return found
-
-    def _raise_if_error(self, data: bytes) -> None:
-        error = (members(json.loads(data.decode())) or {}).get("error")
-        if not error:
-            return
-        message = (members(error) or {}).get("message")
-        if not message or not isinstance(message, str):
-            message = "An error occurred during streaming"
-        raise APIError(message=message, request=self.response.request, body=error)
-
-    async def close(self) -> None:
-        """Stop reading. The call upstream ends if nobody else reads it."""
-        self._source.close()
-        if self._made is not None:
-            await self._made.aclose()
+def _members_of(union: Any) -> tuple[Any, ...]:
+    if get_origin(union) is Annotated:
+        return _members_of(get_args(union)[0])
+    if get_origin(union) in {Union, types.UnionType}:
+        return tuple(member for part in get_args(union) for member in _members_of(part))
+    return (union,)

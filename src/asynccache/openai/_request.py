@@ -1,8 +1,8 @@
-"""From the arguments of a call to the canonical form of the body that the SDK would send."""
+"""From the arguments of a call, or the options of a request, to the canonical form of its body."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -10,18 +10,43 @@ import msgspec
 from asynccache._canonical import canonical_json, json_of, without_paths
 from asynccache._errors import NotCanonicalError
 from asynccache.openai import _sdk
+from asynccache.openai._secrets import may_hold_secrets, without_secrets
 
 TRANSPORT: Final = frozenset({"extra_headers", "extra_query", "extra_body", "timeout"})
+_STATEFUL: Final = frozenset({"background", "conversation"})  # parameters: each call is another
 _ENCODE: Final = msgspec.json.Encoder().encode
 _DECODE: Final = msgspec.json.Decoder().decode
 
+Ignore = Sequence[tuple[str, ...]]
 
-def canonical_body(
-    arguments: dict[str, Any],
-    params: Any,
-    ignore: Sequence[tuple[str, ...]],
-) -> bytes:
-    """Return the canonical body, and leave in ``arguments`` only what can be read again.
+
+class Body:
+    """The body of a request in canonical form.
+
+    Args:
+        data: The body as plain data.
+        canonical: Its canonical form.
+        ignore: Paths to leave out.
+
+    Raises:
+        NotCanonicalError: Its answer depends on state at the server.
+    """
+
+    __slots__ = ("canonical", "data", "secrets")
+
+    def __init__(self, data: dict[str, Any], canonical: bytes, ignore: Ignore) -> None:
+        if not _STATEFUL.isdisjoint(data) and any(data.get(name) for name in _STATEFUL):
+            raise NotCanonicalError("it reads or changes state at the server")
+        self.data = data
+        self.secrets: list[str] = []
+        if ignore or may_hold_secrets(canonical):
+            shown = without_secrets(without_paths(data, ignore), self.secrets)
+            canonical = canonical_json(shown)
+        self.canonical = canonical
+
+
+def body_of_arguments(arguments: dict[str, Any], params: Any, ignore: Ignore) -> Body:
+    """Return the body of a call, and leave in ``arguments`` only what can be read again.
 
     Args:
         arguments: Of the call, by name. What isn't plain data is replaced by its wire form, so that
@@ -33,15 +58,34 @@ def canonical_body(
         NotCanonicalError: The body has no canonical form.
         Exception: What an argument itself raises while it is read, as it would in the SDK.
     """
-    body = {name: value for name, value in arguments.items() if name not in TRANSPORT}
+    data = {name: value for name, value in arguments.items() if name not in TRANSPORT}
     try:
         if extra := arguments.get("extra_body"):
-            body = {**body, **extra}
-        canonical = canonical_json(body)
+            data = {**data, **extra}
+        canonical = canonical_json(data)
     except (NotCanonicalError, TypeError):
-        body = _wire_body(arguments, params)
-        canonical = canonical_json(body)
-    return canonical_json(without_paths(body, ignore)) if ignore else canonical
+        data = _wire_body(arguments, params)
+        canonical = canonical_json(data)
+    return Body(data, canonical, ignore)
+
+
+def body_of_options(options: Any, ignore: Ignore) -> Body:
+    """Return the body of a request that is about to be sent.
+
+    Raises:
+        NotCanonicalError: It isn't a JSON object, or has no canonical form.
+    """
+    data: Any = options.json_data
+    extra: Any = options.extra_json
+    if options.content is not None or options.files or not isinstance(data, dict | None):
+        raise NotCanonicalError("its body isn't a JSON object")
+    merged: dict[str, Any] = {**(data or {}), **(extra or {})}
+    try:
+        canonical = canonical_json(merged)
+    except (NotCanonicalError, TypeError):
+        merged = _plain({k: v for k, v in merged.items() if not _sdk.is_omit(v)})
+        canonical = canonical_json(merged)
+    return Body(merged, canonical, ignore)
 
 
 def _wire_body(arguments: dict[str, Any], params: Any) -> dict[str, Any]:
@@ -65,7 +109,7 @@ def _wire_body(arguments: dict[str, Any], params: Any) -> dict[str, Any]:
     return body
 
 
-def _plain(data: dict[str, Any]) -> dict[str, Any]:
+def _plain(data: Mapping[str, Any]) -> dict[str, Any]:
     try:
         wire = _sdk.dumped(data)
     except Exception as exc:  # whatever user objects raise; the SDK's own call will say it better
@@ -75,35 +119,49 @@ def _plain(data: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-class Sent:
-    """A copy of a call's arguments, taken when the key was made of them.
+def copied(body: dict[str, Any]) -> Callable[[], dict[str, Any]]:
+    """Return what makes copies of a body of plain data as it is now.
 
     The call goes upstream later, maybe after its caller has left and changed the messages: what is
     stored under a key must be the answer to just that request.
+    """
+    encoded = _ENCODE(body)
+
+    def copy() -> dict[str, Any]:
+        found: dict[str, Any] = _DECODE(encoded)
+        return found
+
+    return copy
+
+
+class Sent:
+    """A copy of a call's arguments, taken when the key was made of them; see `copied`.
 
     Args:
-        arguments: As `canonical_body` left them.
+        arguments: As `body_of_arguments` left them.
+        uncopied: Names of arguments that no JSON stands for, such as the class to parse into.
     """
 
     __slots__ = ("_arguments", "_body", "_extra", "_headers", "_query")
 
-    def __init__(self, arguments: dict[str, Any]) -> None:
+    def __init__(self, arguments: dict[str, Any], uncopied: Collection[str] = ()) -> None:
         self._arguments = arguments
-        self._body = _ENCODE(
-            {k: v for k, v in arguments.items() if k not in TRANSPORT and _sdk.is_given(v)}
+        apart = TRANSPORT.union(uncopied) if uncopied else TRANSPORT
+        self._body = copied(
+            {k: v for k, v in arguments.items() if k not in apart and _sdk.is_given(v)}
         )
         extra = arguments.get("extra_body")
-        self._extra = _ENCODE(extra) if extra else None
+        self._extra = copied(extra) if extra else None
         self._headers = dict(arguments.get("extra_headers") or {})
         query = arguments.get("extra_query")
         self._query = dict(query) if query else query
 
     def arguments(self) -> dict[str, Any]:
         """Return arguments that make the SDK return its raw response."""
-        arguments = {**self._arguments, **_DECODE(self._body)}
+        arguments = {**self._arguments, **self._body()}
         arguments["extra_headers"] = {**self._headers, _sdk.RAW_HEADER: "true"}
         if self._query:
             arguments["extra_query"] = self._query
         if self._extra is not None:
-            arguments["extra_body"] = _DECODE(self._extra)
+            arguments["extra_body"] = self._extra()
         return arguments

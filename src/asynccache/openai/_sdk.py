@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, cast
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, cast, get_origin
 
-from openai import APIConnectionError, APIStatusError, APITimeoutError, NotGiven
+from openai import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    AsyncStream,
+    BaseModel,
+    NotGiven,
+    omit,
+)
 from openai._constants import RAW_RESPONSE_HEADER
 from openai._legacy_response import LegacyAPIResponse
-from openai._models import FinalRequestOptions
+from openai._models import FinalRequestOptions, add_request_id
+from openai._response import AsyncAPIResponse
+from openai._streaming import extract_stream_chunk_type
 from openai._types import Omit
 from openai._utils import maybe_transform
 from openai._utils._json import openapi_dumps
 
 from asynccache._flight import Scope
+
+try:  # 3.x
+    from openai.lib._response_resources import _make_tools
+except ImportError:  # 2.x
+    from openai.resources.responses.responses import _make_tools
 
 if TYPE_CHECKING:
     import httpx2 as httpx
@@ -30,6 +45,7 @@ _CREDENTIAL_STATUS: Final = frozenset({401, 402, 403, 404, 429})
 how much you had."""
 
 ByteStream = httpx.AsyncByteStream
+OMIT: Final = omit
 
 
 # -- arguments --------------------------------------------------------------------------------
@@ -54,6 +70,11 @@ def transformed(arguments: Mapping[str, Any], params: Any) -> dict[str, Any]:
     """Return arguments as the SDK prepares them for JSON."""
     found: dict[str, Any] = maybe_transform(arguments, params) or {}
     return found
+
+
+def response_tools(tools: Any) -> Any:
+    """Return the tools of a Responses request as the SDK sends them."""
+    return _make_tools(tools)
 
 
 def dumped(body: object) -> bytes:
@@ -119,6 +140,68 @@ def patience(timeout: Any, retries: int) -> float:
     return float(timeout) * (1 + max(0, retries))
 
 
+# -- requests ---------------------------------------------------------------------------------
+
+
+def request_place(client: Any, url: str) -> tuple[str, dict[str, Any]]:
+    """Return the path below the client's base URL and the query that a request's URL stands for."""
+    if "?" not in url and url.startswith("/"):
+        return url, {}
+    parts = httpx.URL(url)
+    path = parts.path
+    if parts.is_absolute_url:
+        base = httpx.URL(str(client._base_url))
+        if parts.copy_with(raw_path=b"/") != base.copy_with(raw_path=b"/"):
+            return url, {}
+        path = path.removeprefix(base.path.rstrip("/"))
+    query = dict(parts.params)
+    if len(query) != len(parts.params.multi_items()):  # something named twice: no place of ours
+        return url, {}
+    return f"/{path.lstrip('/')}", query
+
+
+def request_options(path: str) -> Any:
+    """Return what the SDK keeps of a request beside its response."""
+    return FinalRequestOptions.construct(method="post", url=path)
+
+
+def with_parser(options: Any, post_parser: Callable[[Any], Any]) -> Any:
+    """Return a request's options with another function that parsed answers go through."""
+    return options.model_copy(update={"post_parser": post_parser})
+
+
+def raw_options(options: Any) -> Any:
+    """Return options of the same request that make the SDK return its raw response."""
+    headers = options.headers if is_given(options.headers) else {}
+    changes = {"headers": {**headers, RAW_HEADER: "true"}, "params": dict(options.params)}
+    return options.model_copy(update=changes)
+
+
+def with_body(options: Any, body: Any) -> Any:
+    """Return options of the same request with another body."""
+    return options.model_copy(update={"json_data": body, "extra_json": None})
+
+
+def is_typed(cast_to: Any) -> bool:
+    """Tell whether answers of this type are built from JSON as the SDK's models are."""
+    return isinstance(cast_to, type) and issubclass(cast_to, BaseModel)
+
+
+def event_type(stream_cls: Any) -> Any:
+    """Return the type of a stream's events, None for a stream class that isn't the SDK's."""
+    if (get_origin(stream_cls) or stream_cls) is not AsyncStream:
+        return None
+    try:
+        return extract_stream_chunk_type(stream_cls)
+    except TypeError:
+        return None
+
+
+def stream_class(event: Any) -> Any:
+    """Return the SDK's class of a stream of such events."""
+    return AsyncStream[event]
+
+
 # -- responses --------------------------------------------------------------------------------
 
 
@@ -127,16 +210,54 @@ def made_response(
     status: int,
     headers: list[tuple[str, str]],
     content: bytes | ByteStream,
+    raw: str = "",
 ) -> Any:
-    """Return an HTTP response as the SDK would have received it."""
-    request = httpx.Request("POST", url)
+    """Return an HTTP response as the SDK would have received it.
+
+    Args:
+        url: Where the request went.
+        status: HTTP's.
+        headers: Of the response.
+        content: The body, or what its pieces are read from.
+        raw: Kind of raw response that the request's header asked for: "true", "stream" or "".
+    """
+    request = httpx.Request("POST", url, headers={RAW_HEADER: raw} if raw else None)
     if isinstance(content, bytes):
         return httpx.Response(status, headers=headers, content=content, request=request)
     return httpx.Response(status, headers=headers, stream=content, request=request)
 
 
+def raw_response(
+    client: Any, response: Any, cast_to: Any, stream_cls: Any, options: Any
+) -> Any:
+    """Return the raw response of the kind that the response's request asks for."""
+    legacy = response.request.headers.get(RAW_HEADER) == "true"
+    kind: Any = LegacyAPIResponse if legacy else AsyncAPIResponse
+    return kind(
+        raw=response,
+        cast_to=cast_to,
+        client=client,
+        stream=stream_cls is not None,
+        stream_cls=stream_cls,
+        options=options,
+    )
+
+
+async def processed(
+    client: Any, response: Any, cast_to: Any, stream_cls: Any, options: Any
+) -> Any:
+    """Return what the SDK itself makes of a response, however it was asked for."""
+    return await client._process_response(
+        cast_to=cast_to,
+        options=options,
+        response=response,
+        stream=stream_cls is not None,
+        stream_cls=stream_cls,
+    )
+
+
 def parsed_by_sdk(client: Any, response: Any, cast_to: type[Any]) -> Any:
-    """Return what the SDK itself makes of a response."""
+    """Return what the SDK itself makes of a response's body."""
     return LegacyAPIResponse(
         raw=response,
         cast_to=cast_to,
@@ -145,6 +266,12 @@ def parsed_by_sdk(client: Any, response: Any, cast_to: type[Any]) -> Any:
         stream_cls=None,
         options=FinalRequestOptions.construct(method="post", url=""),
     ).parse()
+
+
+def note_request_id(result: Any, request_id: str | None) -> None:
+    """Note a request's id on what a caller gets, as the SDK does."""
+    if isinstance(result, BaseModel):
+        add_request_id(result, request_id)
 
 
 def changes_requests(client: Any) -> str | None:

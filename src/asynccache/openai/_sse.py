@@ -16,6 +16,7 @@ from openai._streaming import SSEDecoder
 _EVENT_END: Final = re.compile(rb"(?>\r\n|\n|\r){2}")
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 _LONGEST_LINE_END: Final = 2  # bytes
+_NAMED: Final = b"event: "
 _PLAIN: Final = b"data: "
 _PLAIN_END: Final = b"\n\n"
 
@@ -72,13 +73,15 @@ class EventReader:
             UnicodeDecodeError: It isn't UTF-8.
         """
         end = len(event) - len(_PLAIN_END)
+        start = event.find(b"\n") + 1 if event.startswith(_NAMED) else 0
         if (
-            event.startswith(_PLAIN)
-            and event.find(b"\n") == end
+            event.startswith(_PLAIN, start)
+            and event.find(b"\n", start) == end
             and event.endswith(_PLAIN_END)
             and b"\r" not in event
         ):
-            return (event[len(_PLAIN) : end],)  # one line of data and nothing else: nearly all
+            # One line of data, maybe with a name before it, and nothing else: nearly all.
+            return (event[start + len(_PLAIN) : end],)
         if self._decoder is None:
             self._decoder = SSEDecoder()
         found: list[bytes] = []

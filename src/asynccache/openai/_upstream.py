@@ -12,6 +12,7 @@ from asynccache._entry import Kind, Meta
 from asynccache._flight import Flight
 from asynccache.openai import _sdk
 from asynccache.openai._facts import Facts
+from asynccache.openai._secrets import repeats
 from asynccache.openai._sse import EventReader, EventSplitter
 
 Spawn = Callable[[Coroutine[Any, Any, None]], Any]
@@ -25,57 +26,91 @@ _KEPT_HEADERS: Final = (
     "openai-processing-ms",
     "openai-version",
 )
-_DONE: Final = b"[DONE]"
 _DRAIN: Final = 1.0  # seconds to read on after the last event, so that the connection can be reused
 
 
-def plain(call: RawCall) -> Callable[[Flight], Awaitable[Answer]]:
-    """Return what makes a call whose answer is one JSON body."""
+class Recipe:
+    """How one kind of request is made and recorded.
 
-    async def upstream(flight: Flight) -> Answer:
-        response = (await call()).http_response
-        body: bytes = response.content
-        facts = Facts()
-        facts.read(body)
-        flight.add(body)
-        return _answer(facts, response, "json", (body,), complete=True)
-
-    return upstream
-
-
-def streamed(call: RawCall, spawn: Spawn) -> Callable[[Flight], Awaitable[Answer]]:
-    """Return what makes a call whose answer is a stream of server-sent events.
-
-    ``spawn`` starts the task that reads on after the last event: the flight doesn't wait for it.
+    Args:
+        call: Makes it.
+        facts: Reads what the answer says of itself.
+        secrets: Of the request: an answer that repeats one isn't stored.
     """
 
-    async def upstream(flight: Flight) -> Answer:
-        response = (await call()).http_response
-        facts = Facts()
-        splitter = EventSplitter()
-        reader = EventReader()
-        pieces = response.aiter_bytes()
-        flight.start_body(_meta(facts, response, "sse"))
-        try:
-            async for piece in pieces:
-                for event in splitter.feed(piece):
-                    _read(facts, reader, event)
-                    flight.add(event)
-                    if facts.terminated:
-                        return _answer(facts, response, "sse", tuple(flight.chunks), complete=True)
-            if rest := splitter.rest():  # no event, but what came came
-                flight.add(rest)
-            return _answer(facts, response, "sse", tuple(flight.chunks), complete=False)
-        except Exception as exc:
-            error = _sdk.as_sdk_error(exc, response.request)
-            if error is exc:
-                raise
-            raise error from exc
-        finally:
-            # In a task of its own, as this one may have been cancelled.
-            spawn(_finish(response, pieces if facts.terminated else None))
+    __slots__ = ("_call", "_facts", "_secrets")
 
-    return upstream
+    def __init__(self, call: RawCall, facts: type[Facts], secrets: list[str]) -> None:
+        self._call = call
+        self._facts = facts
+        self._secrets = secrets
+
+    async def plain(self, flight: Flight) -> Answer:
+        """Make a call whose answer is one JSON body."""
+        response = (await self._call()).http_response
+        body: bytes = response.content
+        facts = self._facts()
+        facts.read(body)
+        flight.add(body)
+        return self._answer(facts, response, "json", (body,), complete=facts.complete)
+
+    def streamed(self, spawn: Spawn) -> Callable[[Flight], Awaitable[Answer]]:
+        """Return what makes a call whose answer is a stream of server-sent events.
+
+        ``spawn`` starts the task that reads on after the last event: the flight doesn't wait for it.
+        """
+
+        async def upstream(flight: Flight) -> Answer:
+            response = (await self._call()).http_response
+            facts = self._facts()
+            pieces = response.aiter_bytes()
+            flight.start_body(meta_of(facts, response, "sse"))
+            try:
+                await _record(flight, facts, pieces)
+                chunks = tuple(flight.chunks)
+                complete = facts.closed and facts.complete
+                return self._answer(facts, response, "sse", chunks, complete=complete)
+            except Exception as exc:
+                error = _sdk.as_sdk_error(exc, response.request)
+                if error is exc:
+                    raise
+                raise error from exc
+            finally:
+                # In a task of its own, as this one may have been cancelled.
+                spawn(_finish(response, pieces if facts.closed else None))
+
+        return upstream
+
+    def _answer(
+        self,
+        facts: Facts,
+        response: Any,
+        kind: Kind,
+        chunks: tuple[bytes, ...],
+        *,
+        complete: bool,
+    ) -> Answer:
+        return Answer(
+            meta=meta_of(facts, response, kind),
+            chunks=chunks,
+            error=facts.error,
+            filtered=facts.filtered,
+            complete=complete,
+            private=bool(self._secrets) and repeats(b"".join(chunks), self._secrets),
+        )
+
+
+async def _record(flight: Flight, facts: Facts, pieces: Any) -> None:
+    """Hand a stream's events over as they come, up to its end."""
+    splitter, reader = EventSplitter(), EventReader()
+    async for piece in pieces:
+        for event in splitter.feed(piece):
+            _read(facts, reader, event)
+            flight.add(event)
+            if facts.closed:
+                return
+    if rest := splitter.rest():  # no event, but what came came
+        flight.add(rest)
 
 
 def _read(facts: Facts, reader: EventReader, event: bytes) -> None:
@@ -85,30 +120,13 @@ def _read(facts: Facts, reader: EventReader, event: bytes) -> None:
         facts.error = True  # who reads the stream will see it
         return
     for data in found:
-        if data.startswith(_DONE):
-            facts.terminated = True
+        facts.read_event(data)
+        if facts.closed:
             return
-        facts.read(data)
 
 
-def _answer(
-    facts: Facts,
-    response: Any,
-    kind: Kind,
-    chunks: tuple[bytes, ...],
-    *,
-    complete: bool,
-) -> Answer:
-    return Answer(
-        meta=_meta(facts, response, kind),
-        chunks=chunks,
-        error=facts.error,
-        filtered=facts.filtered,
-        complete=complete,
-    )
-
-
-def _meta(facts: Facts, response: Any, kind: Kind) -> Meta:
+def meta_of(facts: Facts, response: Any, kind: Kind) -> Meta:
+    """Return what is kept of a response beside its body."""
     headers = response.headers
     return Meta(
         kind,

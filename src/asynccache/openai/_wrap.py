@@ -1,27 +1,33 @@
-"""A client of the same type whose cacheable methods go through a cache."""
+"""A client of the same type whose cacheable calls go through a cache."""
 
 from __future__ import annotations
 
 import copy
 import functools
+from operator import attrgetter
 from typing import Any, Final, TypeVar, cast
 
 from openai import AsyncOpenAI
-from openai.types.chat import ChatCompletion, ChatCompletionChunk, completion_create_params
 
 from asynccache._cache import AsyncCache
-from asynccache.openai._door import Door, Endpoint
+from asynccache.openai._door import Door
+from asynccache.openai._endpoints import CHAT, COMPLETIONS, RESPONSES, Endpoint
+from asynccache.openai._exchange import Exchange
+from asynccache.openai._net import net
+from asynccache.openai._parse import ParseChatDoor, ParseResponseDoor
+from asynccache.openai._sockets import connector
 
 ClientT = TypeVar("ClientT", bound=AsyncOpenAI)
 
-_CHAT: Final = Endpoint(
-    "/chat/completions",
-    method="create",
-    required=frozenset({"messages", "model"}),
-    params=completion_create_params.CompletionCreateParams,
-    result=ChatCompletion,
-    event=ChatCompletionChunk,
+_DOORS: Final[tuple[tuple[Endpoint, str, type[Door]], ...]] = (
+    (CHAT, "create", Door),
+    (CHAT, "parse", ParseChatDoor),
+    (RESPONSES, "create", Door),
+    (RESPONSES, "parse", ParseResponseDoor),
+    (COMPLETIONS, "create", Door),
 )
+"""The fast ways. Whatever isn't here still passes through the net."""
+_OURS: Final = ("request", "copy", "with_options")
 _MARK: Final = "_asynccache_wrapped"
 
 
@@ -43,7 +49,8 @@ def wrap(client: ClientT, *, cache: AsyncCache, upstream: str | None = None) -> 
         if isinstance(getattr(type(twin), name, None), functools.cached_property):
             del own[name]
     if own.pop(_MARK, False):
-        del own["copy"], own["with_options"]
+        for name in _OURS:
+            del own[name]
     inner = cast("Any", twin)
     inner._custom_headers = dict(inner._custom_headers)
     inner._custom_query = dict(inner._custom_query)
@@ -51,8 +58,15 @@ def wrap(client: ClientT, *, cache: AsyncCache, upstream: str | None = None) -> 
 
 
 def _patch(client: ClientT, cache: AsyncCache, upstream: str | None) -> ClientT:
-    completions = cast("Any", client.chat.completions)
-    completions.create = Door(client, cache, _CHAT, completions.create, upstream).method()
+    exchange = Exchange(client, cache, upstream)
+    changed = cast("Any", client)
+    for endpoint, name, door in _DOORS:
+        resource = attrgetter(endpoint.resource)(changed)
+        method = getattr(resource, name, None)
+        if method is not None:  # older SDKs lack some
+            setattr(resource, name, door(exchange, endpoint, name, method).method())
+    changed.responses.connect = connector(exchange, changed.responses.connect)
+    changed.request = net(exchange, changed.request)
     copy_client = client.copy
 
     @functools.wraps(copy_client)
@@ -62,7 +76,6 @@ def _patch(client: ClientT, cache: AsyncCache, upstream: str | None) -> ClientT:
         same = made.base_url == client.base_url
         return _patch(made, cache, upstream if same else None)
 
-    changed = cast("Any", client)
     changed.copy = changed.with_options = copied
     setattr(client, _MARK, True)
     return client

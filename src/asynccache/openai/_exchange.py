@@ -1,0 +1,338 @@
+"""What all doors of one wrapped client share: from a request to its key, and on to its result."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from msgspec import UNSET, Struct
+
+from asynccache import _context, _events
+from asynccache._cache import AsyncCache
+from asynccache._call import Call, Fetched, Mode, Status
+from asynccache._engine import Engine
+from asynccache._entry import Entry
+from asynccache._errors import NotCanonicalError, ReplayMiss
+from asynccache._flight import Caller, Reader
+from asynccache._gate import WaitedTooLongError
+from asynccache._key import Namespace, Prefix
+from asynccache._stats import Outcome
+from asynccache.openai import _sdk
+from asynccache.openai._address import Address
+from asynccache.openai._endpoints import Endpoint
+from asynccache.openai._replay import headers_of, mark, typed
+from asynccache.openai._request import Body, body_of_options
+from asynccache.openai._sending import PAST, Sending
+from asynccache.openai._stream import Body as StreamBody
+from asynccache.openai._stream import ReplayedStream, Source
+from asynccache.openai._upstream import RawCall, Recipe
+
+
+class Asked(Struct, frozen=True, gc=False):
+    """What one call asks for."""
+
+    cache: AsyncCache
+    engine: Engine
+    endpoint: Endpoint
+    address: Address
+    mode: Mode
+    namespace: Namespace
+    prefix: Prefix
+    body: Body
+    key: bytes
+    streaming: bool
+
+
+class Wanted(Struct, frozen=True, gc=False):
+    """As what a caller wants the answer."""
+
+    result: Any
+    """The type of a plain answer."""
+    event: Any = None
+    """The type of a streamed one's events."""
+    finish: Callable[[Any], Any] | None = None
+    """What the SDK makes of a plain answer in the end."""
+    raw: str = ""
+    """The kind of raw response: "true", "stream", or "" for none."""
+    stream_cls: Any = None
+    """The class of stream that a raw response is parsed into."""
+    options: Any = None
+    """The SDK's of the request, for a raw response."""
+    strange: bool = False
+    """Only the SDK can make it: it gets the HTTP response."""
+
+
+class Asking(Struct, frozen=True, gc=False):
+    """What of a call is no part of its body."""
+
+    headers: Mapping[str, Any] | None
+    query: Mapping[str, Any] | None
+    timeout: Any
+    retries: Any
+
+
+class Exchange:
+    """One wrapped client's way through its cache.
+
+    Args:
+        client: The wrapped client.
+        cache: The cache it was wrapped with.
+        upstream: A name that takes the base URL's place in keys.
+    """
+
+    def __init__(self, client: Any, cache: AsyncCache, upstream: str | None) -> None:
+        self.client = client
+        self.cache = cache
+        self._upstream = upstream
+        self._opaque = _sdk.changes_requests(client)
+        self._addresses: dict[tuple[frozenset[str], str], Address] = {}
+
+    def address(self, cache: AsyncCache, path: str) -> Address:
+        """Return where an endpoint's requests go; caches may ignore different headers."""
+        ignore = cache.settings.ignore_headers
+        address = self._addresses.get((ignore, path))
+        if address is None:
+            address = Address(self.client, path, self._upstream, ignore)
+            self._addresses[ignore, path] = address
+        return address
+
+    # -- past the cache ----------------------------------------------------------------------
+
+    async def bypass(
+        self,
+        cache: AsyncCache,
+        mode: Mode,
+        reason: str | None,
+        endpoint: str,
+        call: Callable[[], Awaitable[Any]],
+    ) -> Any:
+        """Make a call past the cache, counted; ``reason`` is logged once.
+
+        Raises:
+            ReplayMiss: In mode "replay".
+            CacheClosedError: In mode "replay", with the cache closed.
+        """
+        if mode == "replay":
+            cache.engine()  # raises if the cache isn't open
+            raise ReplayMiss(f"this call can't be replayed: {reason or 'it is never cached'}")
+        cache.note_bypass(reason)
+        watch = _events.watch(cache.settings.observer, endpoint)
+        if watch is None:
+            return await PAST.over(call)
+        try:
+            result = await PAST.over(call)
+        except BaseException as exc:
+            watch.failed(exc)
+            raise
+        watch.passed(reason)
+        return result
+
+    # -- from a request to its key -----------------------------------------------------------
+
+    def ask(
+        self,
+        cache: AsyncCache,
+        engine: Engine,
+        mode: Mode,
+        options: _context.Options,
+        endpoint: Endpoint,
+        body: Body,
+        headers: Mapping[str, Any] | None,
+        query: Mapping[str, Any] | None,
+        *,
+        streaming: bool,
+    ) -> Asked:
+        """Return what a call asks for.
+
+        Raises:
+            NotCanonicalError: The request has no key.
+        """
+        if self._opaque is not None:
+            raise NotCanonicalError(self._opaque)
+        namespace = options.namespace(cache.settings.namespace)
+        address = self.address(cache, endpoint.path)
+        prefix = address.prefix(namespace, headers, query)
+        key = prefix.key(body.canonical)
+        if options.samples is not None or options.sample:
+            number = options.sample if options.samples is None else options.samples.next(key)
+            key = prefix.key(body.canonical, number)
+        return Asked(
+            cache, engine, endpoint, address, mode, namespace, prefix, body, key, streaming
+        )
+
+    def _matches(self, asked: Asked, options: Any) -> bool:
+        """Tell whether what is being sent is what a key was made of."""
+        path, query = _sdk.request_place(self.client, options.url)
+        if path != asked.endpoint.path or options.method.lower() != "post":
+            return False
+        try:
+            body = body_of_options(options, asked.cache.settings.ignore)
+            prefix = asked.address.prefix(
+                asked.namespace, headers_in(options), {**query, **options.params}
+            )
+        except NotCanonicalError:
+            return False
+        if body.canonical != asked.body.canonical:
+            return False
+        # Two prefixes may stand for one request, as its headers may have come by another way.
+        return prefix is asked.prefix or prefix.key(b"") == asked.prefix.key(b"")
+
+    # -- from a key to a result --------------------------------------------------------------
+
+    async def fetch(
+        self, asked: Asked, wanted: Wanted, asking: Asking, prepare: Callable[[], RawCall]
+    ) -> Any:
+        """Return the result of a call whose answer wasn't at hand.
+
+        Args:
+            asked: What for.
+            wanted: As what.
+            asking: The rest of the call.
+            prepare: Copies the call's arguments and returns what makes it; called at most once,
+                before anything is awaited.
+        """
+        engine = asked.engine
+        model = asked.body.data.get("model")
+        watch = _events.watch(asked.cache.settings.observer, asked.endpoint.path, model)
+        caller = self.caller(asked.address, asking)
+        fetched: Fetched | None = None
+        reader: Reader | None = None
+        flight = None if asked.streaming else engine.join(asked.mode, asked.key)
+        try:
+            if flight is not None:
+                fetched = await engine.ride(flight, caller)
+            if fetched is None:
+                call = self._call(asked, caller, prepare)
+                if asked.streaming:
+                    fetched, reader = await engine.read(call)
+                else:
+                    fetched = await engine.fetch(call)
+        except WaitedTooLongError:
+            error = _sdk.timed_out(asked.address.url)
+            if watch is not None:
+                watch.failed(error)
+            raise error from None
+        except BaseException as exc:
+            if watch is not None:
+                watch.failed(exc)
+            raise
+        if watch is not None:
+            self._tell(watch, asked, fetched, reader)
+        return self.result(asked, wanted, fetched.entry, fetched.outcome, reader)
+
+    def caller(self, address: Address, asking: Asking) -> Caller:
+        """Return whose call it is, and how long it would wait."""
+        client = self.client
+        timeout = asking.timeout if _sdk.is_given(asking.timeout) else client.timeout
+        retries = asking.retries if isinstance(asking.retries, int) else client.max_retries
+        return Caller(
+            address.credentials(asking.headers, asking.query), _sdk.patience(timeout, retries)
+        )
+
+    def _call(self, asked: Asked, caller: Caller, prepare: Callable[[], RawCall]) -> Call:
+        settings = asked.cache.settings
+        ttl = _context.current_options().ttl
+        make = prepare()
+        sending = Sending(lambda options: self._matches(asked, options))
+        recipe = Recipe(lambda: sending.over(make), asked.endpoint.facts, asked.body.secrets)
+        return Call(
+            unchanged=lambda: sending.same,
+            namespace=asked.namespace,
+            key=asked.key,
+            mode=asked.mode,
+            upstream=recipe.streamed(asked.engine.spawn) if asked.streaming else recipe.plain,
+            scope=_sdk.scope_of,
+            caller=caller,
+            ttl=settings.ttl if ttl is UNSET else ttl,
+            store_if=settings.store_if,
+            canonical=asked.body.canonical,
+            facts=asked.prefix.facts,
+            keep_request=settings.keep_requests,
+        )
+
+    def _tell(
+        self, watch: _events.Watch, asked: Asked, fetched: Fetched, reader: Reader | None
+    ) -> None:
+        if reader is None:
+            watch.served(fetched.outcome, fetched.entry, asked.cache.now())
+            return
+        flight, before = reader.flight, reader.on_close
+
+        def closed() -> None:
+            if before is not None:
+                before()
+            if flight.error is not None:
+                watch.failed(flight.error)
+            else:
+                watch.served(fetched.outcome, flight.entry or fetched.entry, asked.cache.now())
+
+        reader.on_close = closed
+
+    def hit(self, asked: Asked, wanted: Wanted, entry: Entry) -> Any:
+        """Return the result of a call whose answer was at hand."""
+        asked.engine.count_hit(entry)
+        watch = _events.watch(asked.cache.settings.observer, asked.endpoint.path)
+        if watch is not None:
+            watch.served("hit", entry, asked.cache.now())
+        return self.result(asked, wanted, entry, "hit")
+
+    def result(
+        self,
+        asked: Asked,
+        wanted: Wanted,
+        entry: Entry,
+        how: Outcome,
+        reader: Reader | None = None,
+    ) -> Any:
+        """Return an answer as its caller wants it, marked for `asynccache.status`."""
+        status = Status(how, entry.key, entry.created, asked.cache.now(), asked.namespace)
+        result: object
+        if wanted.raw:
+            result = self._raw(asked, wanted, entry, status, reader)
+        elif wanted.strange:
+            result = self._response(asked, wanted, entry, reader)
+        elif asked.streaming:
+            url = asked.address.url
+            result = ReplayedStream(
+                client=self.client,
+                url=url,
+                cast_to=wanted.event,
+                meta=entry.meta,
+                source=Source(reader or entry.chunks, url),
+                pacer=asked.engine.pacer,
+            )
+        else:
+            result = typed(self.client, asked.address, entry, wanted.result, wanted.finish)
+        mark(result, status)
+        return result
+
+    def _response(self, asked: Asked, wanted: Wanted, entry: Entry, reader: Reader | None) -> Any:
+        """Return an answer as the HTTP response it came with."""
+        url, meta = asked.address.url, entry.meta
+        content: Any = entry.body
+        if asked.streaming:
+            content = StreamBody(Source(reader or entry.chunks, url))
+        return _sdk.made_response(url, meta.status, headers_of(meta), content, wanted.raw)
+
+    def _raw(
+        self, asked: Asked, wanted: Wanted, entry: Entry, status: Status, reader: Reader | None
+    ) -> Any:
+        def parsed(result: Any) -> Any:
+            if wanted.finish is not None:
+                result = wanted.finish(result)
+            mark(result, status)
+            return result
+
+        return _sdk.raw_response(
+            self.client,
+            self._response(asked, wanted, entry, reader),
+            wanted.result,
+            wanted.stream_cls if asked.streaming else None,
+            _sdk.with_parser(wanted.options, parsed),
+        )
+
+
+def headers_in(options: Any) -> Mapping[str, Any] | None:
+    """Return the headers of a request's options, None if there are none."""
+    headers: Any = options.headers
+    return headers if _sdk.is_given(headers) else None

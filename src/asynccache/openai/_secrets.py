@@ -1,0 +1,65 @@
+"""Known secrets in request bodies: what is taken out before a key is made or anything is kept.
+
+Those that OpenAI's reference names as such: `authorization` and `headers` of MCP tools, wherever a
+tool may stand, and the values of a container's `domain_secrets`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Final, cast
+
+import msgspec
+
+_SIGNS: Final = (b'"mcp"', b'"domain_secrets"')
+_OF_MCP_TOOLS: Final = ("authorization", "headers")
+_OF_DOMAIN_SECRETS: Final = ("value",)
+_LONG_ENOUGH: Final = 8  # characters: a shorter secret may well stand in an answer by chance
+_ENCODE: Final = msgspec.json.Encoder().encode
+
+
+def may_hold_secrets(canonical: bytes) -> bool:
+    """Tell whether a canonical body has to be looked at; nearly none has."""
+    return any(sign in canonical for sign in _SIGNS)
+
+
+def without_secrets(body: Any, found: list[str], list_name: str = "") -> Any:  # noqa: ANN401 - any JSON
+    """Return a copy of a body less its secrets, which are added to a list.
+
+    Args:
+        body: Any part of a body.
+        found: Takes the secrets.
+        list_name: The name of the list that the part is an item of.
+    """
+    if isinstance(body, dict):
+        members = cast("dict[str, Any]", body)
+        hidden: Collection[str] = ()
+        if list_name == "tools" and members.get("type") == "mcp":
+            hidden = _OF_MCP_TOOLS
+        elif list_name == "domain_secrets":
+            hidden = _OF_DOMAIN_SECRETS
+        for name in hidden:
+            _collect(members.get(name), found)
+        return {
+            name: without_secrets(value, found, name)
+            for name, value in members.items()
+            if name not in hidden
+        }
+    if isinstance(body, list):
+        items = cast("list[Any]", body)
+        return [without_secrets(item, found, list_name) for item in items]
+    return body
+
+
+def _collect(value: object, found: list[str]) -> None:
+    if isinstance(value, str):
+        # "Bearer x" is a secret, and so is the x.
+        found.extend(text for text in {value, value.rpartition(" ")[2]} if len(text) >= _LONG_ENOUGH)
+    elif isinstance(value, dict):
+        for inner in cast("dict[str, object]", value).values():
+            _collect(inner, found)
+
+
+def repeats(answer: bytes, secrets: list[str]) -> bool:
+    """Tell whether an answer holds one of its request's secrets, as JSON writes it."""
+    return any(_ENCODE(secret)[1:-1] in answer for secret in secrets)

@@ -1,0 +1,198 @@
+"""A recorded stream, or one that is still coming, as the SDK's own stream type."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any, Final, TypeVar
+
+from openai import APIError, AsyncStream
+from pydantic import ValidationError
+
+from asynccache._entry import Meta
+from asynccache._flight import Reader
+from asynccache._gate import WaitedTooLongError
+from asynccache._pacer import Pacer
+from asynccache.openai import _sdk
+from asynccache.openai._facts import DONE, members
+from asynccache.openai._replay import event_builder, headers_of
+from asynccache.openai._sse import EventReader
+
+T = TypeVar("T")
+
+_BREATH: Final = 32  # events, some 0.2 ms of decoding, between two looks at the turn's time
+
+
+class Source:
+    """The events of a stream, recorded or still coming. Shared by a stream and its response.
+
+    Args:
+        events: Recorded events, or a reader of a flight.
+        url: Where the request went, for errors.
+    """
+
+    __slots__ = ("_at", "_events", "_reader", "_url", "closed")
+
+    def __init__(self, events: tuple[bytes, ...] | Reader, url: str) -> None:
+        self._reader = events if isinstance(events, Reader) else None
+        self._events = () if isinstance(events, Reader) else events
+        self._at = 0
+        self._url = url
+        self.closed = False
+
+    def ready(self) -> bytes | None:
+        """Return the next event if it is there already."""
+        if self._reader is not None:
+            return self._reader.next_ready()
+        at = self._at
+        if at == len(self._events):
+            return None
+        self._at = at + 1
+        return self._events[at]
+
+    async def next(self) -> bytes | None:
+        """Return the next event, None at the end; raise what ended the call upstream."""
+        if self._reader is None:
+            return self.ready()
+        try:
+            return await self._reader.next()
+        except WaitedTooLongError:
+            raise _sdk.timed_out(self._url) from None
+
+    def close(self) -> None:
+        """Stop reading. The call upstream ends if nobody else reads it."""
+        self.closed = True
+        if self._reader is not None:
+            self._reader.close()
+
+
+class Body(_sdk.ByteStream):
+    """A stream's events as the body of an HTTP response: closing that closes the stream."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while not self._source.closed and (event := await self._source.next()) is not None:
+            yield event
+
+    async def aclose(self) -> None:
+        self._source.close()
+
+
+class ReplayedStream(AsyncStream[T]):
+    """The SDK's stream over events that were recorded, or that a flight is still recording.
+
+    Closing it, reading it to its end, an error, and cancelling a read let go of the flight at once;
+    after a bare ``break`` that happens when the stream is collected. A flight that nobody reads any
+    more is ended, and stored only if its closing event had come.
+
+    Args:
+        client: The SDK's client, whose way of reading odd events is used.
+        url: Where the request went, for errors.
+        cast_to: The type of an event.
+        meta: The answer's head.
+        source: The events.
+        pacer: The loop's, so that a long recorded stream doesn't hold it.
+    """
+
+    def __init__(
+        self,
+        *,
+        client: Any,
+        url: str,
+        cast_to: Any,
+        meta: Meta,
+        source: Source,
+        pacer: Pacer,
+    ) -> None:
+        # Not the base's own __init__: it wants the HTTP response that `response` makes on demand.
+        self._client = client
+        self._url = url
+        self._cast_to: Any = cast_to
+        self._meta = meta
+        self._source = source
+        self._pacer = pacer
+        self._build = event_builder(cast_to)
+        self._lenient = not client._strict_response_validation
+        self._count = 0
+        self._events = EventReader()
+        self._waiting: deque[bytes] = deque()  # data of a piece that held several events
+        self._made: Any = None
+        self._decoder = client._make_sse_decoder()
+
+    @property
+    def _iterator(self) -> ReplayedStream[T]:  # type: ignore[override]  # an attribute in the base
+        # As an attribute it would be a cycle, and a dropped stream has to be collected at once.
+        return self
+
+    @property
+    def response(self) -> Any:  # type: ignore[override]  # an attribute in the base
+        """An HTTP response with the recorded status and headers, and the rest of the events."""
+        if self._made is None:
+            self._made = _sdk.made_response(
+                self._url, self._meta.status, headers_of(self._meta), Body(self._source)
+            )
+        return self._made
+
+    def __aiter__(self) -> ReplayedStream[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        source = self._source
+        try:
+            while not source.closed:
+                self._count += 1
+                if not self._count % _BREATH and self._pacer.spent():
+                    await self._pacer.slot()
+                if self._waiting:
+                    data = self._waiting.popleft()
+                else:
+                    event = source.ready() or await source.next()
+                    if event is None:
+                        break
+                    found = self._events.read(event)
+                    if len(found) != 1:
+                        self._waiting.extend(found)
+                        continue
+                    data = found[0]
+                if data.startswith(DONE):
+                    break
+                return self._typed(data)
+        except BaseException:
+            # As after an error in the SDK's own generator: there is nothing more to read.
+            source.close()
+            raise
+        await self.close()
+        raise StopAsyncIteration
+
+    def _typed(self, data: bytes) -> T:
+        if b'"error"' in data:
+            self._raise_if_error(data)
+        if self._lenient:
+            try:
+                built: T = self._build(data)
+                return built
+            except ValidationError:
+                pass
+        # As the SDK would read it: leniently, or with an error of its own.
+        found: T = self._client._process_response_data(
+            data=json.loads(data.decode()), cast_to=self._cast_to, response=self.response
+        )
+        return found
+
+    def _raise_if_error(self, data: bytes) -> None:
+        error = (members(json.loads(data.decode())) or {}).get("error")
+        if not error:
+            return
+        message = (members(error) or {}).get("message")
+        if not message or not isinstance(message, str):
+            message = "An error occurred during streaming"
+        raise APIError(message=message, request=self.response.request, body=error)
+
+    async def close(self) -> None:
+        """Stop reading. The call upstream ends if nobody else reads it."""
+        self._source.close()
+        if self._made is not None:
+            await self._made.aclose()

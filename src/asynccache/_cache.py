@@ -204,13 +204,14 @@ class AsyncCache(Lifetime):
         status = status_of(response)
         if status is None:
             raise ValueError("this response has no entry: it didn't come through a cache")
-        return await self._delete(self.engine(), status.namespace, status.digest)
+        keys = status.parts or (status.digest,)
+        return await self._delete(self.engine(), status.namespace, *keys)
 
-    async def _delete(self, engine: Engine, namespace: Namespace, digest: bytes) -> bool:
-        await self._settle([digest])
+    async def _delete(self, engine: Engine, namespace: Namespace, *keys: bytes) -> bool:
+        await self._settle(keys)
         store = self._store
         removed: int = await engine.shelf.lane(namespace).insist(
-            lambda: store.delete_many(namespace, [digest])
+            lambda: store.delete_many(namespace, keys)
         )
         return removed > 0
 

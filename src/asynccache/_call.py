@@ -84,6 +84,10 @@ class Call(Struct, frozen=True, kw_only=True):
     keep_request: bool = False
     unchanged: Callable[[], bool] | None = None
     """Tells whether the key still stands for what is sent, where that may change on the way."""
+    alone: bool = True
+    """The call is this flight's alone, and counted as such; else a convoy makes and counts it."""
+    waiting: Callable[[], None] | None = None
+    """Told that the flight has to wait for a lease that is held elsewhere."""
 
 
 class Fetched(Struct, frozen=True):
@@ -104,6 +108,8 @@ class Status(Struct, frozen=True):
     served: int
     """Microseconds since the epoch when this response was made of it."""
     namespace: Namespace
+    parts: tuple[bytes, ...] = ()
+    """Keys of the entries, where an answer was put together from several."""
 
     @property
     def key(self) -> str:

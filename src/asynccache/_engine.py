@@ -165,8 +165,15 @@ class Engine:
             WaitedTooLongError: The caller's patience ended.
             BaseException: What the call upstream raised.
         """
-        gate = flight.finished
         deadline = self.loop.time() + caller.patience
+        entry = await self.arrive(flight, caller, deadline, started=started)
+        return None if entry is None else self.served(entry, outcome(flight, started=started))
+
+    async def arrive(
+        self, flight: Flight, caller: Caller, deadline: float, *, started: bool
+    ) -> Entry | None:
+        """Do as `ride`, until a moment of the loop's time, without counting the call."""
+        gate = flight.finished
         try:
             while not flight.ended:
                 end = gate.enter(deadline)
@@ -179,7 +186,7 @@ class Engine:
                 finally:
                     gate.leave(end)
             if flight.entry is not None:
-                return self.served(flight.entry, outcome(flight, started=started))
+                return flight.entry
             error = flight.error_for(caller, started=started)
             if error is not None:
                 raise error
@@ -253,6 +260,18 @@ class Engine:
         if how != "miss":
             self._count_saved(entry)
         return Fetched(entry, how)
+
+    def served_many(self, fetched: Collection[Fetched]) -> Outcome:
+        """Count one call as answered by several entries; return what it was on the whole."""
+        outcomes = {one.outcome for one in fetched}
+        how: Outcome = "joined" if "joined" in outcomes else "hit"
+        if "miss" in outcomes:
+            how = "miss"
+        self._count(how)
+        for one in fetched:
+            if one.outcome != "miss":
+                self._count_saved(one.entry)
+        return how
 
     def _count(self, how: Outcome) -> None:
         counters = self.counters

@@ -53,6 +53,9 @@ class Meta(Struct, frozen=True, array_like=True, gc=False):
     """A msgpack map of path to short digest, left undecoded on the way of a hit."""
     request: Raw = Raw(b"\xc0")
     """The request, if the cache was told to keep requests; else msgpack's nil."""
+    batch: bytes = b""
+    """Of an answer that came with others: 32 bytes that tell for which request, then the rest of
+    the body that they came in."""
 
 
 class Entry(Struct, frozen=True, gc=False):

@@ -92,6 +92,8 @@ class Pilot:
         flight.phase = Phase.CLAIM
 
         async def find() -> Entry | None:
+            if call.waiting is not None:
+                call.waiting()
             return await self._shelf.look_up(call.namespace, call.key)
 
         inherited, flight.holding = flight.holding, None
@@ -112,13 +114,13 @@ class Pilot:
     async def _ask(self, flight: Flight, call: Call) -> None:
         flight.phase, flight.source = Phase.CALL, "upstream"
         began = self._clock.monotonic()
-        self._counters.upstream_calls += 1
+        self._counters.upstream_calls += call.alone
         try:
             answer = await call.upstream(flight)
         except Exception:
-            self._counters.upstream_errors += 1
+            self._counters.upstream_errors += call.alone
             raise
-        seconds = self._clock.monotonic() - began
+        seconds = self._clock.monotonic() - began if call.alone else answer.meta.seconds
         self._counters.seconds_paid += seconds
         recording = self._recorder.record(flight, call, answer, seconds)
         flight.complete(recording.entry)

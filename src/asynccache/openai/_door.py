@@ -137,18 +137,19 @@ class Door:
         )
 
     async def _fetch(self, asked: Asked, wanted: Wanted, kwargs: Arguments) -> Any:
-        asking = Asking(
+        def prepare() -> Callable[[], Awaitable[Any]]:
+            sent = Sent(kwargs, self.uncopied)
+            return lambda: self._original(**sent.arguments())
+
+        return await self._exchange.fetch(asked, wanted, self._asking(kwargs), prepare)
+
+    def _asking(self, kwargs: Arguments) -> Asking:
+        return Asking(
             kwargs.get("extra_headers"),
             kwargs.get("extra_query"),
             kwargs.get("timeout", _sdk.OMIT),
             None,
         )
-
-        def prepare() -> Callable[[], Awaitable[Any]]:
-            sent = Sent(kwargs, self.uncopied)
-            return lambda: self._original(**sent.arguments())
-
-        return await self._exchange.fetch(asked, wanted, asking, prepare)
 
 
 @functools.lru_cache(maxsize=64)

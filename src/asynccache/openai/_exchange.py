@@ -40,6 +40,7 @@ class Asked(Struct, frozen=True, gc=False):
     prefix: Prefix
     body: Body
     key: bytes
+    sample: int
     streaming: bool
 
 
@@ -152,16 +153,16 @@ class Exchange:
         namespace = options.namespace(cache.settings.namespace)
         address = self.address(cache, endpoint.path)
         prefix = address.prefix(namespace, headers, query)
-        key = prefix.key(body.canonical)
+        key, sample = prefix.key(body.canonical), 0
         if options.samples is not None or options.sample:
-            number = options.sample if options.samples is None else options.samples.next(key)
-            key = prefix.key(body.canonical, number)
+            sample = options.sample if options.samples is None else options.samples.next(key)
+            key = prefix.key(body.canonical, sample)
         return Asked(
-            cache, engine, endpoint, address, mode, namespace, prefix, body, key, streaming
+            cache, engine, endpoint, address, mode, namespace, prefix, body, key, sample, streaming
         )
 
-    def _matches(self, asked: Asked, options: Any) -> bool:
-        """Tell whether what is being sent is what a key was made of."""
+    def matches(self, asked: Asked, expected: Body, options: Any) -> bool:
+        """Tell whether what is being sent is what was asked for, with the body that is expected."""
         path, query = _sdk.request_place(self.client, options.url)
         if path != asked.endpoint.path or options.method.lower() != "post":
             return False
@@ -172,7 +173,7 @@ class Exchange:
             )
         except NotCanonicalError:
             return False
-        if body.canonical != asked.body.canonical:
+        if body.canonical != expected.canonical:
             return False
         # Two prefixes may stand for one request, as its headers may have come by another way.
         return prefix is asked.prefix or prefix.key(b"") == asked.prefix.key(b"")
@@ -233,7 +234,7 @@ class Exchange:
         settings = asked.cache.settings
         ttl = _context.current_options().ttl
         make = prepare()
-        sending = Sending(lambda options: self._matches(asked, options))
+        sending = Sending(lambda options: self.matches(asked, asked.body, options))
         recipe = Recipe(lambda: sending.over(make), asked.endpoint.facts, asked.body.secrets)
         return Call(
             unchanged=lambda: sending.same,
@@ -283,9 +284,11 @@ class Exchange:
         entry: Entry,
         how: Outcome,
         reader: Reader | None = None,
+        *,
+        parts: tuple[bytes, ...] = (),
     ) -> Any:
         """Return an answer as its caller wants it, marked for `asynccache.status`."""
-        status = Status(how, entry.key, entry.created, asked.cache.now(), asked.namespace)
+        status = self.status(asked, entry, how, parts)
         result: object
         if wanted.raw:
             result = self._raw(asked, wanted, entry, status, reader)
@@ -305,6 +308,12 @@ class Exchange:
             result = typed(self.client, asked.address, entry, wanted.result, wanted.finish)
         mark(result, status)
         return result
+
+    def status(
+        self, asked: Asked, entry: Entry, how: Outcome, parts: tuple[bytes, ...] = ()
+    ) -> Status:
+        """Return what `asynccache.status` says of an answer."""
+        return Status(how, entry.key, entry.created, asked.cache.now(), asked.namespace, parts)
 
     def _response(self, asked: Asked, wanted: Wanted, entry: Entry, reader: Reader | None) -> Any:
         """Return an answer as the HTTP response it came with."""

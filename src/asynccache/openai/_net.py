@@ -16,7 +16,8 @@ from asynccache import _context
 from asynccache._call import Mode, status_of
 from asynccache._errors import NotCanonicalError
 from asynccache.openai import _sdk
-from asynccache.openai._endpoints import BY_PATH
+from asynccache.openai._embeddings import EmbeddingJob
+from asynccache.openai._endpoints import BY_PATH, EMBEDDINGS
 from asynccache.openai._exchange import Asking, Exchange, Wanted, headers_in
 from asynccache.openai._replay import mark
 from asynccache.openai._request import Body, body_of_options, copied
@@ -61,16 +62,20 @@ def net(exchange: Exchange, original: Callable[..., Awaitable[Any]]) -> Callable
         except NotCanonicalError as exc:
             return await exchange.bypass(cache, mode, f"{path}: {exc}", path, untouched)
         wanted = _wanted(cast_to, options, headers, stream_cls if stream else None)
+        asking = Asking(headers, query, options.timeout, options.max_retries)
+
+        def prepare() -> Callable[..., Awaitable[Any]]:
+            again = _repeated(options, body)
+            return lambda *value: original(
+                cast_to, again(*value), stream=stream, stream_cls=stream_cls
+            )
+
         entry = engine.inline(mode, asked.namespace, asked.key)
         if entry is not None:
             result = exchange.hit(asked, wanted, entry)
+        elif endpoint is EMBEDDINGS:
+            result = await EmbeddingJob(exchange, asked, wanted, asking, prepare).result()
         else:
-
-            def prepare() -> Callable[[], Awaitable[Any]]:
-                again = _repeated(options, body)
-                return lambda: original(cast_to, again(), stream=stream, stream_cls=stream_cls)
-
-            asking = Asking(headers, query, options.timeout, options.max_retries)
             result = await exchange.fetch(asked, wanted, asking, prepare)
         if wanted.strange:
             return await _processed(exchange.client, result, wanted)
@@ -79,11 +84,21 @@ def net(exchange: Exchange, original: Callable[..., Awaitable[Any]]) -> Callable
     return request
 
 
-def _repeated(options: Any, body: Body) -> Callable[[], Any]:
-    """Return what makes options of the same request as it is now, for its raw response."""
+def _repeated(options: Any, body: Body) -> Callable[..., Any]:
+    """Return what makes options of the same request as it is now, for its raw response.
+
+    An argument, if there is one, takes the place of the request's ``input``.
+    """
     data = copied(body.data)
     raw = _sdk.raw_options(options)
-    return lambda: _sdk.with_body(raw, data())
+
+    def again(*value: Any) -> Any:
+        changed = data()
+        for given in value:
+            changed["input"] = given
+        return _sdk.with_body(raw, changed)
+
+    return again
 
 
 async def _processed(client: Any, response: Any, wanted: Wanted) -> Any:

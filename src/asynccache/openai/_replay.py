@@ -49,7 +49,7 @@ def typed(
     """
     meta = entry.meta
     found: Any = None
-    if meta.content_type.startswith("application/json") and not client._strict_response_validation:
+    if is_buildable(client, meta):
         try:
             found = cast_to.model_validate_json(entry.body, strict=True)
         except ValidationError:
@@ -65,6 +65,12 @@ def typed(
         found = finish(found)
         _sdk.note_request_id(found, request_id(meta))
     return found
+
+
+def is_buildable(client: Any, meta: Meta) -> bool:
+    """Tell whether an answer's object may be built without the SDK's own way of reading it."""
+    strict: bool = client._strict_response_validation
+    return not strict and meta.content_type.startswith("application/json")
 
 
 def request_id(meta: Meta) -> str | None:

@@ -44,6 +44,7 @@ _CREDENTIAL_STATUS: Final = frozenset({401, 402, 403, 404, 429})
 """What one account may be told and another not: who you are, what you paid for, what you may see,
 how much you had."""
 
+_SERVER_ERROR: Final = 500  # HTTP's own: from here on it isn't the request's fault
 ByteStream = httpx.AsyncByteStream
 OMIT: Final = omit
 
@@ -200,6 +201,11 @@ def event_type(stream_cls: Any) -> Any:
 def stream_class(event: Any) -> Any:
     """Return the SDK's class of a stream of such events."""
     return AsyncStream[event]
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Tell whether a server refused a request for what is in it."""
+    return isinstance(error, APIStatusError) and error.status_code < _SERVER_ERROR
 
 
 # -- responses --------------------------------------------------------------------------------

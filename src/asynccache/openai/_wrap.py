@@ -11,7 +11,8 @@ from openai import AsyncOpenAI
 
 from asynccache._cache import AsyncCache
 from asynccache.openai._door import Door
-from asynccache.openai._endpoints import CHAT, COMPLETIONS, RESPONSES, Endpoint
+from asynccache.openai._embeddings import EmbeddingsDoor
+from asynccache.openai._endpoints import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, Endpoint
 from asynccache.openai._exchange import Exchange
 from asynccache.openai._net import net
 from asynccache.openai._parse import ParseChatDoor, ParseResponseDoor
@@ -25,6 +26,7 @@ _DOORS: Final[tuple[tuple[Endpoint, str, type[Door]], ...]] = (
     (RESPONSES, "create", Door),
     (RESPONSES, "parse", ParseResponseDoor),
     (COMPLETIONS, "create", Door),
+    (EMBEDDINGS, "create", EmbeddingsDoor),
 )
 """The fast ways. Whatever isn't here still passes through the net."""
 _OURS: Final = ("request", "copy", "with_options")

@@ -1,0 +1,164 @@
+"""An embeddings answer taken apart into its items, and put together from items again."""
+
+from __future__ import annotations
+
+import array
+import binascii
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw, Struct
+from openai.types import CreateEmbeddingResponse, Embedding
+from pydantic import BaseModel, ValidationError
+
+from asynccache._entry import Entry
+from asynccache.openai import _sdk
+
+_DATA: Final = "data"
+_USAGE: Final = "usage"
+_INDEX: Final = "index"
+
+
+class NotSplitError(Exception):
+    """An answer whose items can't be told apart; never leaves the library.
+
+    Args:
+        entry: The answer.
+        whole: Whether it is that to all of its caller's inputs.
+    """
+
+    def __init__(self, entry: Entry | None = None, *, whole: bool = False) -> None:
+        super().__init__("an embeddings answer doesn't fit its inputs")
+        self.entry = entry
+        self.whole = whole
+
+
+class _Whole(Struct):
+    data: list[Raw]
+
+
+class _Place(Struct):
+    index: int
+
+
+class _Item(Struct, forbid_unknown_fields=True):
+    object: str
+    index: int
+    embedding: str | list[float]
+
+
+_ENCODE: Final = msgspec.json.Encoder().encode
+_WHOLE: Final = msgspec.json.Decoder(_Whole).decode
+_PLACE: Final = msgspec.json.Decoder(_Place).decode
+_ITEM: Final = msgspec.json.Decoder(_Item).decode
+_MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw]).decode
+_construct: Final[Any] = vars(BaseModel)["model_construct"].__func__  # the SDK's own is lenient
+
+
+def split(body: bytes, count: int) -> tuple[bytes, list[bytes]]:
+    """Return an answer without its items, and the items in the order of the inputs.
+
+    Args:
+        body: JSON, as the server sent it.
+        count: How many items there have to be.
+
+    Raises:
+        NotSplitError: It isn't of that form.
+    """
+    try:
+        items = _WHOLE(body).data
+        placed = {_PLACE(item).index: bytes(item) for item in items}
+        head = _MEMBERS(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
+        raise NotSplitError from exc
+    if len(items) != count or placed.keys() != set(range(count)):
+        raise NotSplitError
+    return _ENCODE({**head, _DATA: Raw(b"[]")}), [placed[at] for at in range(count)]
+
+
+def combined(heads: Sequence[bytes]) -> bytes:
+    """Return the rest of an answer to inputs that were sent in several calls."""
+    first, *others = heads
+    if not others:
+        return first
+    members = _MEMBERS(first)
+    usage = _usage(first)
+    for other in others:
+        for name, number in _usage(other).items():
+            usage[name] = usage.get(name, 0) + number
+    return _ENCODE({**members, _USAGE: usage})
+
+
+def unpaid(head: bytes) -> bytes:
+    """Return the rest of an answer for which nothing was sent."""
+    return _ENCODE({**_MEMBERS(head), _USAGE: dict.fromkeys(_usage(head), 0)})
+
+
+def _usage(head: bytes) -> dict[str, int]:
+    try:
+        found: dict[str, Any] = msgspec.json.decode(head).get(_USAGE) or {}
+        return {name: number for name, number in found.items() if type(number) is int}
+    except AttributeError:
+        return {}
+
+
+def assembled(head: bytes, items: Sequence[bytes]) -> bytes:
+    """Return the body of an answer; each item gets the index of its place."""
+    data: list[Raw] = []
+    for at, item in enumerate(items):
+        if _PLACE(item).index == at:
+            data.append(Raw(item))
+        else:
+            data.append(Raw(_ENCODE({**_MEMBERS(item), _INDEX: at})))
+    return _ENCODE({**_MEMBERS(head), _DATA: data})
+
+
+def embedding_response(head: bytes, items: Sequence[bytes], *, decode: bool) -> Any:
+    """Return the SDK's object of an answer, built without the body; None where that can't be.
+
+    Args:
+        head: The answer without its items.
+        items: In order.
+        decode: Make numbers of vectors that travelled as text, as the SDK does by default.
+    """
+    try:
+        response = CreateEmbeddingResponse.model_validate_json(head, strict=True)
+        response.data = [
+            _embedding(_ITEM(item), at, decode=decode) for at, item in enumerate(items)
+        ]
+    except (ValidationError, msgspec.MsgspecError, ValueError):
+        return None
+    return response
+
+
+def _embedding(item: _Item, at: int, *, decode: bool) -> Any:
+    vector: Any = item.embedding
+    if decode and isinstance(vector, str):
+        vector = numbers(vector)
+    return _construct(Embedding, object=item.object, index=at, embedding=vector)
+
+
+def numbers(text: str) -> list[float]:
+    """Return the vector that base64 text stands for: little-endian floats of four bytes."""
+    found = array.array("f", binascii.a2b_base64(text))
+    if sys.byteorder == "big":
+        found.byteswap()
+    return found.tolist()
+
+
+def decoded(response: Any, encoding_format: object) -> Any:
+    """Return an answer whose vectors are numbers, if the caller left their form to the SDK.
+
+    Raises:
+        ValueError: There is none, as the SDK has it.
+    """
+    if _sdk.is_given(encoding_format):
+        return response
+    if not response.data:
+        raise ValueError("No embedding data received")
+    for item in response.data:
+        if isinstance(item.embedding, str):
+            item.embedding = numbers(item.embedding)
+    return response

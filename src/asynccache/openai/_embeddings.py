@@ -1,0 +1,320 @@
+"""Embeddings, input by input: only what isn't known goes upstream, in one call, and is shared.
+
+Each input's embedding is an entry of its own, whatever inputs it came with. What the server said
+beside them (model, usage) is kept with each. It is given again where the very same inputs are asked
+for again; everywhere else, usage is that of the inputs that were really sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from asynccache import _context, _events
+from asynccache._call import Answer, Call, Fetched
+from asynccache._canonical import canonical_json, without_paths
+from asynccache._convoy import Convoy, fetch_many
+from asynccache._entry import Entry, Meta
+from asynccache._flight import Caller, Scope
+from asynccache._gate import WaitedTooLongError
+from asynccache._key import KEY_BYTES
+from asynccache._stats import Outcome
+from asynccache.openai import _assembly, _sdk
+from asynccache.openai._door import Arguments, Door
+from asynccache.openai._exchange import Asked, Asking, Exchange, Wanted
+from asynccache.openai._facts import Facts
+from asynccache.openai._replay import is_buildable, mark, request_id
+from asynccache.openai._request import Body, Ignore, Sent, body_of_arguments
+from asynccache.openai._sending import PAST, Sending
+from asynccache.openai._upstream import meta_of
+
+MakeCall = Callable[[Any], Awaitable[Any]]
+"""Makes the SDK's call for an ``input``, and returns its raw response."""
+
+_ENCODE: Final = msgspec.json.Encoder(order="sorted").encode
+_OTHER_BATCH: Final = bytes(KEY_BYTES)  # of a call for a part of a caller's inputs: no request's key
+_BREATH: Final = 32  # inputs, some 0.1 ms of lookups, between two looks at the turn's time
+
+
+class EmbeddingsDoor(Door):
+    """``embeddings.create``."""
+
+    def _body(self, ignore: Ignore, kwargs: Arguments) -> Body | None:
+        if _sdk.is_given(kwargs.get("encoding_format", _sdk.OMIT)):
+            return body_of_arguments(kwargs, self._endpoint.params, ignore)
+        shown = {**kwargs, "encoding_format": "base64"}  # as the SDK sends it
+        body = body_of_arguments(shown, self._endpoint.params, ignore)
+        kwargs["input"] = shown["input"]  # what was an iterator is a list now
+        return body
+
+    def _want(self, kwargs: Arguments, headers: Any) -> Wanted:
+        chosen = kwargs.get("encoding_format", _sdk.OMIT)
+        return self._finished(headers, lambda found: _assembly.decoded(found, chosen))
+
+    async def _fetch(self, asked: Asked, wanted: Wanted, kwargs: Arguments) -> Any:
+        def prepare() -> MakeCall:
+            sent = Sent(kwargs)
+
+            def make(value: Any) -> Awaitable[Any]:
+                arguments = sent.arguments()
+                extra = arguments.get("extra_body") or {}
+                (extra if "input" in extra else arguments)["input"] = value
+                return self._original(**arguments)
+
+            return make
+
+        decode = not _sdk.is_given(kwargs.get("encoding_format", _sdk.OMIT))
+        asking = self._asking(kwargs)
+        job = EmbeddingJob(self._exchange, asked, wanted, asking, prepare, decode=decode)
+        return await job.result()
+
+
+class EmbeddingJob:
+    """One call for embeddings.
+
+    Args:
+        exchange: The wrapped client's.
+        asked: What for; its key is that of all inputs together.
+        wanted: As what.
+        asking: The rest of the call.
+        prepare: Copies the call's arguments and returns what makes it for some of its inputs;
+            called at most once, before anything is awaited upstream.
+        decode: Whether vectors that travelled as text are to be numbers; None where only the SDK
+            knows.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        asked: Asked,
+        wanted: Wanted,
+        asking: Asking,
+        prepare: Callable[[], MakeCall],
+        *,
+        decode: bool | None = None,
+    ) -> None:
+        self._exchange = exchange
+        self._asked = asked
+        self._wanted = wanted
+        self._asking = asking
+        self._prepare = prepare
+        self._decode = decode
+        self._inputs = _inputs(asked.body.data.get("input"))
+        self._keys = _keys(asked, self._inputs)
+        self._heads: list[bytes] = []  # of the answers to what was sent for this call
+        self._sendings: dict[bytes, Sending] = {}
+        self._sizes: dict[bytes, int] = {}  # inputs that went upstream together with a key's
+        self._make: MakeCall | None = None
+
+    async def result(self) -> Any:
+        """Return what the caller gets."""
+        asked, engine = self._asked, self._asked.engine
+        observer, model = asked.cache.settings.observer, asked.body.data.get("model")
+        watch = _events.watch(observer, asked.endpoint.path, model)
+        try:
+            found = await self._at_hand()
+            missing = [key for key in dict.fromkeys(self._keys) if key not in found]
+            if missing:
+                found |= await self._fetch(missing)
+        except _assembly.NotSplitError as exc:
+            return await self._unsplit(exc, watch)
+        except WaitedTooLongError:
+            error = _sdk.timed_out(asked.address.url)
+            if watch is not None:
+                watch.failed(error)
+            raise error from None
+        except BaseException as exc:
+            if watch is not None:
+                watch.failed(exc)
+            raise
+        how = engine.served_many(found.values())
+        built, told = self._built([found[key].entry for key in self._keys], how)
+        if watch is not None:
+            watch.served(how, told, asked.cache.now())
+        return built
+
+    async def _at_hand(self) -> dict[bytes, Fetched]:
+        """Return the entries that can be read without waiting, in slices of the loop's time."""
+        asked, engine = self._asked, self._asked.engine
+        found: dict[bytes, Fetched] = {}
+        for at, key in enumerate(self._keys):
+            if not (at + 1) % _BREATH and engine.pacer.spent():
+                await engine.pacer.slot()
+            entry = engine.inline(asked.mode, asked.namespace, key)
+            if entry is not None:
+                found[key] = Fetched(entry, "hit")
+        return found
+
+    # -- what isn't at hand ------------------------------------------------------------------
+
+    async def _fetch(self, missing: Sequence[bytes]) -> dict[bytes, Fetched]:
+        asked = self._asked
+        caller = self._exchange.caller(asked.address, self._asking)
+        self._make = self._prepare()
+        engine = asked.engine
+        convoy = Convoy(self._send, spawn=engine.spawn, counters=engine.counters)
+        calls = {key: self._call(key, caller, convoy) for key in missing}
+        return await fetch_many(engine, calls, caller, convoy)
+
+    def _call(self, key: bytes, caller: Caller, convoy: Convoy) -> Call:
+        asked, settings = self._asked, self._asked.cache.settings
+        ttl = _context.current_options().ttl
+
+        def unchanged() -> bool:
+            return self._sendings[key].same
+
+        def scope(error: BaseException) -> Scope:
+            # What is wrong with one input is no fault of those that others ask for too.
+            whose = _sdk.scope_of(error)
+            if whose == "all" and self._sizes.get(key, 1) > 1 and _sdk.is_refusal(error):
+                return "own"
+            return whose
+
+        return Call(
+            namespace=asked.namespace,
+            key=key,
+            mode=asked.mode,
+            upstream=convoy.upstream,
+            scope=scope,
+            caller=caller,
+            ttl=settings.ttl if ttl is UNSET else ttl,
+            store_if=settings.store_if,
+            canonical=asked.body.canonical if len(self._inputs) == 1 else None,
+            facts=asked.prefix.facts,
+            keep_request=settings.keep_requests,
+            unchanged=unchanged,
+            alone=False,
+            waiting=lambda: convoy.decided(key),
+        )
+
+    async def _send(self, keys: list[bytes]) -> list[Answer]:
+        """Make the call for some of the inputs, and return each one's answer."""
+        asked, given = self._asked, self._asked.body.data["input"]
+        whole = set(keys) == set(self._keys)
+        if whole:  # as the caller gave them, repeated ones too
+            places, value = list(range(len(self._keys))), given
+        else:
+            first = {key: at for at, key in reversed(list(enumerate(self._keys)))}
+            places = sorted(first[key] for key in keys)
+            value = [self._inputs[at] for at in places]
+        data = {**asked.body.data, "input": value}
+        body = Body(data, canonical_json(data), asked.cache.settings.ignore)
+        sending = Sending(lambda options: self._exchange.matches(asked, body, options))
+        for key in keys:
+            self._sendings[key], self._sizes[key] = sending, len(places)
+        content, meta = await self._called(sending, value)
+        try:
+            head, items = _assembly.split(content, len(places))
+        except _assembly.NotSplitError:
+            entry = Entry(asked.key, 0, 0, meta, (content,))
+            raise _assembly.NotSplitError(entry, whole=whole) from None
+        self._heads.append(head)
+        batch = (asked.key if whole else _OTHER_BATCH) + head
+        shares = _shares(meta.input_tokens, [len(_ENCODE(self._inputs[at])) for at in places])
+        answers = {
+            self._keys[at]: Answer(
+                meta=replace(meta, input_tokens=share, batch=batch), chunks=(item,)
+            )
+            for at, item, share in zip(places, items, shares, strict=True)
+        }
+        return [answers[key] for key in keys]
+
+    async def _called(self, sending: Sending, value: Any) -> tuple[bytes, Meta]:
+        make = self._make
+        assert make is not None  # noqa: S101 - set before any flight was started
+        response = (await sending.over(lambda: make(value))).http_response
+        content: bytes = response.content
+        facts = Facts()
+        facts.read(content)
+        return content, meta_of(facts, response, "json")
+
+    async def _unsplit(self, error: _assembly.NotSplitError, watch: _events.Watch | None) -> Any:
+        """Return an answer as it came, which can be neither shared nor stored."""
+        asked = self._asked
+        entry = error.entry
+        if entry is None or not error.whole:
+            content, meta = await self._called(PAST, asked.body.data["input"])
+            entry = Entry(asked.key, 0, 0, meta, (content,))
+        asked.engine.served(entry, "miss")
+        asked.engine.counters.not_stored["incomplete"] += 1
+        if watch is not None:
+            watch.served("miss", entry, asked.cache.now())
+        return self._exchange.result(asked, self._wanted, entry, "miss")
+
+    # -- from entries to a result ------------------------------------------------------------
+
+    def _head(self, entries: Sequence[Entry]) -> bytes:
+        """Return the answer without its items."""
+        if self._heads:
+            return _assembly.combined(self._heads)
+        batches = {entry.meta.batch for entry in entries}
+        batch = entries[0].meta.batch
+        head = batch[KEY_BYTES:]
+        if len(batches) == 1 and batch.startswith(self._asked.key):
+            return head  # the very same inputs as then
+        return _assembly.unpaid(head)
+
+    def _built(self, entries: Sequence[Entry], how: Outcome) -> tuple[Any, Entry]:
+        asked, wanted = self._asked, self._wanted
+        head, items = self._head(entries), [entry.body for entry in entries]
+        meta = entries[0].meta
+        told = Entry(
+            asked.key,
+            min(entry.created for entry in entries),
+            0,
+            replace(
+                meta,
+                input_tokens=sum(entry.meta.input_tokens for entry in entries),
+                seconds=sum(entry.meta.seconds for entry in entries),
+            ),
+            (),
+        )
+        parts = tuple(dict.fromkeys(self._keys))
+        exchange = self._exchange
+        if self._decode is not None and not wanted.raw and is_buildable(exchange.client, meta):
+            built = _assembly.embedding_response(head, items, decode=self._decode)
+            if built is not None:
+                _sdk.note_request_id(built, request_id(meta))
+                mark(built, exchange.status(asked, told, how, parts))
+                return built, told
+        body = _assembly.assembled(head, items)
+        whole = replace(told, chunks=(body,))
+        return exchange.result(asked, wanted, whole, how, parts=parts), told
+
+
+def _inputs(given: Any) -> list[Any]:
+    """Return the inputs of a request: a text or a list of tokens is one, any other list several."""
+    if isinstance(given, list) and given and type(given[0]) is not int:
+        return given
+    return [given]
+
+
+def _keys(asked: Asked, inputs: Sequence[Any]) -> list[bytes]:
+    """Return each input's key: that of a request for it alone, in a list."""
+    rest = without_paths(
+        {name: value for name, value in asked.body.data.items() if name != "input"},
+        asked.cache.settings.ignore,
+    )
+    before = canonical_json({name: value for name, value in rest.items() if name < "input"})[:-1]
+    after = canonical_json({name: value for name, value in rest.items() if name > "input"})[1:]
+    left = before + (b',"input":[' if len(before) > 1 else b'"input":[')
+    right = b"]" + (b"," if len(after) > 1 else b"") + after
+    key, sample = asked.prefix.key, asked.sample
+    return [key(left + _ENCODE(one) + right, sample) for one in inputs]
+
+
+def _shares(total: int, sizes: Sequence[int]) -> list[int]:
+    """Return a number split in proportion to sizes; the parts sum up to it."""
+    whole = sum(sizes)
+    shares: list[int] = []
+    seen = given = 0
+    for size in sizes:
+        seen += size
+        upto = total * seen // whole
+        shares.append(upto - given)
+        given = upto
+    return shares

@@ -20,10 +20,11 @@ LONGEST = 350  # lines
 # A file imports only from floors below its own; on floors 0 to 3 also from its own, without cycles.
 FLOORS = {
     0: ["_canonical", "_clock", "_entry", "_errors", "_key", "_stats", "_values"],
-    1: ["_batch", "_board", "_call", "_convoy", "_engine", "_flight", "_gate", "_guard", "_lane", "_leases",
-        "_pacer", "_pilot", "_recorder", "_shelf", "stores._base", "stores"],
+    1: ["_batch", "_board", "_call", "_convoy", "_engine", "_flight", "_gate", "_guard", "_lane",
+        "_leases", "_pacer", "_pilot", "_recorder", "_shelf", "stores._base", "stores"],
     2: ["stores.*"],
-    3: ["_cache", "_compute", "_context", "_events", "_factory", "_lifetime", "_memoize", "_wrappers"],
+    3: ["_cache", "_compute", "_context", "_events", "_factory", "_lifetime", "_memoize",
+        "_wrappers"],
     4: ["", "openai", "openai.*", "testing", "testing.*"],
 }  # fmt: skip
 DRIVERS = {

@@ -119,9 +119,7 @@ class Recorder:
             return ""
         return "store" if kept else "conflict"
 
-    def _refused(
-        self, flight: Flight, call: Call, answer: Answer
-    ) -> Unkept | None:
+    def _refused(self, flight: Flight, call: Call, answer: Answer) -> Unkept | None:
         if not flight.keep:
             return "mode"
         if flight.oversized:

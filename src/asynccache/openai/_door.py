@@ -1,11 +1,11 @@
-"""A method of the SDK, cached: the fast way, which on a hit makes nothing that only a call needs."""
+"""A method of the SDK, cached: the fast way, which makes nothing for a hit that only calls need."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from msgspec import UNSET
 

@@ -36,7 +36,9 @@ MakeCall = Callable[[Any], Awaitable[Any]]
 """Makes the SDK's call for an ``input``, and returns its raw response."""
 
 _ENCODE: Final = msgspec.json.Encoder(order="sorted").encode
-_OTHER_BATCH: Final = bytes(KEY_BYTES)  # of a call for a part of a caller's inputs: no request's key
+_OTHER_BATCH: Final = bytes(
+    KEY_BYTES
+)  # of a call for a part of a caller's inputs: no request's key
 _BREATH: Final = 32  # inputs, some 0.1 ms of lookups, between two looks at the turn's time
 
 

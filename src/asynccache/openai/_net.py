@@ -10,78 +10,119 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from asynccache import _context
+from asynccache._cache import AsyncCache
 from asynccache._call import Mode, status_of
 from asynccache._errors import NotCanonicalError
 from asynccache.openai import _sdk
 from asynccache.openai._embeddings import EmbeddingJob
 from asynccache.openai._endpoints import BY_PATH, EMBEDDINGS
-from asynccache.openai._exchange import Asking, Exchange, Wanted, headers_in
+from asynccache.openai._exchange import Asked, Asking, Exchange, Wanted, headers_in
 from asynccache.openai._replay import mark
 from asynccache.openai._request import Body, body_of_options, copied
 from asynccache.openai._sending import current_sending
 
 
-def net(exchange: Exchange, original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """Return what stands in the place of a client's own ``request``."""
+class Net:
+    """What stands in the place of a client's own ``request``.
 
-    @functools.wraps(original)
-    async def request(
-        cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None
+    Args:
+        exchange: The wrapped client's.
+        original: The SDK's own, bound.
+    """
+
+    def __init__(self, exchange: Exchange, original: Callable[..., Awaitable[Any]]) -> None:
+        self._exchange = exchange
+        self._original = original
+
+    def method(self) -> Callable[..., Awaitable[Any]]:
+        """Return the method as a real coroutine function with the SDK's name and signature."""
+
+        @functools.wraps(self._original)
+        async def request(
+            cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None
+        ) -> Any:
+            sending = current_sending()
+            if sending is not None:
+                sending.note(options)
+            chosen = _context.current_options()
+            cache = self._exchange.cache if chosen.cache is UNSET else chosen.cache
+            if sending is not None or cache is None:
+                return await self._original(cast_to, options, stream=stream, stream_cls=stream_cls)
+            wish = _Wish(cast_to, options, stream, stream_cls)
+            mode: Mode = cache.settings.mode if chosen.mode is UNSET else chosen.mode
+            path, query = _sdk.request_place(self._exchange.client, options.url)
+            endpoint = BY_PATH.get(path) if options.method.lower() == "post" else None
+            if endpoint is None or mode == "off" or not (cache.is_open or mode == "replay"):
+                reason = None if endpoint is None or mode == "off" else "the cache isn't open"
+                return await self._past(cache, mode, reason, path, wish)
+            engine = cache.engine()
+            if engine.pacer.spent():
+                await engine.pacer.slot()
+            try:
+                cast_to = self._exchange.client._maybe_override_cast_to(cast_to, options)
+                query.update(options.params)
+                asked = self._exchange.ask(
+                    cache, engine, mode, chosen, endpoint,
+                    body_of_options(options, cache.settings.ignore),
+                    headers_in(options), query, streaming=stream,
+                )  # fmt: skip
+            except NotCanonicalError as exc:
+                return await self._past(cache, mode, f"{path}: {exc}", path, wish)
+            wanted = _wanted(cast_to, options, stream_cls if stream else None)
+            result = await self._answer(asked, wanted, wish, query)
+            if wanted.strange:
+                return await _processed(self._exchange.client, result, wanted)
+            return result
+
+        return request
+
+    async def _past(
+        self, cache: AsyncCache, mode: Mode, reason: str | None, path: str, wish: _Wish
     ) -> Any:
-        def untouched() -> Awaitable[Any]:
-            return original(cast_to, options, stream=stream, stream_cls=stream_cls)
+        return await self._exchange.bypass(
+            cache, mode, reason, path, lambda: wish.made(self._original, wish.options)
+        )
 
-        sending = current_sending()
-        if sending is not None:
-            sending.note(options)
-            return await untouched()
-        chosen = _context.current_options()
-        cache = exchange.cache if chosen.cache is UNSET else chosen.cache
-        if cache is None:
-            return await untouched()
-        mode: Mode = cache.settings.mode if chosen.mode is UNSET else chosen.mode
-        path, query = _sdk.request_place(exchange.client, options.url)
-        endpoint = BY_PATH.get(path) if options.method.lower() == "post" else None
-        if endpoint is None or mode == "off" or not (cache.is_open or mode == "replay"):
-            reason = None if endpoint is None or mode == "off" else "the cache isn't open"
-            return await exchange.bypass(cache, mode, reason, path, untouched)
-        engine = cache.engine()
-        if engine.pacer.spent():
-            await engine.pacer.slot()
-        cast_to = exchange.client._maybe_override_cast_to(cast_to, options)
-        headers = headers_in(options)
-        query.update(options.params)
-        try:
-            body = body_of_options(options, cache.settings.ignore)
-            asked = exchange.ask(
-                cache, engine, mode, chosen, endpoint, body, headers, query, streaming=stream
-            )
-        except NotCanonicalError as exc:
-            return await exchange.bypass(cache, mode, f"{path}: {exc}", path, untouched)
-        wanted = _wanted(cast_to, options, headers, stream_cls if stream else None)
-        asking = Asking(headers, query, options.timeout, options.max_retries)
+    async def _answer(
+        self, asked: Asked, wanted: Wanted, wish: _Wish, query: dict[str, Any]
+    ) -> Any:
+        exchange, options = self._exchange, wish.options
+        entry = asked.engine.inline(asked.mode, asked.namespace, asked.key)
+        if entry is not None:
+            return exchange.hit(asked, wanted, entry)
 
         def prepare() -> Callable[..., Awaitable[Any]]:
-            again = _repeated(options, body)
-            return lambda *value: original(
-                cast_to, again(*value), stream=stream, stream_cls=stream_cls
-            )
+            again = _repeated(options, asked.body)
 
-        entry = engine.inline(mode, asked.namespace, asked.key)
-        if entry is not None:
-            result = exchange.hit(asked, wanted, entry)
-        elif endpoint is EMBEDDINGS:
-            result = await EmbeddingJob(exchange, asked, wanted, asking, prepare).result()
-        else:
-            result = await exchange.fetch(asked, wanted, asking, prepare)
-        if wanted.strange:
-            return await _processed(exchange.client, result, wanted)
-        return result
+            async def send(*value: Any) -> Any:
+                repeated = again(*value)
+                sending = current_sending()
+                if sending is not None:
+                    sending.note(repeated)
+                return await wish.made(self._original, repeated)
 
-    return request
+            return send
+
+        asking = Asking(headers_in(options), query, options.timeout, options.max_retries)
+        if asked.endpoint is EMBEDDINGS:
+            return await EmbeddingJob(exchange, asked, wanted, asking, prepare).result()
+        return await exchange.fetch(asked, wanted, asking, prepare)
+
+
+class _Wish(Struct, frozen=True):
+    """The arguments of a call of ``request``."""
+
+    cast_to: Any
+    options: Any
+    stream: bool
+    stream_cls: Any
+
+    def made(self, request: Callable[..., Awaitable[Any]], options: Any) -> Awaitable[Any]:
+        """Make the call, with these or other options."""
+        return request(self.cast_to, options, stream=self.stream, stream_cls=self.stream_cls)
 
 
 def _repeated(options: Any, body: Body) -> Callable[..., Any]:
@@ -111,8 +152,8 @@ async def _processed(client: Any, response: Any, wanted: Wanted) -> Any:
     return result
 
 
-def _wanted(cast_to: Any, options: Any, headers: Any, stream_cls: Any) -> Wanted:
-    raw = (headers or {}).get(_sdk.RAW_HEADER, "")
+def _wanted(cast_to: Any, options: Any, stream_cls: Any) -> Wanted:
+    raw = (headers_in(options) or {}).get(_sdk.RAW_HEADER, "")
     event = None if stream_cls is None else _sdk.event_type(stream_cls)
     finish = options.post_parser if _sdk.is_given(options.post_parser) else None
     # What isn't the SDK's own kind of answer is left to the SDK, over the recorded response.

@@ -1,4 +1,4 @@
-"""The doors that parse: the SDK's ``parse`` methods, whose requests and results it derives itself."""
+"""The SDK's ``parse`` methods, whose requests and results it derives from a class."""
 
 from __future__ import annotations
 

@@ -233,9 +233,7 @@ def made_response(
     return httpx.Response(status, headers=headers, stream=content, request=request)
 
 
-def raw_response(
-    client: Any, response: Any, cast_to: Any, stream_cls: Any, options: Any
-) -> Any:
+def raw_response(client: Any, response: Any, cast_to: Any, stream_cls: Any, options: Any) -> Any:
     """Return the raw response of the kind that the response's request asks for."""
     legacy = response.request.headers.get(RAW_HEADER) == "true"
     kind: Any = LegacyAPIResponse if legacy else AsyncAPIResponse
@@ -249,9 +247,7 @@ def raw_response(
     )
 
 
-async def processed(
-    client: Any, response: Any, cast_to: Any, stream_cls: Any, options: Any
-) -> Any:
+async def processed(client: Any, response: Any, cast_to: Any, stream_cls: Any, options: Any) -> Any:
     """Return what the SDK itself makes of a response, however it was asked for."""
     return await client._process_response(
         cast_to=cast_to,

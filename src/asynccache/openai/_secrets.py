@@ -23,7 +23,7 @@ def may_hold_secrets(canonical: bytes) -> bool:
     return any(sign in canonical for sign in _SIGNS)
 
 
-def without_secrets(body: Any, found: list[str], list_name: str = "") -> Any:  # noqa: ANN401 - any JSON
+def without_secrets(body: Any, found: list[str], list_name: str = "") -> Any:
     """Return a copy of a body less its secrets, which are added to a list.
 
     Args:
@@ -54,7 +54,9 @@ def without_secrets(body: Any, found: list[str], list_name: str = "") -> Any:  #
 def _collect(value: object, found: list[str]) -> None:
     if isinstance(value, str):
         # "Bearer x" is a secret, and so is the x.
-        found.extend(text for text in {value, value.rpartition(" ")[2]} if len(text) >= _LONG_ENOUGH)
+        found.extend(
+            text for text in {value, value.rpartition(" ")[2]} if len(text) >= _LONG_ENOUGH
+        )
     elif isinstance(value, dict):
         for inner in cast("dict[str, object]", value).values():
             _collect(inner, found)

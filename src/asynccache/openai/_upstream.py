@@ -57,7 +57,7 @@ class Recipe:
     def streamed(self, spawn: Spawn) -> Callable[[Flight], Awaitable[Answer]]:
         """Return what makes a call whose answer is a stream of server-sent events.
 
-        ``spawn`` starts the task that reads on after the last event: the flight doesn't wait for it.
+        ``spawn`` starts the task that reads on after the last event: no flight waits for it.
         """
 
         async def upstream(flight: Flight) -> Answer:

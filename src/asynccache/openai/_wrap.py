@@ -14,7 +14,7 @@ from asynccache.openai._door import Door
 from asynccache.openai._embeddings import EmbeddingsDoor
 from asynccache.openai._endpoints import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, Endpoint
 from asynccache.openai._exchange import Exchange
-from asynccache.openai._net import net
+from asynccache.openai._net import Net
 from asynccache.openai._parse import ParseChatDoor, ParseResponseDoor
 from asynccache.openai._sockets import connector
 
@@ -68,7 +68,7 @@ def _patch(client: ClientT, cache: AsyncCache, upstream: str | None) -> ClientT:
         if method is not None:  # older SDKs lack some
             setattr(resource, name, door(exchange, endpoint, name, method).method())
     changed.responses.connect = connector(exchange, changed.responses.connect)
-    changed.request = net(exchange, changed.request)
+    changed.request = Net(exchange, changed.request).method()
     copy_client = client.copy
 
     @functools.wraps(copy_client)

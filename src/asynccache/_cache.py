@@ -12,7 +12,7 @@ from typing import Any, Final, ParamSpec, Self, TypeVar, overload
 from msgspec import UNSET
 
 from asynccache import _context, _memoize
-from asynccache._call import Mode, status_of
+from asynccache._call import Mode, StoreIf, status_of
 from asynccache._clock import SYSTEM_CLOCK, Clock
 from asynccache._compute import VALUE_META, compute
 from asynccache._engine import Engine
@@ -328,6 +328,11 @@ class AsyncCache(Lifetime):
             return asked
         optional = _context.current_options().ttl
         return self.settings.ttl if optional is UNSET else optional
+
+    def rule_in_force(self) -> StoreIf:
+        """Return what decides whether to store an answer: the block's, or the cache's."""
+        optional = _context.current_options().store_if
+        return self.settings.store_if if optional is UNSET else optional
 
     # -- what happened -----------------------------------------------------------------------
 

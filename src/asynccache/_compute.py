@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import UNSET, ValidationError
 
 from asynccache import _context, _events
-from asynccache._call import Answer, Call, Mode
+from asynccache._call import Answer, Call, Fetched, Mode
 from asynccache._entry import Meta
 from asynccache._errors import NotCanonicalError, ReplayMiss
 from asynccache._flight import Caller, Flight
@@ -33,13 +33,18 @@ async def compute(
 ) -> Any:  # noqa: ANN401 - of that type
     """Return the value stored under a key, or make it; keys of two purposes never meet."""
     watch = _events.watch(cache.settings.observer, purpose)
-    if watch is None:
-        return await _computed(cache, purpose, key, create, ttl=ttl, type=type, watch=None)
     try:
-        return await _computed(cache, purpose, key, create, ttl=ttl, type=type, watch=watch)
+        value, told = await _computed(cache, purpose, key, create, ttl=ttl, type=type)
     except BaseException as exc:
-        watch.failed(exc)
+        if watch is not None:
+            watch.failed(exc)
         raise
+    if watch is not None:
+        if isinstance(told, Fetched):
+            watch.served(told.outcome, told.entry, cache.now())
+        else:
+            watch.passed(told)
+    return value
 
 
 async def _computed(
@@ -50,13 +55,14 @@ async def _computed(
     *,
     ttl: float | None,
     type: Any,  # noqa: ANN401 - any type form
-    watch: _events.Watch | None,
-) -> Any:  # noqa: ANN401 - of that type
+) -> tuple[Any, Fetched | str | None]:
+    """Return the value, and what it came from, or why it went past the cache."""
     options = _context.current_options()
     mode = cache.settings.mode if options.mode is UNSET else options.mode
     if mode == "off" or (not cache.is_open and mode != "replay"):
         reason = "the cache isn't open" if mode != "off" else None
-        return await _past(cache, create, watch, reason)
+        cache.note_bypass(reason)
+        return await create(), reason
     engine = cache.engine()
     if engine.pacer.spent():
         await engine.pacer.slot()
@@ -66,7 +72,8 @@ async def _computed(
     except NotCanonicalError as exc:
         if mode == "replay":
             raise ReplayMiss(f"this call can't be cached: {exc}") from exc
-        return await _past(cache, create, watch, str(exc))
+        cache.note_bypass(str(exc))
+        return await create(), str(exc)
     entry = engine.inline(mode, namespace, digest)
     if entry is not None:
         try:
@@ -78,30 +85,12 @@ async def _computed(
             mode = "refresh"
         else:
             engine.count_hit(entry)
-            if watch is not None:
-                watch.served("hit", entry, cache.now())
-            return value
+            return value, Fetched(entry, "hit")
     flight = engine.join(mode, digest)
     fetched = None if flight is None else await engine.ride(flight, _ANYBODY)
     if fetched is None:
         fetched = await engine.fetch(_call(cache, mode, namespace, digest, create, ttl=ttl))
-    value = decode_value(fetched.entry.body, type)
-    if watch is not None:
-        watch.served(fetched.outcome, fetched.entry, cache.now())
-    return value
-
-
-async def _past(
-    cache: AsyncCache,
-    create: Callable[[], Awaitable[Any]],
-    watch: _events.Watch | None,
-    reason: str | None,
-) -> Any:  # noqa: ANN401 - whatever it makes
-    cache.note_bypass(reason)
-    value = await create()
-    if watch is not None:
-        watch.passed(reason)
-    return value
+    return decode_value(fetched.entry.body, type), fetched
 
 
 def _key(options: _context.Options, namespace: Namespace, purpose: str, key: object) -> bytes:
@@ -129,5 +118,5 @@ def _call(
         mode=mode,
         upstream=upstream,
         ttl=cache.ttl_in_force(ttl),
-        store_if=cache.settings.store_if,
+        store_if=cache.rule_in_force(),
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, ParamSpec, TypeV
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
-from asynccache._call import MODES, Mode
+from asynccache._call import MODES, Mode, StoreIf
 from asynccache._key import Namespace
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ class Options(Struct, frozen=True, kw_only=True):
     sample: int = 0
     samples: Samples | None = None
     """Set for ``sample="each"``."""
+    store_if: StoreIf | UnsetType = UNSET
     cache: Any = UNSET
     """An `AsyncCache`, None for no cache, or unset."""
 
@@ -143,6 +144,17 @@ def mode_of(mode: str) -> Mode:
     return mode
 
 
+def rule_of(store_if: StoreIf) -> StoreIf:
+    """Return a rule for storing that was checked.
+
+    Raises:
+        TypeError: It isn't a plain function.
+    """
+    if inspect.iscoroutinefunction(store_if) or not callable(store_if):
+        raise TypeError("store_if must be a plain function of an Answer")
+    return store_if
+
+
 @contextmanager
 def options(
     *,
@@ -150,6 +162,7 @@ def options(
     ttl: float | timedelta | UnsetType | None = UNSET,
     cache_seed: int | str | UnsetType = UNSET,
     sample: int | Literal["each"] | UnsetType = UNSET,
+    store_if: StoreIf | UnsetType = UNSET,
     cache: AsyncCache | UnsetType | None = UNSET,
 ) -> Generator[None]:
     """Set options for every cached call in a block, also in tasks started inside it.
@@ -160,6 +173,8 @@ def options(
         cache_seed: Use this namespace of the same store.
         sample: Ask for the n-th independent answer to the same request (0, the default, is the
             first); ``"each"`` gives the k-th identical request of the block sample k.
+        store_if: Whether to store an `Answer`: a plain function of it. Callers who join a call
+            that is under way leave that to whoever started it.
         cache: Use this cache instead of the one in force, also in wrapped clients; None uses none.
 
     Raises:
@@ -183,6 +198,8 @@ def options(
         if type(sample) is not int or sample < 0:
             raise ValueError(f'sample must be a number from 0 on, or "each", not {sample!r}')
         changed = replace(changed, sample=sample, samples=None)
+    if store_if is not UNSET:
+        changed = replace(changed, store_if=rule_of(store_if))
     if cache is not UNSET:
         changed = replace(changed, cache=cache)
     frame = _options.push(changed)

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypedDict, Unpack
 from asynccache._cache import AsyncCache
 from asynccache._call import Mode, StoreIf, store_good
 from asynccache._clock import SYSTEM_CLOCK, Clock
-from asynccache._context import mode_of, seconds_of
+from asynccache._context import mode_of, rule_of, seconds_of
 from asynccache._events import Observer
 from asynccache._key import Namespace
 from asynccache._lifetime import Settings
@@ -206,9 +206,6 @@ def _settings(cache_seed: int | str, options: CacheOptions) -> Settings:
     on_store_error = options.get("on_store_error", "continue")
     if on_store_error not in _ON_STORE_ERROR:
         raise ValueError(f'on_store_error must be "continue" or "raise", not {on_store_error!r}')
-    store_if = options.get("store_if", store_good)
-    if inspect.iscoroutinefunction(store_if) or not callable(store_if):
-        raise TypeError("store_if must be a plain function of an Answer")
     observer = options.get("observer")
     if observer is not None and (inspect.iscoroutinefunction(observer) or not callable(observer)):
         raise TypeError("observer must be a plain function of a CallEvent")
@@ -218,7 +215,7 @@ def _settings(cache_seed: int | str, options: CacheOptions) -> Settings:
         mode=mode_of(options.get("mode", "read_write")),
         ttl=seconds_of(options.get("ttl")),
         ttl_jitter=float(jitter),
-        store_if=store_if,
+        store_if=rule_of(options.get("store_if", store_good)),
         ignore=tuple(_path(path) for path in _names("ignore", options.get("ignore", ()))),
         ignore_headers=frozenset(
             name.lower() for name in _names("ignore_headers", options.get("ignore_headers", ()))

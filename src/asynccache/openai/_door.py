@@ -43,9 +43,10 @@ class Door:
         self._exchange = exchange
         self._endpoint = endpoint
         self._name = name
-        self._signed: Any = original
-        self._resource: Any = self._signed.__self__  # a bound method
-        self._known, self._takes_all = _parameters(self._signed.__func__)
+        bound = cast("Any", original)
+        self._signed: Any = bound
+        self._resource: Any = bound.__self__
+        self._known, self._takes_all = _parameters(bound.__func__)
         self._wanted = Wanted(endpoint.result, endpoint.event)
 
     def method(self) -> Callable[..., Awaitable[Any]]:
@@ -74,8 +75,8 @@ class Door:
                 if body is None:
                     return await self._original(*args, **kwargs)
                 asked = exchange.ask(
-                    cache, engine, mode, options, self._endpoint, body, headers,
-                    kwargs.get("extra_query"), streaming=self._streams(kwargs),
+                    cache, engine, mode, options, self._endpoint, body=body, headers=headers,
+                    query=kwargs.get("extra_query"), streaming=self._streams(kwargs),
                 )  # fmt: skip
             except NotCanonicalError as exc:
                 reason = f"{self._endpoint.path}: {exc}"

@@ -8,13 +8,12 @@ for again; everywhere else, usage is that of the inputs that were really sent.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
-from msgspec import UNSET
 from msgspec.structs import replace
 
-from asynccache import _context, _events
+from asynccache import _events
 from asynccache._call import Answer, Call, Fetched
 from asynccache._canonical import canonical_json, without_paths
 from asynccache._convoy import Convoy, fetch_many
@@ -63,7 +62,7 @@ class EmbeddingsDoor(Door):
 
             def make(value: Any) -> Awaitable[Any]:
                 arguments = sent.arguments()
-                extra = arguments.get("extra_body") or {}
+                extra: dict[str, Any] = arguments.get("extra_body") or {}
                 (extra if "input" in extra else arguments)["input"] = value
                 return self._original(**arguments)
 
@@ -164,7 +163,6 @@ class EmbeddingJob:
 
     def _call(self, key: bytes, caller: Caller, convoy: Convoy) -> Call:
         asked, settings = self._asked, self._asked.cache.settings
-        ttl = _context.current_options().ttl
 
         def unchanged() -> bool:
             return self._sendings[key].same
@@ -183,8 +181,8 @@ class EmbeddingJob:
             upstream=convoy.upstream,
             scope=scope,
             caller=caller,
-            ttl=settings.ttl if ttl is UNSET else ttl,
-            store_if=settings.store_if,
+            ttl=asked.cache.ttl_in_force(None),
+            store_if=asked.cache.rule_in_force(),
             canonical=asked.body.canonical if len(self._inputs) == 1 else None,
             facts=asked.prefix.facts,
             keep_request=settings.keep_requests,
@@ -288,10 +286,12 @@ class EmbeddingJob:
         return exchange.result(asked, wanted, whole, how, parts=parts), told
 
 
-def _inputs(given: Any) -> list[Any]:
+def _inputs(given: object) -> Sequence[Any]:
     """Return the inputs of a request: a text or a list of tokens is one, any other list several."""
-    if isinstance(given, list) and given and type(given[0]) is not int:
-        return given
+    if isinstance(given, list):
+        several = cast("list[object]", given)
+        if several and type(several[0]) is not int:
+            return several
     return [given]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from msgspec import UNSET, Struct
+from msgspec import Struct
 
 from asynccache import _context, _events
 from asynccache._cache import AsyncCache
@@ -137,10 +137,10 @@ class Exchange:
         mode: Mode,
         options: _context.Options,
         endpoint: Endpoint,
+        *,
         body: Body,
         headers: Mapping[str, Any] | None,
         query: Mapping[str, Any] | None,
-        *,
         streaming: bool,
     ) -> Asked:
         """Return what a call asks for.
@@ -232,7 +232,6 @@ class Exchange:
 
     def _call(self, asked: Asked, caller: Caller, prepare: Callable[[], RawCall]) -> Call:
         settings = asked.cache.settings
-        ttl = _context.current_options().ttl
         make = prepare()
         sending = Sending(lambda options: self.matches(asked, asked.body, options))
         recipe = Recipe(lambda: sending.over(make), asked.endpoint.facts, asked.body.secrets)
@@ -244,8 +243,8 @@ class Exchange:
             upstream=recipe.streamed(asked.engine.spawn) if asked.streaming else recipe.plain,
             scope=_sdk.scope_of,
             caller=caller,
-            ttl=settings.ttl if ttl is UNSET else ttl,
-            store_if=settings.store_if,
+            ttl=asked.cache.ttl_in_force(None),
+            store_if=asked.cache.rule_in_force(),
             canonical=asked.body.canonical,
             facts=asked.prefix.facts,
             keep_request=settings.keep_requests,
@@ -289,14 +288,14 @@ class Exchange:
     ) -> Any:
         """Return an answer as its caller wants it, marked for `asynccache.status`."""
         status = self.status(asked, entry, how, parts)
-        result: object
+        result: Any
         if wanted.raw:
             result = self._raw(asked, wanted, entry, status, reader)
         elif wanted.strange:
             result = self._response(asked, wanted, entry, reader)
         elif asked.streaming:
             url = asked.address.url
-            result = ReplayedStream(
+            result = ReplayedStream[Any](
                 client=self.client,
                 url=url,
                 cast_to=wanted.event,

@@ -66,8 +66,8 @@ class Net:
                 query.update(options.params)
                 asked = self._exchange.ask(
                     cache, engine, mode, chosen, endpoint,
-                    body_of_options(options, cache.settings.ignore),
-                    headers_in(options), query, streaming=stream,
+                    body=body_of_options(options, cache.settings.ignore),
+                    headers=headers_in(options), query=query, streaming=stream,
                 )  # fmt: skip
             except NotCanonicalError as exc:
                 return await self._past(cache, mode, f"{path}: {exc}", path, wish)

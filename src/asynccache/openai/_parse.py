@@ -69,7 +69,7 @@ class ParseResponseDoor(Door):
         derived: Arguments = {}
         kind = kwargs.get("text_format", _sdk.OMIT)
         if _sdk.is_given(kind):
-            text = kwargs.get("text") or {}
+            text: dict[str, Any] = kwargs.get("text") or {}
             if not isinstance(kind, type) or "format" in text:
                 return None
             derived["text"] = {**text, "format": _TEXT_FORMATS.of(kind)}

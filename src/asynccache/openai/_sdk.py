@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast, get_origin
@@ -25,11 +26,6 @@ from openai._utils import maybe_transform
 from openai._utils._json import openapi_dumps
 
 from asynccache._flight import Scope
-
-try:  # 3.x
-    from openai.lib._response_resources import _make_tools
-except ImportError:  # 2.x
-    from openai.resources.responses.responses import _make_tools
 
 if TYPE_CHECKING:
     import httpx2 as httpx
@@ -73,9 +69,17 @@ def transformed(arguments: Mapping[str, Any], params: Any) -> dict[str, Any]:
     return found
 
 
-def response_tools(tools: Any) -> Any:
-    """Return the tools of a Responses request as the SDK sends them."""
-    return _make_tools(tools)
+def _tool_maker() -> Callable[[Any], Any]:
+    try:  # 3.x
+        home: Any = importlib.import_module("openai.lib._response_resources")
+    except ImportError:  # 2.x
+        home = importlib.import_module("openai.resources.responses.responses")
+    found: Callable[[Any], Any] = home._make_tools
+    return found
+
+
+response_tools: Final = _tool_maker()
+"""Returns the tools of a Responses request as the SDK sends them."""
 
 
 def dumped(body: object) -> bytes:
@@ -173,8 +177,9 @@ def with_parser(options: Any, post_parser: Callable[[Any], Any]) -> Any:
 
 def raw_options(options: Any) -> Any:
     """Return options of the same request that make the SDK return its raw response."""
-    headers = options.headers if is_given(options.headers) else {}
-    changes = {"headers": {**headers, RAW_HEADER: "true"}, "params": dict(options.params)}
+    headers: dict[str, Any] = dict(options.headers) if is_given(options.headers) else {}
+    params: dict[str, Any] = dict(options.params)
+    changes = {"headers": {**headers, RAW_HEADER: "true"}, "params": params}
     return options.model_copy(update=changes)
 
 

@@ -46,7 +46,7 @@ def without_secrets(body: Any, found: list[str], list_name: str = "") -> Any:
             if name not in hidden
         }
     if isinstance(body, list):
-        items = cast("list[Any]", body)
+        items = cast("list[object]", body)
         return [without_secrets(item, found, list_name) for item in items]
     return body
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -115,9 +116,14 @@ class Server:
 
 
 def in_memory_client(
-    pieces: Callable[[], list[bytes]] = lambda: [ANSWER], content_type: str = "application/json"
+    pieces: Callable[[], list[bytes]] = lambda: [ANSWER],
+    content_type: str = "application/json",
+    turns: int = 0,
 ) -> AsyncOpenAI:
-    """Return an SDK client whose transport hands over bytes at once, without any socket."""
+    """Return an SDK client whose transport hands over bytes at once, without any socket.
+
+    Or after some turns of the loop, of which every real transport takes one.
+    """
     # httpx2 under openai 3, httpx under openai 2: whichever this SDK was built on.
     base = next(
         kind for kind in openai.DefaultAsyncHttpxClient.__mro__ if kind.__name__ == "AsyncClient"
@@ -131,6 +137,8 @@ def in_memory_client(
 
     class Transport(http.AsyncBaseTransport):  # type: ignore[misc] # one of two libraries
         async def handle_async_request(self, request: Any) -> Any:
+            for _ in range(turns):
+                await asyncio.sleep(0)
             return http.Response(200, headers={"content-type": content_type}, stream=Body())
 
     return AsyncOpenAI(

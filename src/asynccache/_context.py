@@ -57,6 +57,10 @@ class Chain(Generic[ValueT]):
             frame = frame.below
         return frame
 
+    def is_empty(self) -> bool:
+        """Tell, at the least cost, whether no block was ever entered around the caller."""
+        return self._variable.get() is None
+
     def alive(self) -> Iterator[Frame[ValueT]]:
         """Return all frames around the caller that are alive, innermost first."""
         frame = self.top()

@@ -132,6 +132,6 @@ class Watch:
 
 def watch(observer: Observer | None, endpoint: str, model: object = "") -> Watch | None:
     """Return who is to be told of a call that begins now, None if nobody is."""
-    if observer is None and _recorders.top() is None:
+    if observer is None and _recorders.is_empty():
         return None
     return Watch(observer, endpoint, model)

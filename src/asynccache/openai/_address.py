@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from hashlib import sha256
 from typing import Any, Final, cast
 
@@ -57,6 +57,9 @@ class Address:
         self._url = ""
         self._plain: dict[Namespace, Prefix] = {}
         self._special: dict[tuple[Namespace, bytes], Prefix] = {}
+        self._followed = 0  # how often the client's settings were found changed
+        self._own: tuple[Any, ...] = ()
+        self._own_digest = b""
 
     @property
     def url(self) -> str:
@@ -110,6 +113,7 @@ class Address:
         client = self._client
         self._plain.clear()
         self._special.clear()
+        self._followed += 1
         self._headers = dict(
             client.default_headers if self._own_headers else client._custom_headers
         )
@@ -152,22 +156,37 @@ class Address:
         sources = [id(getattr(client, name, None)) for name in _CREDENTIAL_SOURCES]
         # What a source gave last says nothing: it may give another key to the same account.
         fetched = getattr(client, "_api_key_provider", None) is not None
-        asked = (client._custom_query, extra_query or {}, dict(client._base_url.params))
         own = (
             None if fetched else client.api_key,
             [getattr(client, name, None) for name in _CREDENTIALS],
             sources,
-            client._base_url.userinfo,
             id(client._client.auth),
-            [
-                sorted(
-                    (n.lower(), str(v)) for n, v in h.items() if n.lower() in _CREDENTIAL_HEADERS
-                )
-                for h in (client._client.headers, client._custom_headers, extra_headers or {})
-            ],
-            [sorted((n, str(v)) for n, v in q.items() if n.lower() in DENIED_QUERY) for q in asked],
+            self._followed,
         )
-        return sha256(repr(own).encode("utf-8", "replace")).digest()
+        if own != self._own:
+            self._own = own
+            self._own_digest = self._digest_of(own)
+        if not extra_headers and not extra_query:
+            return self._own_digest
+        beside = (_named(_CREDENTIAL_HEADERS, extra_headers), _named(DENIED_QUERY, extra_query))
+        return sha256(self._own_digest + repr(beside).encode("utf-8", "replace")).digest()
+
+    def _digest_of(self, own: tuple[Any, ...]) -> bytes:
+        client = self._client
+        headers = (client._client.headers, client._custom_headers)
+        queries = (client._custom_query, dict(client._base_url.params))
+        whole = (
+            own[:-1],
+            client._base_url.userinfo,
+            [_named(_CREDENTIAL_HEADERS, given) for given in headers],
+            [_named(DENIED_QUERY, given) for given in queries],
+        )
+        return sha256(repr(whole).encode("utf-8", "replace")).digest()
+
+
+def _named(names: Collection[str], given: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Return those of headers or query parameters that have one of some names."""
+    return sorted((n.lower(), str(v)) for n, v in (given or {}).items() if n.lower() in names)
 
 
 def _changes(headers: Mapping[str, Any], ignore: frozenset[str]) -> dict[str, str | None]:

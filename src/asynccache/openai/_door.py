@@ -13,8 +13,9 @@ from asynccache import _context
 from asynccache._call import Mode
 from asynccache._errors import NotCanonicalError
 from asynccache.openai import _sdk
+from asynccache.openai._asked import Asked, Asking, Wanted
 from asynccache.openai._endpoints import Endpoint
-from asynccache.openai._exchange import Asked, Asking, Exchange, Wanted
+from asynccache.openai._exchange import Exchange
 from asynccache.openai._request import Body, Sent, body_of_arguments
 
 Arguments = dict[str, Any]

@@ -23,11 +23,12 @@ from asynccache._gate import WaitedTooLongError
 from asynccache._key import KEY_BYTES
 from asynccache._stats import Outcome
 from asynccache.openai import _assembly, _sdk
+from asynccache.openai._asked import Asked, Asking, Wanted
 from asynccache.openai._door import Arguments, Door
-from asynccache.openai._exchange import Asked, Asking, Exchange, Wanted
+from asynccache.openai._exchange import Exchange
 from asynccache.openai._facts import Facts
 from asynccache.openai._replay import is_buildable, mark, request_id
-from asynccache.openai._request import Body, Ignore, Sent, body_of_arguments
+from asynccache.openai._request import Body, Ignore, Sent, body_of, body_of_arguments
 from asynccache.openai._sending import PAST, Sending
 from asynccache.openai._upstream import meta_of
 
@@ -202,7 +203,7 @@ class EmbeddingJob:
             places = sorted(first[key] for key in keys)
             value = [self._inputs[at] for at in places]
         data = {**asked.body.data, "input": value}
-        body = Body(data, canonical_json(data), asked.cache.settings.ignore)
+        body = body_of(data, canonical_json(data), asked.cache.settings.ignore)
         sending = Sending(lambda options: self._exchange.matches(asked, body, options))
         for key in keys:
             self._sendings[key], self._sizes[key] = sending, len(places)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from msgspec import Struct
-
 from asynccache import _context, _events
 from asynccache._cache import AsyncCache
 from asynccache._call import Call, Fetched, Mode, Status
@@ -15,10 +13,10 @@ from asynccache._entry import Entry
 from asynccache._errors import NotCanonicalError, ReplayMiss
 from asynccache._flight import Caller, Reader
 from asynccache._gate import WaitedTooLongError
-from asynccache._key import Namespace, Prefix
 from asynccache._stats import Outcome
 from asynccache.openai import _sdk
 from asynccache.openai._address import Address
+from asynccache.openai._asked import Asked, Asking, Wanted
 from asynccache.openai._endpoints import Endpoint
 from asynccache.openai._replay import headers_of, mark, typed
 from asynccache.openai._request import Body, body_of_options
@@ -26,50 +24,6 @@ from asynccache.openai._sending import PAST, Sending
 from asynccache.openai._stream import Body as StreamBody
 from asynccache.openai._stream import ReplayedStream, Source
 from asynccache.openai._upstream import RawCall, Recipe
-
-
-class Asked(Struct, frozen=True, gc=False):
-    """What one call asks for."""
-
-    cache: AsyncCache
-    engine: Engine
-    endpoint: Endpoint
-    address: Address
-    mode: Mode
-    namespace: Namespace
-    prefix: Prefix
-    body: Body
-    key: bytes
-    sample: int
-    streaming: bool
-
-
-class Wanted(Struct, frozen=True, gc=False):
-    """As what a caller wants the answer."""
-
-    result: Any
-    """The type of a plain answer."""
-    event: Any = None
-    """The type of a streamed one's events."""
-    finish: Callable[[Any], Any] | None = None
-    """What the SDK makes of a plain answer in the end."""
-    raw: str = ""
-    """The kind of raw response: "true", "stream", or "" for none."""
-    stream_cls: Any = None
-    """The class of stream that a raw response is parsed into."""
-    options: Any = None
-    """The SDK's of the request, for a raw response."""
-    strange: bool = False
-    """Only the SDK can make it: it gets the HTTP response."""
-
-
-class Asking(Struct, frozen=True, gc=False):
-    """What of a call is no part of its body."""
-
-    headers: Mapping[str, Any] | None
-    query: Mapping[str, Any] | None
-    timeout: Any
-    retries: Any
 
 
 class Exchange:
@@ -87,14 +41,21 @@ class Exchange:
         self._upstream = upstream
         self._opaque = _sdk.changes_requests(client)
         self._addresses: dict[tuple[frozenset[str], str], Address] = {}
+        self._own: dict[str, Address] = {}  # those for the client's own cache
 
     def address(self, cache: AsyncCache, path: str) -> Address:
         """Return where an endpoint's requests go; caches may ignore different headers."""
+        if cache is self.cache:
+            own = self._own.get(path)
+            if own is not None:
+                return own
         ignore = cache.settings.ignore_headers
         address = self._addresses.get((ignore, path))
         if address is None:
             address = Address(self.client, path, self._upstream, ignore)
             self._addresses[ignore, path] = address
+        if cache is self.cache:
+            self._own[path] = address
         return address
 
     # -- past the cache ----------------------------------------------------------------------
@@ -113,19 +74,21 @@ class Exchange:
             ReplayMiss: In mode "replay".
             CacheClosedError: In mode "replay", with the cache closed.
         """
-        if mode == "replay":
-            cache.engine()  # raises if the cache isn't open
-            raise ReplayMiss(f"this call can't be replayed: {reason or 'it is never cached'}")
-        cache.note_bypass(reason)
         watch = _events.watch(cache.settings.observer, endpoint)
-        if watch is None:
-            return await PAST.over(call)
         try:
+            if mode == "replay":
+                cache.engine()  # raises if the cache isn't open
+                raise ReplayMiss(  # noqa: TRY301 - told to whoever watches, below
+                    f"this call can't be replayed: {reason or 'it is never cached'}"
+                )
+            cache.note_bypass(reason)
             result = await PAST.over(call)
         except BaseException as exc:
-            watch.failed(exc)
+            if watch is not None:
+                watch.failed(exc)
             raise
-        watch.passed(reason)
+        if watch is not None:
+            watch.passed(reason)
         return result
 
     # -- from a request to its key -----------------------------------------------------------
@@ -320,7 +283,9 @@ class Exchange:
         content: Any = entry.body
         if asked.streaming:
             content = StreamBody(Source(reader or entry.chunks, url))
-        return _sdk.made_response(url, meta.status, headers_of(meta), content, wanted.raw)
+        return _sdk.made_response(
+            url, meta.status, headers_of(meta), content, raw=wanted.raw, seconds=meta.seconds
+        )
 
     def _raw(
         self, asked: Asked, wanted: Wanted, entry: Entry, status: Status, reader: Reader | None

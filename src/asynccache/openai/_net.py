@@ -17,9 +17,10 @@ from asynccache._cache import AsyncCache
 from asynccache._call import Mode, status_of
 from asynccache._errors import NotCanonicalError
 from asynccache.openai import _sdk
+from asynccache.openai._asked import Asked, Asking, Wanted
 from asynccache.openai._embeddings import EmbeddingJob
 from asynccache.openai._endpoints import BY_PATH, EMBEDDINGS
-from asynccache.openai._exchange import Asked, Asking, Exchange, Wanted, headers_in
+from asynccache.openai._exchange import Exchange, headers_in
 from asynccache.openai._replay import mark
 from asynccache.openai._request import Body, body_of_options, copied
 from asynccache.openai._sending import current_sending

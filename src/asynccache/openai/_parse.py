@@ -13,8 +13,8 @@ from openai.lib._parsing import (
 from openai.lib._parsing._responses import parse_response, type_to_text_format_param
 
 from asynccache.openai import _sdk
+from asynccache.openai._asked import Wanted
 from asynccache.openai._door import Arguments, Door
-from asynccache.openai._exchange import Wanted
 from asynccache.openai._request import Body, Ignore, body_of_arguments
 
 _REMEMBERED: Final = 256  # classes that answers are parsed into

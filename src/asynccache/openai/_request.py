@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
 
 from asynccache._canonical import canonical_json, json_of, without_paths
 from asynccache._errors import NotCanonicalError
@@ -20,8 +21,18 @@ _DECODE: Final = msgspec.json.Decoder().decode
 Ignore = Sequence[tuple[str, ...]]
 
 
-class Body:
-    """The body of a request in canonical form.
+class Body(Struct, frozen=True, gc=False):
+    """The body of a request."""
+
+    data: dict[str, Any]
+    """As plain data, in the caller's order."""
+    canonical: bytes
+    """Its canonical form, less what is ignored and what is secret."""
+    secrets: tuple[str, ...] = ()
+
+
+def body_of(data: dict[str, Any], canonical: bytes, ignore: Ignore) -> Body:
+    """Return a body in the form that keys are made of.
 
     Args:
         data: The body as plain data.
@@ -31,18 +42,13 @@ class Body:
     Raises:
         NotCanonicalError: Its answer depends on state at the server.
     """
-
-    __slots__ = ("canonical", "data", "secrets")
-
-    def __init__(self, data: dict[str, Any], canonical: bytes, ignore: Ignore) -> None:
-        if not _STATEFUL.isdisjoint(data) and any(data.get(name) for name in _STATEFUL):
-            raise NotCanonicalError("it reads or changes state at the server")
-        self.data = data
-        self.secrets: list[str] = []
-        if ignore or may_hold_secrets(canonical):
-            shown = without_secrets(without_paths(data, ignore), self.secrets)
-            canonical = canonical_json(shown)
-        self.canonical = canonical
+    if not _STATEFUL.isdisjoint(data) and any(data.get(name) for name in _STATEFUL):
+        raise NotCanonicalError("it reads or changes state at the server")
+    if not ignore and not may_hold_secrets(canonical):
+        return Body(data, canonical)
+    secrets: list[str] = []
+    shown = without_secrets(without_paths(data, ignore), secrets)
+    return Body(data, canonical_json(shown), tuple(secrets))
 
 
 def body_of_arguments(arguments: dict[str, Any], params: Any, ignore: Ignore) -> Body:
@@ -66,7 +72,7 @@ def body_of_arguments(arguments: dict[str, Any], params: Any, ignore: Ignore) ->
     except (NotCanonicalError, TypeError):
         data = _wire_body(arguments, params)
         canonical = canonical_json(data)
-    return Body(data, canonical, ignore)
+    return body_of(data, canonical, ignore)
 
 
 def body_of_options(options: Any, ignore: Ignore) -> Body:
@@ -85,7 +91,7 @@ def body_of_options(options: Any, ignore: Ignore) -> Body:
     except (NotCanonicalError, TypeError):
         merged = _plain({k: v for k, v in merged.items() if not _sdk.is_omit(v)})
         canonical = canonical_json(merged)
-    return Body(merged, canonical, ignore)
+    return body_of(merged, canonical, ignore)
 
 
 def _wire_body(arguments: dict[str, Any], params: Any) -> dict[str, Any]:

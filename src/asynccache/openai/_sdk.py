@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, cast, get_origin
 
 from openai import (
@@ -221,7 +222,9 @@ def made_response(
     status: int,
     headers: list[tuple[str, str]],
     content: bytes | ByteStream,
+    *,
     raw: str = "",
+    seconds: float = 0.0,
 ) -> Any:
     """Return an HTTP response as the SDK would have received it.
 
@@ -231,11 +234,15 @@ def made_response(
         headers: Of the response.
         content: The body, or what its pieces are read from.
         raw: Kind of raw response that the request's header asked for: "true", "stream" or "".
+        seconds: How long it took.
     """
     request = httpx.Request("POST", url, headers={RAW_HEADER: raw} if raw else None)
     if isinstance(content, bytes):
-        return httpx.Response(status, headers=headers, content=content, request=request)
-    return httpx.Response(status, headers=headers, stream=content, request=request)
+        response = httpx.Response(status, headers=headers, content=content, request=request)
+    else:
+        response = httpx.Response(status, headers=headers, stream=content, request=request)
+    response.elapsed = timedelta(seconds=seconds)
+    return response
 
 
 def raw_response(client: Any, response: Any, cast_to: Any, stream_cls: Any, options: Any) -> Any:

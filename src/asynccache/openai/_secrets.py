@@ -6,12 +6,11 @@ tool may stand, and the values of a container's `domain_secrets`.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Final, cast
 
 import msgspec
 
-_SIGNS: Final = (b'"mcp"', b'"domain_secrets"')
 _OF_MCP_TOOLS: Final = ("authorization", "headers")
 _OF_DOMAIN_SECRETS: Final = ("value",)
 _LONG_ENOUGH: Final = 8  # characters: a shorter secret may well stand in an answer by chance
@@ -20,7 +19,7 @@ _ENCODE: Final = msgspec.json.Encoder().encode
 
 def may_hold_secrets(canonical: bytes) -> bool:
     """Tell whether a canonical body has to be looked at; nearly none has."""
-    return any(sign in canonical for sign in _SIGNS)
+    return b'"mcp"' in canonical or b'"domain_secrets"' in canonical
 
 
 def without_secrets(body: Any, found: list[str], list_name: str = "") -> Any:
@@ -62,6 +61,6 @@ def _collect(value: object, found: list[str]) -> None:
             _collect(inner, found)
 
 
-def repeats(answer: bytes, secrets: list[str]) -> bool:
+def repeats(answer: bytes, secrets: Sequence[str]) -> bool:
     """Tell whether an answer holds one of its request's secrets, as JSON writes it."""
     return any(_ENCODE(secret)[1:-1] in answer for secret in secrets)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -40,7 +40,7 @@ class Recipe:
 
     __slots__ = ("_call", "_facts", "_secrets")
 
-    def __init__(self, call: RawCall, facts: type[Facts], secrets: list[str]) -> None:
+    def __init__(self, call: RawCall, facts: type[Facts], secrets: Sequence[str]) -> None:
         self._call = call
         self._facts = facts
         self._secrets = secrets

@@ -1,0 +1,60 @@
+"""What one call asks for, as what, and how: the words between the doors and the exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from asynccache._cache import AsyncCache
+from asynccache._call import Mode
+from asynccache._engine import Engine
+from asynccache._key import Namespace, Prefix
+from asynccache.openai._address import Address
+from asynccache.openai._endpoints import Endpoint
+from asynccache.openai._request import Body
+
+
+class Asked(Struct, frozen=True, gc=False):
+    """What one call asks for."""
+
+    cache: AsyncCache
+    engine: Engine
+    endpoint: Endpoint
+    address: Address
+    mode: Mode
+    namespace: Namespace
+    prefix: Prefix
+    body: Body
+    key: bytes
+    sample: int
+    streaming: bool
+
+
+class Wanted(Struct, frozen=True, gc=False):
+    """As what a caller wants the answer."""
+
+    result: Any
+    """The type of a plain answer."""
+    event: Any = None
+    """The type of a streamed one's events."""
+    finish: Callable[[Any], Any] | None = None
+    """What the SDK makes of a plain answer in the end."""
+    raw: str = ""
+    """The kind of raw response: "true", "stream", or "" for none."""
+    stream_cls: Any = None
+    """The class of stream that a raw response is parsed into."""
+    options: Any = None
+    """The SDK's of the request, for a raw response."""
+    strange: bool = False
+    """Only the SDK can make it: it gets the HTTP response."""
+
+
+class Asking(Struct, frozen=True, gc=False):
+    """What of a call is no part of its body."""
+
+    headers: Mapping[str, Any] | None
+    query: Mapping[str, Any] | None
+    timeout: Any
+    retries: Any

@@ -5,7 +5,7 @@ demo: .venv/bin/nox
 	.venv/bin/nox -s demo
 
 test: .venv/bin/nox
-	.venv/bin/nox -s tests --error-on-missing-interpreters \
+	.venv/bin/nox -s tests tests_openai2 --error-on-missing-interpreters \
 		--force-python "$$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
 
 .venv/bin/nox:

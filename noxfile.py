@@ -10,7 +10,7 @@ nox.options.default_venv_backend = "venv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["tests", "lint", "typing"]
+nox.options.sessions = ["tests", "tests_openai2", "lint", "typing"]
 
 PROJECT = nox.project.load_toml()
 BENCHMARKS = Path("benchmarks")
@@ -27,6 +27,14 @@ def tests(session: nox.Session) -> None:
     # All drivers: that `import asynccache` loads none of them shows only where they are there.
     install(session, "test")
     session.run("pytest", *session.posargs)
+
+
+@nox.session
+def tests_openai2(session: nox.Session) -> None:
+    """Run the tests of the client on the SDK's 2.x, which stands on another HTTP library."""
+    install(session, "test-openai2", extra="openai")
+    found = sorted(str(path) for path in Path("tests").glob("test_openai_*.py"))
+    session.run("pytest", *(session.posargs or found))
 
 
 @nox.session

@@ -7,13 +7,13 @@ import gc
 import itertools
 import weakref
 
-import httpx2
 import openai
 import pytest
 from openai import AsyncOpenAI
 from openai._types import omit
 
 import asynccache
+from tests.helpers.http import httpx
 from tests.helpers.openai_server import (
     COMPLETION,
     DONE,
@@ -205,9 +205,7 @@ async def test_a_leaders_timeout_is_its_own(stream, cached, api):
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
-@pytest.mark.parametrize(
-    "timeout", [HASTY, httpx2.Timeout(PATIENT, read=HASTY)], ids=["s", "httpx"]
-)
+@pytest.mark.parametrize("timeout", [HASTY, httpx.Timeout(PATIENT, read=HASTY)], ids=["s", "httpx"])
 async def test_a_followers_timeout_is_its_own(timeout, stream, cached, api):
     """A follower in a hurry gets the SDK's timeout while the leader and its call go on."""
     gate = Gate()

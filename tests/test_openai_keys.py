@@ -11,7 +11,6 @@ import logging
 import types
 import typing
 
-import httpx2
 import pytest
 import typing_extensions
 from openai import NOT_GIVEN, APITimeoutError, AsyncOpenAI, omit
@@ -20,6 +19,7 @@ from openai.types.chat import ChatCompletionMessage
 
 import asynccache
 from asynccache import Cache
+from tests.helpers.http import httpx
 from tests.helpers.openai_server import MESSAGES, ask, state
 
 pytest_plugins = ("tests.helpers.openai_fixtures",)
@@ -226,7 +226,7 @@ async def test_a_query_named_twice_in_the_base_url_counts_whole(bare, api, api_c
 async def test_what_the_http_client_adds_is_in_the_key(api, api_cache):
     """Headers and query set on the user's own HTTP client travel too, and count, changed or not."""
     keys = []
-    async with httpx2.AsyncClient(headers={"X-Tenant": "a"}) as http:
+    async with httpx.AsyncClient(headers={"X-Tenant": "a"}) as http:
         client = api_cache.wrap(AsyncOpenAI(api_key="k", base_url=api.base_url, http_client=http))
         keys.append(await key_of(client))
         http.headers["X-Tenant"] = "b"

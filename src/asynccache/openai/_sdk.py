@@ -15,6 +15,7 @@ from openai import (
     AsyncStream,
     BaseModel,
     NotGiven,
+    _streaming,
     omit,
 )
 from openai._constants import RAW_RESPONSE_HEADER
@@ -42,6 +43,7 @@ _CREDENTIAL_STATUS: Final = frozenset({401, 402, 403, 404, 429})
 how much you had."""
 
 _SERVER_ERROR: Final = 500  # HTTP's own: from here on it isn't the request's fault
+_MAPS_STREAM_ERRORS: Final = hasattr(_streaming, "APIConnectionError")
 ByteStream = httpx.AsyncByteStream
 OMIT: Final = omit
 
@@ -112,27 +114,44 @@ def http_headers(http: Any) -> dict[str, str]:
 
 
 def scope_of(error: BaseException) -> Scope:
-    """Return for whom an error of the SDK is true."""
-    if isinstance(error, APITimeoutError):
-        return "timeout"
+    """Return for whom an error of the SDK, or one that it lets through, is true."""
     if isinstance(error, APIStatusError):
         return "credentials" if error.status_code in _CREDENTIAL_STATUS else "all"
-    return "all" if isinstance(error, APIConnectionError) else "own"
+    if isinstance(error, APITimeoutError) or _is_named(error, "TimeoutException"):
+        return "timeout"
+    if isinstance(error, APIConnectionError) or _is_named(error, "RequestError"):
+        return "all"
+    return "own"
 
 
 def as_sdk_error(error: Exception, request: Any) -> Exception:
-    """Return what the SDK makes of a transport error while it reads a stream."""
-    names = {base.__name__ for base in type(error).__mro__}
-    if "TimeoutException" in names:
+    """Return what the SDK makes of a transport error while it reads a stream; 2.x makes nothing."""
+    if not _MAPS_STREAM_ERRORS:
+        return error
+    if _is_named(error, "TimeoutException"):
         return APITimeoutError(request=request)
-    if "RequestError" in names:
-        return APIConnectionError(request=request)
-    return error
+    return APIConnectionError(request=request) if _is_named(error, "RequestError") else error
+
+
+def _is_named(error: BaseException, name: str) -> bool:
+    """Tell an error of httpx or httpx2 by its class or a base of it."""
+    return any(
+        base.__name__ == name and base.__module__.startswith("httpx")
+        for base in type(error).__mro__
+    )
 
 
 def timed_out(url: str) -> APITimeoutError:
     """Return the SDK's error for a caller who waited as long as it would."""
     return APITimeoutError(request=httpx.Request("POST", url))
+
+
+def timed_out_reading(url: str) -> Exception:
+    """Return the same for a caller who waited as long for the next event of a stream."""
+    if _MAPS_STREAM_ERRORS:
+        return timed_out(url)
+    error: Exception = httpx.ReadTimeout("", request=httpx.Request("POST", url))
+    return error
 
 
 def patience(timeout: Any, retries: int) -> float:

@@ -58,7 +58,7 @@ class Source:
         try:
             return await self._reader.next()
         except WaitedTooLongError:
-            raise _sdk.timed_out(self._url) from None
+            raise _sdk.timed_out_reading(self._url) from None
 
     def close(self) -> None:
         """Stop reading. The call upstream ends if nobody else reads it."""
@@ -196,3 +196,7 @@ class ReplayedStream(AsyncStream[T]):
         self._source.close()
         if self._made is not None:
             await self._made.aclose()
+
+    async def aclose(self) -> None:
+        """Do as `close`, under the name that 3.x of the SDK has for it too."""
+        await self.close()

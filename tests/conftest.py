@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -31,3 +32,12 @@ if importlib.util.find_spec("uvloop"):  # not on Windows
 def anyio_backend(request):
     """Run every asynchronous test on asyncio's own loop and on uvloop."""
     return request.param
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print the table of doors, where it was measured."""
+    matrix = sys.modules.get("tests.helpers.matrix")
+    if matrix is not None and matrix.measured:
+        terminalreporter.section("doors")
+        for line in matrix.printed():
+            terminalreporter.write_line(line)

@@ -99,6 +99,26 @@ async def test_azure(api, folder):
     assert api.requests[1].body["model"] == "gpt-35-turbo"
 
 
+async def test_no_secret_shows(numbered, folder, caplog):
+    """Keys and contexts are in no representation, and in nothing that is logged."""
+    secret = "sk-very-secret"
+    entries = [
+        entry_of(numbered, api_key=secret, base_url="http://u:sk-very-secret@127.0.0.1:9/v1"),
+        entry_of(numbered, api_key=secret),
+    ]
+    wrapper = OpenAIWrapper(config_list=entries, context={"password": secret})
+    with caplog.at_level("DEBUG", "asynccache"):
+        assert await say(wrapper) == 1
+    assert "config_list[0]: APIConnectionError, the next is tried" in caplog.messages
+    shown = [
+        repr(wrapper),
+        repr(wrapper._plans),
+        repr(wrapper._plans[0].settings),
+        *caplog.messages,
+    ]
+    assert not any(secret in text for text in shown)
+
+
 # -- bad input ----------------------------------------------------------------------------------
 
 BAD = [
@@ -171,7 +191,7 @@ async def test_the_context_is_put_into_messages(entry, api, folder):
     ]
     wrapper = OpenAIWrapper(**entry, context={"name": "Ada", "left": "Kept"})
     await wrapper.acreate(messages=messages)
-    await wrapper.acreate(messages=messages[:1], allow_format_str_template=True)
+    await wrapper.acreate(messages=messages[:1], allow_format_str_template=True, context=None)
     first, second = (seen.body["messages"] for seen in api.requests)
     assert [message["content"] for message in first] == [
         "{left} as it is", "Hello, Ada", [{"type": "text", "text": "{name}"}], None,

@@ -52,6 +52,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     context: Mapping[str, Any] | None = None
     allow_format_str_template: bool = False
 
+    def __repr__(self) -> str:  # a context may hold anything
+        return f"<Settings cache={self.cache!r} cache_seed={self.cache_seed!r}>"
+
     def under(self, words: Mapping[str, Any], *, of_call: bool = False) -> Settings:
         """Return settings in which a narrower level's words win over these.
 
@@ -77,7 +80,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             changes["price"] = _price(words["price"])
         if "filter_func" in words:
             changes["filter_func"] = _filter(words["filter_func"])
-        if "context" in words:
+        if words.get("context") is not None:  # AutoGen's agents always name it
             changes["context"] = words["context"]
         if "allow_format_str_template" in words:
             changes["allow_format_str_template"] = bool(words["allow_format_str_template"])
@@ -97,6 +100,9 @@ class Plan(Struct, frozen=True, kw_only=True):
     """One that was handed in, and is its owner's to close."""
     client_words: dict[str, Any]
     azure: bool
+
+    def __repr__(self) -> str:  # a client's words hold its key
+        return f"<Plan {self.where}>"
 
     def make_client(self) -> AsyncOpenAI:
         """Return the client that was handed in, or a new one.

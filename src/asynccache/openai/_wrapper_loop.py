@@ -49,19 +49,11 @@ class LoopState:
         try:
             yield
         finally:
-            await self.close()
+            await self._close()
 
-    async def close(self) -> None:
-        """Close what there is. Nothing is opened in this loop from now on."""
-        self._ending = True
-        caches = [cache for cache in self._caches.values() if cache is not None]
-        self._caches.clear()
+    async def _close(self) -> None:
         # Caches first: what still waits for an answer waits on a client.
-        for cache in caches:
-            try:
-                await cache.aclose()
-            except StoreError as exc:
-                _log.warning("a cache could not be closed as its loop ended: %r", exc)
+        await self.close_caches()
         await self.close_clients(list(self._clients))
 
     # -- clients -----------------------------------------------------------------------------
@@ -93,17 +85,26 @@ class LoopState:
 
     # -- caches ------------------------------------------------------------------------------
 
+    async def close_caches(self) -> None:
+        """Close the caches. None is opened in this loop from now on."""
+        self._ending = True
+        caches = [cache for cache in self._caches.values() if cache is not None]
+        self._caches.clear()
+        for cache in caches:
+            try:
+                await cache.aclose()
+            except StoreError as exc:
+                _log.warning("a cache could not be closed as its loop ended: %r", exc)
+
     def cache(self, seed: int | str, root: str) -> AsyncCache | None:
-        """Return the implicit cache if it is open, without waiting."""
-        found = self._caches.get((seed, root))
-        return found if found is not None and found.is_open else None
+        """Return the implicit cache if it is open already, without waiting."""
+        return self._caches.get((seed, root))
 
     async def open_cache(self, seed: int | str, root: str) -> AsyncCache | None:
         """Return the implicit cache, opened once; None if there can't be one in this loop."""
         place = (seed, root)
-        found = self._caches.get(place)
-        if (found is not None and found.is_open) or (found is None and place in self._caches):
-            return found
+        if place in self._caches:
+            return self._caches[place]
         if self._ending:
             return None
         opening = self._opening.get(place)
@@ -152,7 +153,7 @@ async def loop_state() -> LoopState:
         state = _states[id(loop)] = LoopState(loop)
         await state.start()  # nothing in it waits, so nobody sees a state that isn't watching
         for name, old in list(_states.items()):
-            # Ended without ado, by close() alone: its caches are closed from here.
+            # Ended by close() alone. Its caches can be closed from here, its connections are lost.
             if old.loop.is_closed() and _states.pop(name, None) is not None:
-                await old.close()
+                await old.close_caches()
     return state

@@ -96,6 +96,27 @@ async def test_a_cache_can_be_handed_to_the_call(entry, numbered, folder, store)
     assert not (folder / ".cache").exists()
 
 
+async def test_calls_as_autogens_agents_make_them(entry, numbered, folder):
+    """Agent, cache and context are always named there, as None where there are none."""
+    wrapper = OpenAIWrapper(
+        **entry, price=1, context={"name": "Ada"}, allow_format_str_template=True
+    )
+    plain = OpenAIWrapper(**entry, price=1)
+    asked = {"messages": [{"role": "user", "content": "I am {name}"}], "agent": object()}
+    first, second = Cache.memory(), Cache.memory()
+    await first.open()
+    async with second:
+        for cache in (first, first, second, None, first):
+            for one in (wrapper, plain):
+                answer = await one.acreate(**asked, cache=cache, context=None)
+                assert answer.cost == pytest.approx(0.012)
+    await first.aclose()
+    assert (first.stats().misses, first.stats().hits) == (2, 4)
+    assert (second.stats().misses, second.stats().hits) == (2, 2)
+    contents = [seen.body["messages"][0]["content"] for seen in numbered.requests]
+    assert contents == ["I am Ada", "I am {name}"] * 2
+
+
 @pytest.mark.parametrize("store", STORES)
 async def test_wrappers_inside_a_block_share_its_cache(entry, numbered, folder, store):
     """All wrappers inside the context manager use its cache, also in tasks started there."""

@@ -15,7 +15,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletio
 
 from asynccache import _context
 from asynccache._call import status_of
-from asynccache.openai._wrapper_config import EXTRAS, Settings, plans_of
+from asynccache.openai._wrapper_config import EXTRAS, NONE_SAYS, UNUSED, Settings, plans_of
 from asynccache.openai._wrapper_loop import loop_state
 from asynccache.openai._wrapper_seat import Bound, Seat, accepted, cache_meant, inside
 from asynccache.openai._wrapper_text import choices_of, filled
@@ -249,9 +249,15 @@ class OpenAIWrapper:
         return [self._past, *self._usages.values()]
 
 
-def _taken_out(config: dict[str, Any]) -> dict[str, Any]:
-    """Take the wrapper's own words out of a call's, and return them."""
-    return {name: config.pop(name) for name in EXTRAS & config.keys()}
+def _taken_out(config: dict[str, Any]) -> dict[str, Any] | None:
+    """Take the wrapper's own words out of a call's; return those that say something."""
+    found: dict[str, Any] = {}
+    for name in EXTRAS & config.keys():
+        value = config.pop(name)
+        # AutoGen's agents always name agent, cache and context, the latter two often as None.
+        if name not in UNUSED and (value is not None or name in NONE_SAYS):
+            found[name] = value
+    return found or None
 
 
 def _note(response: object, seat: Seat, *, passed: bool, cost: float) -> None:

@@ -23,6 +23,10 @@ EXTRAS: Final = frozenset({
     "cache_seed", "context", "filter_func", "price", "tags",
 })  # fmt: skip
 """Words of the wrapper's own: never sent, never in a key. AutoGen's, and ``cache_path_root``."""
+UNUSED: Final = frozenset({"agent", "api_type", "api_version", "tags"})
+"""Those of them that make no difference to a call."""
+NONE_SAYS: Final = frozenset({"cache_seed", "filter_func"})
+"""Those of which None is a value: no caching, no filter."""
 _CLIENT: Final = "client"
 _WRAPPED: Final = "_asynccache_wrapped"  # what `wrap` notes on the clients that it makes
 _OPENAI: Final = ("openai", "open_ai")
@@ -80,7 +84,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             changes["price"] = _price(words["price"])
         if "filter_func" in words:
             changes["filter_func"] = _filter(words["filter_func"])
-        if words.get("context") is not None:  # AutoGen's agents always name it
+        if words.get("context") is not None:
             changes["context"] = words["context"]
         if "allow_format_str_template" in words:
             changes["allow_format_str_template"] = bool(words["allow_format_str_template"])

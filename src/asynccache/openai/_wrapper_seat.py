@@ -43,12 +43,13 @@ class Seat:
         client: Its client, bare.
     """
 
-    __slots__ = ("_bare", "_cached", "_plain", "client", "plan")
+    __slots__ = ("_bare", "_cached", "_handed", "_plain", "client", "plan")
 
     def __init__(self, plan: Plan, client: AsyncOpenAI) -> None:
         self.plan = plan
         self.client = client
         self._plain = not (plan.azure or plan.settings.context or plan.settings.filter_func)
+        self._handed: Settings | None = None  # as they were when a call last named a cache
         self._bare = _Methods(client)
         self._cached: dict[AsyncCache, _Methods] = {}
 
@@ -64,10 +65,19 @@ class Seat:
         plan = self.plan
         settings = plan.settings
         params = {**plan.create, **config}
+        plain = self._plain
         if extras is not None:
-            settings = settings.under(extras, of_call=True)
-        elif self._plain and "prompt" not in params and params.get("messages") is not None:
-            return settings, params  # the way of nearly all calls
+            # As AutoGen's agents call: a cache, nothing else, and the same one each time.
+            plain = plain and len(extras) == 1 and "cache" in extras
+            handed = self._handed
+            if plain and handed is not None and handed.cache is extras["cache"]:
+                settings = handed
+            else:
+                settings = settings.under(extras, of_call=True)
+                if plain:
+                    self._handed = settings
+        if plain and "prompt" not in params and params.get("messages") is not None:
+            return settings, params
         return settings, prepared(plan, settings, params)
 
     def method(self, cache: AsyncCache | None, *, chat: bool) -> Any:

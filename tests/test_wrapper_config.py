@@ -5,6 +5,7 @@ from __future__ import annotations
 import openai
 import pytest
 from openai import AsyncAzureOpenAI, AsyncOpenAI, OpenAI
+from openai.resources.chat.completions import AsyncCompletions
 
 from asynccache import Cache
 from asynccache.openai import OpenAIWrapper
@@ -69,6 +70,25 @@ async def test_a_ready_client_may_stand_in_an_entry(bare, numbered, folder):
     mixed = OpenAIWrapper(config_list=[entry_of(numbered, model="b")], client=bare)
     assert await say(mixed, cache_seed=None) == 3
     assert "client" not in numbered.requests[0].body
+
+
+async def test_an_sdk_that_was_patched_takes_what_it_takes(numbered, folder, monkeypatch):
+    """Telemetry that hides the SDK's signatures hides no word that everybody uses."""
+
+    def hidden(original):
+        def hiding(*args, **kwargs):
+            return original(*args, **kwargs)
+
+        return hiding
+
+    for kind in (AsyncOpenAI, AsyncAzureOpenAI):
+        monkeypatch.setattr(kind, "__init__", hidden(kind.__init__))
+    monkeypatch.setattr(AsyncCompletions, "create", hidden(AsyncCompletions.create))
+    wrapper = OpenAIWrapper(config_list=[entry_of(numbered, organization="org-1")], top_p=1)
+    assert [await say(wrapper), await say(wrapper)] == [1, 1]
+    (seen,) = numbered.requests
+    assert seen.headers["openai-organization"] == "org-1"
+    assert seen.body["top_p"] == 1
 
 
 async def test_azure(api, folder):

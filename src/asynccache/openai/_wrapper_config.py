@@ -6,7 +6,6 @@ import difflib
 import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
 from typing import Any, Final, cast
 
 from msgspec import UNSET, Struct, UnsetType
@@ -27,6 +26,14 @@ UNUSED: Final = frozenset({"agent", "api_type", "api_version", "tags"})
 """Those of them that make no difference to a call."""
 NONE_SAYS: Final = frozenset({"cache_seed", "filter_func"})
 """Those of which None is a value: no caching, no filter."""
+_AZURE_WORDS: Final = frozenset({
+    "api_version", "azure_ad_token", "azure_ad_token_provider", "azure_deployment",
+    "azure_endpoint",
+})  # fmt: skip
+_OPENAI_WORDS: Final = frozenset({
+    "api_key", "base_url", "default_headers", "default_query", "http_client", "max_retries",
+    "organization", "project", "timeout",
+})  # fmt: skip
 _CLIENT: Final = "client"
 _WRAPPED: Final = "_asynccache_wrapped"  # what `wrap` notes on the clients that it makes
 _OPENAI: Final = ("openai", "open_ai")
@@ -160,7 +167,7 @@ def _plan(number: int, base: Mapping[str, Any], entry: Mapping[str, Any]) -> Pla
         )
     sdk = _client_words()
     own = {name: value for name, value in entry.items() if name in sdk}
-    wrong = own.keys() & _azure_words()
+    wrong = own.keys() & _AZURE_WORDS
     if wrong and not azure:
         raise ValueError(f'{where}: {", ".join(sorted(wrong))} needs api_type="azure"')
     # An entry that says anything of its client doesn't mean the constructor's.
@@ -170,7 +177,7 @@ def _plan(number: int, base: Mapping[str, Any], entry: Mapping[str, Any]) -> Pla
         raise ValueError(f"{where}: {names} belongs to a client, and there is one: set it there")
     shared = {name: value for name, value in base.items() if name in sdk}
     if not azure:
-        shared = {name: value for name, value in shared.items() if name not in _azure_words()}
+        shared = {name: value for name, value in shared.items() if name not in _AZURE_WORDS}
     create = {
         name: value
         for name, value in {**base, **entry}.items()
@@ -217,40 +224,33 @@ def _for_azure(words: dict[str, Any], model: object, where: str) -> dict[str, An
 # -- words -------------------------------------------------------------------------------------
 
 
-def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    return list(inspect.signature(function).parameters.values())[1:]
-
-
-@cache
-def _azure_words() -> frozenset[str]:
-    plain = {parameter.name for parameter in _parameters(AsyncOpenAI.__init__)}
-    azure = {parameter.name for parameter in _parameters(AsyncAzureOpenAI.__init__)}
-    return frozenset(azure - plain)
-
-
-@cache
-def _client_words() -> frozenset[str]:
-    plain = {parameter.name for parameter in _parameters(AsyncOpenAI.__init__)}
-    return _azure_words() | plain
-
-
-@cache
-def _create_words() -> frozenset[str] | None:
-    """Return what may be sent; None if somebody patched the SDK, and nobody knows."""
-    parameters = [*_parameters(Chat.create), *_parameters(Completions.create)]
+def _names_of(function: Callable[..., Any]) -> frozenset[str] | None:
+    """Return what a method takes; None if somebody patched it, and nobody knows."""
+    parameters = list(inspect.signature(function).parameters.values())[1:]
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
     return frozenset(parameter.name for parameter in parameters)
+
+
+def _client_words() -> frozenset[str]:
+    """Return what makes a client: what is known here, and what this SDK says beside."""
+    words = _OPENAI_WORDS | _AZURE_WORDS
+    for function in (AsyncOpenAI.__init__, AsyncAzureOpenAI.__init__):
+        words |= _names_of(function) or frozenset()
+    return words
 
 
 def _check(words: Mapping[str, Any], where: str) -> None:
     for name, instead in _UNSUPPORTED.items():
         if name in words:
             raise TypeError(f"{where}: {name} isn't supported: {instead}")
-    create = _create_words()
-    if create is None:
-        return
-    known = create | _client_words() | EXTRAS | {_CLIENT}
+    known = {*EXTRAS, _CLIENT}
+    makers = (AsyncOpenAI.__init__, AsyncAzureOpenAI.__init__)
+    for function in (*makers, Chat.create, Completions.create):
+        names = _names_of(function)
+        if names is None:
+            return
+        known |= names
     unknown = sorted(words.keys() - known)
     if unknown:
         raise TypeError(f"{where}: {_unknown(unknown[0], known)}")

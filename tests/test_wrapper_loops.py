@@ -16,7 +16,7 @@ import pytest
 import asynccache
 from asynccache import Cache, ReplayMiss
 from asynccache.openai import OpenAIWrapper, _wrapper_loop
-from tests.helpers.openai_server import MESSAGES, Gate, good, running, state
+from tests.helpers.openai_server import EVENTS, MESSAGES, Gate, good, running, state
 from tests.helpers.wrapper import entry_of, say, seat_of
 
 pytest_plugins = ("tests.helpers.wrapper_fixtures",)
@@ -99,18 +99,39 @@ def test_loops_in_several_threads_share_the_folder(one, numbered):
     assert one.total_usage_summary["total_cost"] == pytest.approx(0.048)
 
 
-async def test_a_wrapper_that_is_dropped_closes_its_clients(entry, api, folder):
-    """Wrappers made for one call each leave no connections behind in a loop that goes on."""
-    wrapper = OpenAIWrapper(**entry)
-    await wrapper.acreate(messages=MESSAGES)
-    client = seat_of(wrapper).client
-    state = await _wrapper_loop.loop_state()
-    assert client in state._clients
-    del wrapper
+@pytest.mark.parametrize("cached", [True, False])
+async def test_a_call_outlives_the_wrapper_that_made_it(entry, api, folder, cached):
+    """A stream is read to its end, and a joined call answered, although the wrapper was dropped."""
+    gate = Gate()
+
+    async def program(seen):
+        if seen.body.get("stream"):
+            await seen.start()
+            await seen.send(EVENTS[0])
+            await gate.wait()
+            for event in EVENTS[1:]:
+                await seen.send(event)
+            await seen.end()
+        else:
+            await gate.wait()
+            await good(seen)
+
+    api.program = program
+    off = {} if cached else {"cache_seed": None}
+    stream = await OpenAIWrapper(**entry, **off).acreate(messages=MESSAGES, stream=True)
+    first = asyncio.create_task(OpenAIWrapper(**entry).acreate(messages=MESSAGES))
+    await api.arrived(2)
+    joined = asyncio.create_task(OpenAIWrapper(**entry).acreate(messages=MESSAGES))
+    await asyncio.sleep(0)  # it joins
+    first.cancel()
+    await asyncio.wait({first})
+    del first
     gc.collect()
-    while client in state._clients:
-        await asyncio.sleep(0)
-    assert client.is_closed()
+    await asyncio.sleep(0)
+    gate.open()
+    assert len([event async for event in stream]) == 3
+    assert state(await joined).outcome == "joined"
+    assert len(api.requests) == 2
 
 
 async def test_aclose_closes_clients_and_leaves_caches(entry, numbered, folder):

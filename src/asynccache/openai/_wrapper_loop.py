@@ -8,7 +8,7 @@ import weakref
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from openai import AsyncOpenAI
 
@@ -20,7 +20,14 @@ _log = logging.getLogger("asynccache")
 
 _Place = tuple[int | str, str]
 """A ``cache_seed`` and the ``cache_path_root`` as it was given."""
+_USER: Final = "_asynccache_user"
 _told: Final[set[tuple[str, bool]]] = set()  # folders, and whether they could be used
+
+
+class _User:
+    """Lives as long as a client of a wrapper's, and the copies that caches have made of it."""
+
+    __slots__ = ("__weakref__",)
 
 
 class LoopState:
@@ -34,7 +41,7 @@ class LoopState:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop: Final = loop
-        self._clients: set[AsyncOpenAI] = set()
+        self._connections: set[Any] = set()
         self._closing: set[asyncio.Task[None]] = set()
         self._caches: dict[_Place, AsyncCache | None] = {}
         self._opening: dict[_Place, asyncio.Task[AsyncCache | None]] = {}
@@ -54,32 +61,41 @@ class LoopState:
     async def _close(self) -> None:
         # Caches first: what still waits for an answer waits on a client.
         await self.close_caches()
-        await self.close_clients(list(self._clients))
+        for http in list(self._connections):
+            await self._disconnect(http)
 
     # -- clients -----------------------------------------------------------------------------
 
-    def keep(self, clients: list[AsyncOpenAI], owner: object) -> None:
-        """Hold clients until they are closed: when their owner is collected, or at the end."""
-        self._clients.update(clients)
-        weakref.finalize(owner, self._let_go, clients).atexit = False
+    def keep(self, client: AsyncOpenAI) -> None:
+        """Hold a client's connections until nobody can use them any more, or the loop ends.
 
-    async def close_clients(self, clients: list[AsyncOpenAI]) -> None:
-        """Close clients that are held; those that were closed already cost nothing."""
-        for client in self._clients.intersection(clients):
-            try:
-                await client.close()
-            except Exception as exc:  # noqa: BLE001 - of a transport; the others are to be closed too
-                _log.warning("a client could not be closed: %r", exc)
-            self._clients.discard(client)
+        A call may go on when the wrapper is gone that made it: in a stream that is still read, or
+        in a flight that others have joined. What such a call holds is the client, or a copy of it.
+        """
+        http = client._client
+        user = vars(client)[_USER] = _User()
+        self._connections.add(http)
+        weakref.finalize(user, self._let_go, http).atexit = False
 
-    def _let_go(self, clients: list[AsyncOpenAI]) -> None:
+    async def close_client(self, client: AsyncOpenAI) -> None:
+        """Close a client that is held, whoever uses it."""
+        await self._disconnect(client._client)
+
+    async def _disconnect(self, http: Any) -> None:
+        try:
+            await http.aclose()
+        except Exception as exc:  # noqa: BLE001 - of a transport; others are to be closed too
+            _log.warning("connections could not be closed: %r", exc)
+        self._connections.discard(http)
+
+    def _let_go(self, http: Any) -> None:
         # Called by the collector, in any thread.
         with suppress(RuntimeError):  # the loop is closed, and with it the connections
-            self.loop.call_soon_threadsafe(self._close_soon, clients)
+            self.loop.call_soon_threadsafe(self._disconnect_soon, http)
 
-    def _close_soon(self, clients: list[AsyncOpenAI]) -> None:
-        if not self._ending and not self._clients.isdisjoint(clients):
-            task = self.loop.create_task(self.close_clients(clients))
+    def _disconnect_soon(self, http: Any) -> None:
+        if not self._ending and http in self._connections:
+            task = self.loop.create_task(self._disconnect(http))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 

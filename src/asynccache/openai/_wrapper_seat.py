@@ -96,7 +96,7 @@ class Seat:
 class Bound:
     """A wrapper in one event loop, whose clients and connections belong to that loop."""
 
-    __slots__ = ("__weakref__", "_made", "_state", "loop", "seats", "usage")
+    __slots__ = ("_made", "_state", "loop", "seats", "usage")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, state: LoopState, seats: list[Seat], usage: Usage
@@ -106,7 +106,8 @@ class Bound:
         self.usage = usage
         self._state = state
         self._made = [seat.client for seat in seats if seat.plan.owned]
-        state.keep(self._made, self)
+        for client in self._made:
+            state.keep(client)
 
     async def implicit_cache(
         self, settings: Settings, options: _context.Options
@@ -126,7 +127,8 @@ class Bound:
 
     async def aclose(self) -> None:
         """Close the clients that the wrapper has made."""
-        await self._state.close_clients(self._made)
+        for client in self._made:
+            await self._state.close_client(client)
 
 
 def cache_meant(settings: Settings, options: _context.Options) -> AsyncCache | UnsetType | None:

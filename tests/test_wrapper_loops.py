@@ -99,6 +99,20 @@ def test_loops_in_several_threads_share_the_folder(one, numbered):
     assert one.total_usage_summary["total_cost"] == pytest.approx(0.048)
 
 
+async def test_a_wrapper_that_is_dropped_closes_its_connections(entry, api, folder):
+    """Wrappers made for one call each leave no connections behind in a loop that goes on."""
+    wrapper = OpenAIWrapper(**entry)
+    await wrapper.acreate(messages=MESSAGES)
+    http = seat_of(wrapper).client._client
+    held = (await _wrapper_loop.loop_state())._connections
+    assert http in held
+    del wrapper
+    while http in held:  # at first the answer is still being stored
+        gc.collect()
+        await asyncio.sleep(0)
+    assert http.is_closed
+
+
 @pytest.mark.parametrize("cached", [True, False])
 async def test_a_call_outlives_the_wrapper_that_made_it(entry, api, folder, cached):
     """A stream is read to its end, and a joined call answered, although the wrapper was dropped."""

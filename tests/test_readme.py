@@ -29,7 +29,13 @@ CALLS = {
     ("README.md", "The first pitfall: five identical calls are one answer"): 4,
     ("README.md", "Per call: mode, ttl, sample"): 3,
     ("README.md", "Recorded answers in CI"): 1,
+    ("README.md", "Coming from AutoGen: `OpenAIWrapper`"): 1,
     ("index.md", "asynccache"): 1,
+    ("wrapper.md", "A list of models"): 1,
+    ("wrapper.md", "Which cache"): 3,
+    ("wrapper.md", "Filters"): 1,
+    ("wrapper.md", "Templates"): 1,
+    ("wrapper.md", "Streams"): 1,
 }
 
 

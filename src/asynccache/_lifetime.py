@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncGenerator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
 from typing import Final, Self
 from weakref import WeakSet
 
@@ -44,6 +42,36 @@ class Settings(Struct, frozen=True, kw_only=True):
     store_timeout: float | None = None
     lease_ttl: float = 5.0
     observer: Observer | None = None
+
+
+class _Turn:
+    """A cache's opening or closing, one at a time over all loops.
+
+    Not an asynchronous generator: those may not be begun any more where a loop is ending, and
+    caches have to be closed there too.
+    """
+
+    __slots__ = ("_cache", "_done")
+
+    def __init__(self, cache: Lifetime) -> None:
+        self._cache = cache
+        self._done: Future[None] = Future()
+
+    async def __aenter__(self) -> None:
+        cache = self._cache
+        while True:
+            with cache._lock:  # noqa: SLF001 - this module's own
+                turn = cache._turn  # noqa: SLF001 - as above
+                if turn is None:
+                    cache._turn = self._done  # noqa: SLF001 - as above
+                    return
+            await asyncio.shield(asyncio.wrap_future(turn))
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        cache = self._cache
+        with cache._lock:  # noqa: SLF001 - this module's own
+            cache._turn = None  # noqa: SLF001 - as above
+        self._done.set_result(None)
 
 
 class Lifetime:
@@ -129,22 +157,9 @@ class Lifetime:
         finally:
             self._past.add(engine.counters)
 
-    @asynccontextmanager
-    async def _changing(self) -> AsyncGenerator[None]:
+    def _changing(self) -> _Turn:
         """Let only one task of any loop open or close at a time."""
-        while True:
-            with self._lock:
-                turn = self._turn
-                if turn is None:
-                    turn = self._turn = Future()
-                    break
-            await asyncio.shield(asyncio.wrap_future(turn))
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._turn = None
-            turn.set_result(None)
+        return _Turn(self)
 
     def engine(self) -> Engine:
         """Return the running loop's engine.

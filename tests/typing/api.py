@@ -6,10 +6,11 @@ from datetime import timedelta
 from typing import assert_type
 
 from openai import AsyncOpenAI
-from openai.types.chat import ChatCompletion
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 import asynccache
 from asynccache import MISSING, Answer, AsyncCache, Cache, Stats, Status
+from asynccache.openai import OpenAIWrapper
 
 
 async def caches() -> None:
@@ -68,3 +69,19 @@ def bound(cache: AsyncCache) -> None:
         return 2 * number
 
     assert_type(cache.bind(double)(2), int)
+
+
+async def wrappers(cache: AsyncCache) -> None:
+    """The SDK's objects come back, with what the wrapper notes on them."""
+    wrapper = OpenAIWrapper(config_list=[{"model": "m"}], cache_seed=None)
+    messages = [{"role": "user", "content": "Hello?"}]
+    completion = await wrapper.acreate(messages=messages, cache=cache)
+    plain: ChatCompletion = completion
+    assert_type(plain.choices[0].message.content, str | None)
+    assert_type(completion.config_id, int)
+    assert_type(completion.pass_filter, bool)
+    stream = await wrapper.acreate(messages=messages, stream=True)
+    assert_type(stream.cost, float)
+    assert_type([event async for event in stream], list[ChatCompletionChunk])
+    text = await wrapper.acreate(prompt="Hello?")
+    assert_type(text.choices[0].text, str)

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from asynccache.openai._wrap import wrap
+from asynccache.openai._wrapper import OpenAIWrapper
 
-__all__ = ["wrap"]
+__all__ = ["OpenAIWrapper", "wrap"]

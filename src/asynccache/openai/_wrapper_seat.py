@@ -1,0 +1,195 @@
+"""One entry of a wrapper's list in one event loop: its clients, and which cache a call goes to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+from msgspec import UNSET, UnsetType
+from openai import AsyncOpenAI
+
+from asynccache import _context
+from asynccache._cache import AsyncCache
+from asynccache._call import STORING, status_of
+from asynccache._errors import ReplayMiss, StoreError
+from asynccache.openai._wrapper_config import Plan, Settings
+from asynccache.openai._wrapper_loop import LoopState
+from asynccache.openai._wrapper_text import prepared
+from asynccache.openai._wrapper_usage import Usage
+
+_log = logging.getLogger("asynccache")
+
+_DEFAULT_SEED: Final = 41  # AutoGen's, of a wrapper that nobody gave a cache
+_CACHES: Final = 8  # that one client is wrapped for at a time: more than a program has at once
+
+
+class _Methods:
+    """The two methods of one client that a call may go to."""
+
+    __slots__ = ("chat", "completion")
+
+    def __init__(self, client: AsyncOpenAI) -> None:
+        self.chat: Any = client.chat.completions.create
+        self.completion: Any = client.completions.create
+
+
+class Seat:
+    """One entry of the list in one event loop.
+
+    Args:
+        plan: The entry.
+        client: Its client, bare.
+    """
+
+    __slots__ = ("_bare", "_cached", "_handed", "_plain", "client", "plan")
+
+    def __init__(self, plan: Plan, client: AsyncOpenAI) -> None:
+        self.plan = plan
+        self.client = client
+        self._plain = not (plan.azure or plan.settings.context or plan.settings.filter_func)
+        self._handed: Settings | None = None  # as they were when a call last named a cache
+        self._bare = _Methods(client)
+        self._cached: dict[AsyncCache, _Methods] = {}
+
+    def asked(
+        self, config: Mapping[str, Any], extras: Mapping[str, Any] | None
+    ) -> tuple[Settings, dict[str, Any]]:
+        """Return what holds for a call, and what it sends.
+
+        Args:
+            config: The call's parameters.
+            extras: The wrapper's words in the call, None if there are none.
+        """
+        plan = self.plan
+        settings = plan.settings
+        params = {**plan.create, **config}
+        plain = self._plain
+        if extras is not None:
+            # As AutoGen's agents call: a cache, nothing else, and the same one each time.
+            plain = plain and len(extras) == 1 and "cache" in extras
+            handed = self._handed
+            if plain and handed is not None and handed.cache is extras["cache"]:
+                settings = handed
+            else:
+                settings = settings.under(extras, of_call=True)
+                if plain:
+                    self._handed = settings
+        if plain and "prompt" not in params and params.get("messages") is not None:
+            return settings, params
+        return settings, prepared(plan, settings, params)
+
+    def method(self, cache: AsyncCache | None, *, chat: bool) -> Any:
+        """Return the SDK's method, through a cache or past all of them."""
+        methods = self._bare if cache is None else self._cached.get(cache) or self._wrapped(cache)
+        return methods.chat if chat else methods.completion
+
+    def _wrapped(self, cache: AsyncCache) -> _Methods:
+        if len(self._cached) >= _CACHES:  # they would be kept alive by this wrapper
+            for old in [old for old in self._cached if not old.is_open] or list(self._cached)[:1]:
+                del self._cached[old]
+        methods = self._cached[cache] = _Methods(cache.wrap(self.client))
+        return methods
+
+
+class Bound:
+    """A wrapper in one event loop, whose clients and connections belong to that loop."""
+
+    __slots__ = ("_made", "_state", "loop", "seats", "usage")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, state: LoopState, seats: list[Seat], usage: Usage
+    ) -> None:
+        self.loop = loop
+        self.seats = seats
+        self.usage = usage
+        self._state = state
+        self._made = [seat.client for seat in seats if seat.plan.owned]
+        for client in self._made:
+            state.keep(client)
+
+    async def implicit_cache(
+        self, settings: Settings, options: _context.Options
+    ) -> AsyncCache | None:
+        """Return the cache of a wrapper that nobody gave one; None if it can't be.
+
+        Raises:
+            ReplayMiss: It can't be, and nothing may go upstream.
+        """
+        seed, root = settings.cache_seed, settings.cache_path_root
+        if seed is UNSET or seed is None:
+            seed = _DEFAULT_SEED
+        cache = self._state.cache(seed, root) or await self._state.open_cache(seed, root)
+        if cache is None and options.mode == "replay":
+            raise ReplayMiss(f"nothing can be replayed from {root}: it can't be used as a cache")
+        return cache
+
+    async def aclose(self) -> None:
+        """Close the clients that the wrapper has made."""
+        for client in self._made:
+            await self._state.close_client(client)
+
+
+def cache_meant(settings: Settings, options: _context.Options) -> AsyncCache | UnsetType | None:
+    """Return the cache to use, None for none; unset where only the implicit one is left."""
+    cache = settings.cache
+    unnamed = options.cache is UNSET
+    if cache is not None:
+        if unnamed or settings.cache_of_call:
+            return cache
+        # As in any client that has a cache of its own.
+        return cast("AsyncCache | None", options.cache)
+    if settings.cache_seed is None:
+        return None
+    cache = _context.current_cache()
+    return UNSET if cache is None and unnamed and options.mode != "off" else cache
+
+
+async def inside(
+    create: Any,
+    params: dict[str, Any],
+    cache: AsyncCache | None,
+    settings: Settings,
+    options: _context.Options,
+) -> Any:
+    """Make a call under the cache and the seed that are meant, where others are in force."""
+    if cache is None:
+        return await create(**params)
+    seed = _seed_to_set(cache, settings, options)
+    if seed is UNSET and (options.cache is UNSET or options.cache is cache):
+        return await create(**params)
+    with _context.options(cache=cache, cache_seed=seed):
+        return await create(**params)
+
+
+def _seed_to_set(
+    cache: AsyncCache, settings: Settings, options: _context.Options
+) -> int | str | UnsetType:
+    seed = settings.cache_seed
+    in_force = options.cache_seed
+    if seed is UNSET or seed is None or (in_force is not UNSET and not settings.seed_of_call):
+        return UNSET
+    if in_force is UNSET:
+        in_force = cache.settings.namespace.seed
+    return UNSET if str(seed) == str(in_force) else seed
+
+
+async def accepted(cache: AsyncCache | None, settings: Settings, response: Any) -> bool:
+    """Ask the filter; take a rejected answer out of the cache, if this call brought it in.
+
+    What was there before, or what somebody else has asked for, is theirs to judge.
+    """
+    judge = settings.filter_func
+    if judge is None or judge(context=settings.context, response=response):
+        return True
+    status = status_of(response)
+    if cache is None or status is None or status.outcome != "miss":
+        return False
+    mode = _context.current_options().mode
+    if (cache.settings.mode if mode is UNSET else mode) in STORING:
+        try:
+            await cache.forget(response)
+        except StoreError as exc:
+            _log.warning("a rejected answer may still be stored: %r", exc)
+    return False

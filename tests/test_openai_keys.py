@@ -8,28 +8,40 @@ import copy
 import enum
 import inspect
 import logging
+import sys
 import types
 import typing
+from operator import attrgetter
 
+import openai
 import pytest
 import typing_extensions
 from openai import NOT_GIVEN, APITimeoutError, AsyncOpenAI, omit
-from openai.resources.chat.completions import AsyncCompletions
 from openai.types.chat import ChatCompletionMessage
 
 import asynccache
 from asynccache import Cache
+from asynccache.openai._wrap import _DOORS
 from tests.helpers.http import httpx
+from tests.helpers.openai_api import GetWeather, Weather, whole_api
 from tests.helpers.openai_server import MESSAGES, ask, state
 
 pytest_plugins = ("tests.helpers.openai_fixtures",)
 
-PARAMETERS = [
-    name
-    for name, parameter in inspect.signature(AsyncCompletions.create).parameters.items()
-    if parameter.kind is parameter.KEYWORD_ONLY
-]
+STRICT_TOOL = openai.pydantic_function_tool(GetWeather)
+RESPONSES_TOOL = {
+    "type": "function", "name": "f", "strict": True, "parameters": {"type": "object"},
+}  # fmt: skip
+METHODS: dict[str, dict[str, typing.Any]] = {
+    "chat.completions.create": {"model": "gpt-4o", "messages": MESSAGES},
+    "chat.completions.parse": {"model": "gpt-4o", "messages": MESSAGES},
+    "responses.create": {"model": "gpt-4o", "input": "Hello?"},
+    "responses.parse": {"model": "gpt-4o", "input": "Hello?"},
+    "completions.create": {"model": "gpt-4o", "prompt": "Hello?"},
+    "embeddings.create": {"model": "gpt-4o", "input": "Hello?"},
+}
 NEVER_IN_THE_KEY = {"timeout"}
+NEVER_CACHED = {"background", "conversation"}
 BY_HAND = {
     "messages": ([{"role": "user", "content": "a"}], [{"role": "user", "content": "b"}]),
     "extra_headers": ({"x-a": "1"}, {"x-a": "2"}),
@@ -37,7 +49,39 @@ BY_HAND = {
     "extra_body": ({"a": 1}, {"a": 2}),
     # The SDK itself looks at the shape of these.
     "response_format": ({"type": "text"}, {"type": "json_object"}),
-}
+    "chat.completions.parse response_format": (Weather, GetWeather),
+    "chat.completions.parse tools": (
+        [STRICT_TOOL], [openai.pydantic_function_tool(Weather)],
+    ),
+    "responses.parse text_format": (Weather, GetWeather),
+    "responses.parse tools": ([RESPONSES_TOOL], [{**RESPONSES_TOOL, "name": "g"}]),
+    "responses.parse text": ({"verbosity": "low"}, {"verbosity": "high"}),
+    "responses.parse stream": (False, None),  # a true one breaks the SDK's own parser
+    "context_management": ([{"type": "compaction"}], []),
+    "encoding_format": ("float", "base64"),
+}  # fmt: skip
+JSON_TEXT: typing.Any = {"format": {
+    "type": "json_schema", "name": "w", "schema": {"type": "object"},
+}}  # fmt: skip
+NOT_SENT = {"responses.parse parse_as"}
+"""What the SDK itself uses after the answer."""
+SAME_AS_LEFT_OUT = {"embeddings.create encoding_format": "base64"}
+"""What the SDK sends where nothing is given."""
+
+
+def method_of(client, method):
+    """Return a method by its dotted name."""
+    return attrgetter(method)(client)
+
+
+PARAMETERS = [
+    (method, name)
+    for method in METHODS
+    for name, parameter in inspect.signature(
+        method_of(AsyncOpenAI(api_key="k"), method)
+    ).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+]
 
 
 def values(annotation):  # noqa: C901 - one line for each form of annotation
@@ -73,10 +117,24 @@ def values(annotation):  # noqa: C901 - one line for each form of annotation
     raise AssertionError(f"no values for {annotation!r}: write some into BY_HAND")
 
 
-def pair(name):
+def pair(method, name):
     """Return two values of a parameter."""
-    hints = typing.get_type_hints(AsyncCompletions.create)
-    return BY_HAND.get(name) or values(hints[name])
+    found = BY_HAND.get(f"{method} {name}") or BY_HAND.get(name)
+    if found is None:
+        function = method_of(AsyncOpenAI(api_key="k"), method).__func__
+        namespace = vars(sys.modules[function.__module__])
+        hints = typing.get_type_hints(function, namespace)
+        found = values(hints[name])
+    return found
+
+
+async def key_by(client, method, **changes):
+    """Return the key of a call of any method that is really made."""
+    response = await method_of(client, method)(**{**METHODS[method], **changes})
+    found = state(response)
+    if hasattr(response, "close"):
+        await response.close()
+    return found.key
 
 
 async def key_of(client, **changes):
@@ -88,22 +146,46 @@ async def key_of(client, **changes):
     return found.key
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
-async def test_every_parameter_is_in_the_key(name, cached):
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize(("method", "name"), PARAMETERS)
+async def test_every_parameter_is_in_the_key(method, name, bare, api):
     """Given or not, with one value or another, a parameter makes another key: but for timeouts."""
-    if name in NEVER_IN_THE_KEY:
-        keys = [
-            await key_of(cached),
-            await key_of(cached, timeout=5),
-            await key_of(cached, timeout=7),
-        ]
-        assert len(set(keys)) == 1
-        return
-    first, second = pair(name)
-    keys = [await key_of(cached, **{name: first}), await key_of(cached, **{name: second})]
-    if name != "model":
-        keys.append(await key_of(cached))
-    assert len(set(keys)) == len(keys)
+    api.program = whole_api
+    async with Cache.memory() as cache:
+        client = cache.wrap(bare)
+        if name in NEVER_IN_THE_KEY:
+            keys = [
+                await key_by(client, method),
+                await key_by(client, method, timeout=5),
+                await key_by(client, method, timeout=7),
+            ]
+            assert len(set(keys)) == 1
+            return
+        if name in NEVER_CACHED:
+            await method_of(client, method)(**METHODS[method], **{name: pair(method, name)[0]})
+            assert cache.stats().bypassed == 1
+            return
+        if f"{method} {name}" in NOT_SENT:
+            assert await key_by(client, method, **{name: Weather, "text": JSON_TEXT}) == (
+                await key_by(client, method, text=JSON_TEXT)
+            )
+            return
+        given = pair(method, name)
+        keys = [await key_by(client, method, **{name: value}) for value in given]
+        if name not in METHODS[method] or METHODS[method][name] not in given:
+            left_out = await key_by(client, method)
+            same = SAME_AS_LEFT_OUT.get(f"{method} {name}")
+            if same is None:
+                keys.append(left_out)
+            else:
+                assert keys[given.index(same)] == left_out
+        assert len(set(keys)) == len(keys)
+
+
+def test_every_method_is_looked_at():
+    """The methods above are those that have a way of their own through the cache."""
+    own = {f"{endpoint.resource}.{name}" for endpoint, name, _ in _DOORS}
+    assert own == set(METHODS)
 
 
 async def test_a_parameter_given_as_none_is_not_one_left_out(cached, api):

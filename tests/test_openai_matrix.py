@@ -42,7 +42,7 @@ def _id(cell):
 
 @pytest.mark.parametrize("cell", CELLS, ids=_id)
 async def test_a_door(cell, bare, api):
-    """The first call pays, the second doesn't, a hundred at once pay once; all results are equal."""
+    """The first call pays, the second doesn't, a hundred at once pay once; all are equal."""
     expected = (await cell.call(bare)).told
     api.requests.clear()
     async with Cache.memory() as cache:

@@ -30,6 +30,7 @@ CALLS = {
     ("README.md", "Per call: mode, ttl, sample"): 3,
     ("README.md", "Recorded answers in CI"): 1,
     ("README.md", "Coming from AutoGen: `OpenAIWrapper`"): 1,
+    ("doors.md", "Embeddings"): 2,
     ("index.md", "asynccache"): 1,
     ("wrapper.md", "A list of models"): 1,
     ("wrapper.md", "Which cache"): 3,

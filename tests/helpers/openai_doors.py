@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import openai
 from openai import AsyncAzureOpenAI, AsyncOpenAI, AsyncStream
-from openai._response import AsyncAPIResponse
 from openai._legacy_response import LegacyAPIResponse
+from openai._response import AsyncAPIResponse
 from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response, ResponseStreamEvent
@@ -31,7 +31,7 @@ EMBED: Any = {"model": "text-embedding-3-small", "input": ["Hello?", "Who?"]}
 CHAT_TOOLS = [openai.pydantic_function_tool(GetWeather)]
 TOOLS = [{"type": "function", "name": "GetWeather", "strict": True,
           "parameters": CHAT_TOOLS[0]["function"]["parameters"]}]  # fmt: skip
-SCHEMA = openai.lib._parsing.type_to_response_format_param(Weather)
+SCHEMA: Any = openai.lib._parsing.type_to_response_format_param(Weather)
 TEXT_SCHEMA = {"format": {"type": "json_schema", **SCHEMA["json_schema"]}}
 
 
@@ -155,7 +155,8 @@ def _chat():
                        lambda c, of=of, body=body: plainly(of(c).parse(**body)))  # fmt: skip
         body = {**CHAT, "response_format": Weather}
         yield Cell(f"{name}.parse", "raw", "chat structured stream=False",
-                   lambda c, of=of, body=body: raw(of(c).with_raw_response.parse(**body)))  # fmt: skip
+                   lambda c, of=of, body=body: raw(
+                       of(c).with_raw_response.parse(**body)))  # fmt: skip
         kinds = {
             "plain": (CHAT, "chat streamed"),
             "tools": ({**CHAT, "tools": CHAT_TOOLS}, "chat tools streamed"),
@@ -211,7 +212,8 @@ def _responses():
         yield Cell("beta.responses.create", "plain", "beta ask",
                    lambda c: plainly(c.beta.responses.create(**ASK)))  # fmt: skip
         yield Cell("beta.responses.create", "streamed", "beta ask streamed",
-                   lambda c: event_by_event(c.beta.responses.create(**ASK, stream=True)))  # fmt: skip
+                   lambda c: event_by_event(
+                       c.beta.responses.create(**ASK, stream=True)))  # fmt: skip
         yield from _raws("beta.responses.create", lambda c: c.beta.responses, ASK, "beta ask",
                          streamed=False)  # fmt: skip
 
@@ -248,7 +250,7 @@ def _posts():
         yield Cell("client.post", "streamed", wire,
                    lambda c, path=path, body=body, event=event: event_by_event(
                        c.post(path, body={**body, "stream": True}, cast_to=event, stream=True,
-                              stream_cls=AsyncStream[event])))  # fmt: skip
+                              stream_cls=AsyncStream.__class_getitem__(event))))  # fmt: skip
 
 
 def _copies():
@@ -257,7 +259,8 @@ def _copies():
         ("copy()", lambda c: c.copy(max_retries=0)),
     ):
         yield Cell(name, "plain", "chat",
-                   lambda c, copy=copy: plainly(copy(c).chat.completions.create(**CHAT)))  # fmt: skip
+                   lambda c, copy=copy: plainly(
+                       copy(c).chat.completions.create(**CHAT)))  # fmt: skip
         yield Cell(name, "streamed", "ask streamed",
                    lambda c, copy=copy: event_by_event(
                        copy(c).responses.create(**ASK, stream=True)))  # fmt: skip

@@ -15,6 +15,7 @@ from openai import (
     AsyncStream,
     BaseModel,
     NotGiven,
+    _base_client,
     _streaming,
     omit,
 )
@@ -32,10 +33,8 @@ from asynccache._flight import Scope
 if TYPE_CHECKING:
     import httpx2 as httpx
 else:
-    try:  # the SDK's 3.x stands on httpx2, its 2.x on httpx
-        import httpx2 as httpx
-    except ImportError:
-        import httpx
+    # The SDK's 3.x stands on httpx2, its 2.x on httpx; both may be installed beside either.
+    httpx = getattr(_base_client, "httpx2", None) or _base_client.httpx
 
 RAW_HEADER: Final = RAW_RESPONSE_HEADER
 _CREDENTIAL_STATUS: Final = frozenset({401, 402, 403, 404, 429})

@@ -45,6 +45,8 @@ class Sending:
             return await call()
         finally:
             _sending.set(before)
+            # A connection that was opened meanwhile keeps the context it was opened in, and us.
+            self._matches = None
 
 
 PAST: Final = Sending(None)

@@ -18,6 +18,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel
 
+from asynccache.openai._sdk import stream_class
 from tests.helpers.openai_api import GetWeather, Weather
 from tests.helpers.openai_server import MESSAGES
 
@@ -250,7 +251,7 @@ def _posts():
         yield Cell("client.post", "streamed", wire,
                    lambda c, path=path, body=body, event=event: event_by_event(
                        c.post(path, body={**body, "stream": True}, cast_to=event, stream=True,
-                              stream_cls=AsyncStream.__class_getitem__(event))))  # fmt: skip
+                              stream_cls=stream_class(event))))  # fmt: skip
 
 
 def _copies():

@@ -79,8 +79,8 @@ class Call(Struct, frozen=True, kw_only=True):
     store_if: StoreIf = store_good
     canonical: bytes | None = None
     """The request's canonical body, for path digests; None keeps none."""
-    facts: dict[str, object] | None = None
-    """The rest of the request, for the same."""
+    facts: dict[str, bytes] = {}
+    """Digests of the rest of the request, to be kept with them."""
     keep_request: bool = False
     unchanged: Callable[[], bool] | None = None
     """Tells whether the key still stands for what is sent, where that may change on the way."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from asynccache._canonical import canonical_json, canonical_value
+from asynccache._canonical import canonical_json, canonical_value, short_digest
 
 KEY_BYTES: Final = 32
 _FORM: Final = b"asynccache/1"  # of the canonical form: another form makes other keys
@@ -98,7 +98,7 @@ class Prefix:
         ignore_headers: Further names to leave out, in lower case.
     """
 
-    __slots__ = ("_first", "_hash", "facts")
+    __slots__ = ("_digests", "_first", "_hash", "facts")
 
     def __init__(
         self,
@@ -118,6 +118,7 @@ class Prefix:
             "query": {k: v for k, v in (query or {}).items() if k.lower() not in DENIED_QUERY},
             "headers": _combined(kept_headers((headers or {}).items(), ignore_headers)),
         }
+        self._digests: dict[str, bytes] | None = None
         self._hash = sha256(_FORM)
         self._hash.update(canonical_value(("request", namespace.seed, namespace.tenant)))
         self._hash.update(canonical_value(self.facts))
@@ -129,6 +130,15 @@ class Prefix:
         state.update(body)
         digest: bytes = state.digest()
         return digest
+
+    @property
+    def digests(self) -> dict[str, bytes]:
+        """A short digest of each fact, by its name after an ``@``: see `path_digests`."""
+        if self._digests is None:
+            self._digests = {
+                f"@{name}": short_digest(canonical_value(fact)) for name, fact in self.facts.items()
+            }
+        return self._digests
 
     def _numbered(self, sample: int) -> Any:  # noqa: ANN401 - hashlib names no public type for it
         state = self._hash.copy()

@@ -13,7 +13,7 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from asynccache._call import Answer, Call
-from asynccache._canonical import canonical_value, path_digests, short_digest
+from asynccache._canonical import path_digests
 from asynccache._clock import Clock
 from asynccache._entry import Entry, encode_entry, encode_paths
 from asynccache._flight import Flight
@@ -153,9 +153,7 @@ def expiry(ttl: float | None, now: int, jitter: float) -> int:
 def _encode(recording: Recording) -> bytes:
     call, entry = recording.call, recording.entry
     if call.canonical is not None:
-        paths = path_digests(call.canonical)
-        for name, fact in (call.facts or {}).items():
-            paths[f"@{name}"] = short_digest(canonical_value(fact))
+        paths = path_digests(call.canonical) | call.facts
         meta = replace(entry.meta, paths=encode_paths(paths))
         if call.keep_request:
             meta = replace(meta, request=Raw(msgspec.msgpack.encode(call.canonical)))

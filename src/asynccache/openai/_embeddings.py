@@ -185,7 +185,7 @@ class EmbeddingJob:
             ttl=asked.cache.ttl_in_force(None),
             store_if=asked.cache.rule_in_force(),
             canonical=asked.body.canonical if len(self._inputs) == 1 else None,
-            facts=asked.prefix.facts,
+            facts=asked.prefix.digests,
             keep_request=settings.keep_requests,
             unchanged=unchanged,
             alone=False,

@@ -209,7 +209,7 @@ class Exchange:
             ttl=asked.cache.ttl_in_force(None),
             store_if=asked.cache.rule_in_force(),
             canonical=asked.body.canonical,
-            facts=asked.prefix.facts,
+            facts=asked.prefix.digests,
             keep_request=settings.keep_requests,
         )
 

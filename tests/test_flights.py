@@ -348,6 +348,22 @@ async def test_closing_tells_who_waits_and_finishes_storing():
         assert await scene.cache.get_or_create("stored", scene.upstream) == {"answer": 1}
 
 
+async def test_closing_waits_for_no_renewal():
+    """A claim that is granted when the cache is closing already is given back, and no more."""
+    scene = Scene(lease_ttl=100_000)  # seconds: a renewal that is waited for outlasts the test
+    async with scene.cache:
+        gate = scene.hold("claim")
+        asking = asyncio.create_task(scene.ask())
+        await gate.arrived()
+        closing = asyncio.create_task(scene.cache.aclose())
+        with pytest.raises(CacheClosedError):
+            await asking
+        gate.release()
+        async with asyncio.timeout(20):
+            await closing
+    assert not scene.leases
+
+
 async def test_deleted_stays_deleted():
     """A call under way when its key is deleted answers its caller and stores nothing."""
     for clear in (False, True):

@@ -259,6 +259,8 @@ async def test_error_reaches_all_each_with_an_object_of_its_own():
         ("credentials", [b"a", b"a", b"a", b"a"], 1),
         ("all", [b"a", b"b", b"b", b"b"], 1),
         ("own", [b"a", b"a", b"a", b"a"], 2),
+        ("request", [b"a", b"a", b"a", b"a"], 1),
+        ("request", [b"a", b"b", b"b", b"b"], 2),
     ],
 )
 async def test_errors_are_shared_with_those_they_are_true_for(scope, callers, calls):
@@ -279,7 +281,8 @@ async def test_errors_are_shared_with_those_they_are_true_for(scope, callers, ca
         engine = scene.cache.engine()
 
         async def ask(credentials):
-            call = scene.streamed_call(scope=lambda _: scope, caller=Caller(credentials))
+            caller = Caller(credentials, request=credentials)
+            call = scene.streamed_call(scope=lambda _: scope, caller=caller)
             call = type(call)(
                 **{f: getattr(call, f) for f in call.__struct_fields__} | {"upstream": upstream}
             )

@@ -17,9 +17,9 @@ from asynccache._gate import Gate, WaitedTooLongError
 from asynccache._leases import Holding
 from asynccache._pacer import Pacer
 
-Scope = Literal["all", "credentials", "timeout", "own"]
+Scope = Literal["all", "credentials", "timeout", "request", "own"]
 """For whom an error is true: all callers; those of the same credentials; those who would not have
-waited longer; only the caller whose call it was."""
+waited longer; those who asked for just the same; only the caller whose call it was."""
 Source = Literal["upstream", "store", "elsewhere"]
 """Where a flight's answer came from; "elsewhere" is another flight's, waited for in the store."""
 
@@ -41,6 +41,8 @@ class Caller(Struct, frozen=True, gc=False):
     """A digest; kept in memory only."""
     patience: float = math.inf
     """Seconds that the caller would wait for an answer."""
+    request: bytes = b""
+    """Key of the whole request, where a flight is for a part of it."""
 
 
 class Flight:
@@ -152,6 +154,8 @@ class Flight:
             shared = caller.credentials == self.starter.credentials
         elif self.scope == "timeout":
             shared = caller.patience <= self.starter.patience
+        elif self.scope == "request":
+            shared = caller.request == self.starter.request
         else:
             shared = self.scope == "all"
         return own_copy(self.error) if shared else None

@@ -293,7 +293,9 @@ def changes_requests(client: Any) -> str | None:
 
     Subclasses may change a request between a method's arguments and the wire.
     """
-    for name in ("_prepare_options", "_prepare_request", "_build_request", "_build_headers"):
+    for name in (
+        "request", "_prepare_options", "_prepare_request", "_build_request", "_build_headers",
+    ):  # fmt: skip
         method: Any = getattr(cast("Any", type(client)), name, None)
         if method is not None and not method.__module__.startswith("openai."):
             return f"{_name_of(client)} overrides {name}, which may change the request"

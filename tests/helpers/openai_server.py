@@ -90,7 +90,7 @@ class Seen:
         self.query = scope["query_string"].decode()
         self.headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         self.raw = body
-        self.body = json.loads(body) if body else None
+        self.body = json.loads(body) if body[:1] in {b"{", b"["} else None
         self.disconnected = Gate()
         self._receive = receive
         self._send = send

@@ -25,7 +25,7 @@ CHOICE = {
     "logprobs": None,
     "finish_reason": "stop",
 }
-COMPLETION = {
+COMPLETION: dict = {
     "id": "chatcmpl-1",
     "object": "chat.completion",
     "created": 1700000000,

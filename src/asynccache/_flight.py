@@ -202,7 +202,7 @@ class Reader:
         self._started = started
         self._open = True
         self.position = 0
-        self.on_close: Callable[[], None] | None = None
+        self.on_close: Callable[[BaseException | None], None] | None = None
         flight.readers.add(self)
 
     async def head(self) -> Meta | None:
@@ -263,14 +263,17 @@ class Reader:
         """The flight that is read."""
         return self._flight
 
-    def close(self) -> None:
-        """Stop reading; the flight ends if nobody else reads it. Closing twice is harmless."""
+    def close(self, error: BaseException | None = None) -> None:
+        """Stop reading; the flight ends if nobody else reads it. Closing twice is harmless.
+
+        ``error`` is what reading ended with, for `on_close`.
+        """
         if self._open:
             self._open = False
             self._flight.readers.discard(self)
             self._flight.leave()
             if self.on_close is not None:
-                self.on_close()
+                self.on_close(error)
                 self.on_close = None
 
     def __del__(self) -> None:
@@ -281,7 +284,7 @@ class Reader:
             flight, on_close = self._flight, self.on_close
             self._loop.call_soon_threadsafe(flight.leave)
             if on_close is not None:
-                self._loop.call_soon_threadsafe(on_close)
+                self._loop.call_soon_threadsafe(on_close, None)
 
 
 def own_copy(error: BaseException) -> BaseException:

@@ -123,7 +123,7 @@ class EmbeddingJob:
         """Return what the caller gets."""
         asked, engine = self._asked, self._asked.engine
         observer, model = asked.cache.settings.observer, asked.body.data.get("model")
-        watch = _events.watch(observer, asked.endpoint.path, model)
+        watch = _events.watch(observer, asked.endpoint.path, model, asked.key)
         try:
             found = await self._at_hand()
             missing = [key for key in dict.fromkeys(self._keys) if key not in found]

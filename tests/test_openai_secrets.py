@@ -208,7 +208,7 @@ async def test_headers_of_other_things_are_in_the_key(cached, api):
     assert len(api.requests) == 2
 
 
-ECHOES = {
+ECHOES: dict = {
     "as it was given": json.dumps,
     "without its scheme": lambda text: json.dumps(text.rpartition(" ")[2]),
     "escaped": lambda text: json.dumps(text).replace("/", "\\/"),

@@ -259,6 +259,8 @@ async def test_error_reaches_all_each_with_an_object_of_its_own():
         ("credentials", [b"a", b"a", b"a", b"a"], 1),
         ("all", [b"a", b"b", b"b", b"b"], 1),
         ("own", [b"a", b"a", b"a", b"a"], 2),
+        ("request", [b"a", b"a", b"a", b"a"], 1),
+        ("request", [b"a", b"b", b"b", b"b"], 2),
     ],
 )
 async def test_errors_are_shared_with_those_they_are_true_for(scope, callers, calls):
@@ -279,7 +281,8 @@ async def test_errors_are_shared_with_those_they_are_true_for(scope, callers, ca
         engine = scene.cache.engine()
 
         async def ask(credentials):
-            call = scene.streamed_call(scope=lambda _: scope, caller=Caller(credentials))
+            caller = Caller(credentials, request=credentials)
+            call = scene.streamed_call(scope=lambda _: scope, caller=caller)
             call = type(call)(
                 **{f: getattr(call, f) for f in call.__struct_fields__} | {"upstream": upstream}
             )
@@ -346,6 +349,22 @@ async def test_closing_tells_who_waits_and_finishes_storing():
     assert not scene.leases
     async with scene.cache:
         assert await scene.cache.get_or_create("stored", scene.upstream) == {"answer": 1}
+
+
+async def test_closing_waits_for_no_renewal():
+    """A claim that is granted when the cache is closing already is given back, and no more."""
+    scene = Scene(lease_ttl=100_000)  # seconds: a renewal that is waited for outlasts the test
+    async with scene.cache:
+        gate = scene.hold("claim")
+        asking = asyncio.create_task(scene.ask())
+        await gate.arrived()
+        closing = asyncio.create_task(scene.cache.aclose())
+        with pytest.raises(CacheClosedError):
+            await asking
+        gate.release()
+        async with asyncio.timeout(20):
+            await closing
+    assert not scene.leases
 
 
 async def test_deleted_stays_deleted():

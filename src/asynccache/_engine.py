@@ -246,7 +246,7 @@ class Engine:
                 return self.served(flight.entry, how), None
             self._count(how)
             if how == "joined":  # what it saved shows at the end
-                reader.on_close = lambda flight=flight: self._count_saved(flight.entry)
+                reader.on_close = lambda _, flight=flight: self._count_saved(flight.entry)
             return Fetched(flight.entry or Entry(call.key, 0, 0, meta, ()), how), reader
 
     def count_hit(self, entry: Entry) -> None:

@@ -25,7 +25,7 @@ class CallEvent(Struct, frozen=True, kw_only=True):
     endpoint: str
     """Path below the base URL, e.g. ``/chat/completions``; "value" or "memoize" for functions."""
     key: str = ""
-    """64 hexadecimal digits; empty for a bypass."""
+    """64 hexadecimal digits; empty for a bypass, and for a function that raised."""
     model: str = ""
     """As the answer names it; for want of an answer, as the request does."""
     age: float = 0.0
@@ -79,13 +79,13 @@ class Watch:
 
     __slots__ = ("_began", "_frames", "_observer", "endpoint", "key", "model")
 
-    def __init__(self, observer: Observer | None, endpoint: str, model: object) -> None:
+    def __init__(self, observer: Observer | None, endpoint: str, model: object, key: bytes) -> None:
         self._observer = observer
         self._frames = list(_recorders.alive())
         self._began = perf_counter()
         self.endpoint = endpoint
         self.model = model if isinstance(model, str) else ""
-        self.key = b""
+        self.key = key
 
     def served(self, outcome: Outcome, entry: Entry, now: int) -> None:
         """Tell of an answer; ``now`` is microseconds since the epoch."""
@@ -130,8 +130,10 @@ class Watch:
                 _log.exception("an observer failed; the call goes on")
 
 
-def watch(observer: Observer | None, endpoint: str, model: object = "") -> Watch | None:
+def watch(
+    observer: Observer | None, endpoint: str, model: object = "", key: bytes = b""
+) -> Watch | None:
     """Return who is to be told of a call that begins now, None if nobody is."""
-    if observer is None and _recorders.is_empty():
+    if observer is None and (_recorders.is_empty() or _recorders.top() is None):
         return None
-    return Watch(observer, endpoint, model)
+    return Watch(observer, endpoint, model, key)

@@ -17,9 +17,9 @@ from asynccache._gate import Gate, WaitedTooLongError
 from asynccache._leases import Holding
 from asynccache._pacer import Pacer
 
-Scope = Literal["all", "credentials", "timeout", "own"]
+Scope = Literal["all", "credentials", "timeout", "request", "own"]
 """For whom an error is true: all callers; those of the same credentials; those who would not have
-waited longer; only the caller whose call it was."""
+waited longer; those who asked for just the same; only the caller whose call it was."""
 Source = Literal["upstream", "store", "elsewhere"]
 """Where a flight's answer came from; "elsewhere" is another flight's, waited for in the store."""
 
@@ -41,6 +41,8 @@ class Caller(Struct, frozen=True, gc=False):
     """A digest; kept in memory only."""
     patience: float = math.inf
     """Seconds that the caller would wait for an answer."""
+    request: bytes = b""
+    """Key of the whole request, where a flight is for a part of it."""
 
 
 class Flight:
@@ -152,6 +154,8 @@ class Flight:
             shared = caller.credentials == self.starter.credentials
         elif self.scope == "timeout":
             shared = caller.patience <= self.starter.patience
+        elif self.scope == "request":
+            shared = caller.request == self.starter.request
         else:
             shared = self.scope == "all"
         return own_copy(self.error) if shared else None
@@ -198,7 +202,7 @@ class Reader:
         self._started = started
         self._open = True
         self.position = 0
-        self.on_close: Callable[[], None] | None = None
+        self.on_close: Callable[[BaseException | None], None] | None = None
         flight.readers.add(self)
 
     async def head(self) -> Meta | None:
@@ -259,14 +263,17 @@ class Reader:
         """The flight that is read."""
         return self._flight
 
-    def close(self) -> None:
-        """Stop reading; the flight ends if nobody else reads it. Closing twice is harmless."""
+    def close(self, error: BaseException | None = None) -> None:
+        """Stop reading; the flight ends if nobody else reads it. Closing twice is harmless.
+
+        ``error`` is what reading ended with, for `on_close`.
+        """
         if self._open:
             self._open = False
             self._flight.readers.discard(self)
             self._flight.leave()
             if self.on_close is not None:
-                self.on_close()
+                self.on_close(error)
                 self.on_close = None
 
     def __del__(self) -> None:
@@ -277,7 +284,7 @@ class Reader:
             flight, on_close = self._flight, self.on_close
             self._loop.call_soon_threadsafe(flight.leave)
             if on_close is not None:
-                self._loop.call_soon_threadsafe(on_close)
+                self._loop.call_soon_threadsafe(on_close, None)
 
 
 def own_copy(error: BaseException) -> BaseException:

@@ -54,7 +54,7 @@ class LeaseKeeper:
         spawn: Starts tasks; whoever owns them awaits them at closing.
     """
 
-    __slots__ = ("_abandoned", "_clock", "_held", "_renewing", "_spawn", "_ttl")
+    __slots__ = ("_abandoned", "_clock", "_held", "_renewing", "_spawn", "_stopped", "_ttl")
 
     def __init__(
         self, *, ttl: float, clock: Clock, spawn: Callable[[Any], asyncio.Task[None]]
@@ -65,6 +65,7 @@ class LeaseKeeper:
         self._held: set[Holding] = set()
         self._abandoned: dict[bytes, Holding] = {}
         self._renewing: asyncio.Task[None] | None = None
+        self._stopped = False
 
     async def acquire(
         self,
@@ -140,7 +141,8 @@ class LeaseKeeper:
         claimed = await holding.lane.claim(claim)
         holding.renewed_at = self._clock.monotonic()
         holding.claimed = claimed
-        if claimed is not None and claimed.granted and self._renewing is None:
+        granted = claimed is not None and claimed.granted
+        if granted and self._renewing is None and not self._stopped:
             self._renewing = self._spawn(self._renew())
 
     def abandon(self, holding: Holding) -> None:
@@ -160,7 +162,8 @@ class LeaseKeeper:
             await self.release(holding)
 
     def stop(self) -> None:
-        """Stop renewing, as no flight is left to need it."""
+        """Stop renewing, as no flight is left to need it; a claim under way won't begin it anew."""
+        self._stopped = True
         if self._renewing is not None:
             self._renewing.cancel()
 

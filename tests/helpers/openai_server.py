@@ -25,7 +25,7 @@ CHOICE = {
     "logprobs": None,
     "finish_reason": "stop",
 }
-COMPLETION = {
+COMPLETION: dict = {
     "id": "chatcmpl-1",
     "object": "chat.completion",
     "created": 1700000000,
@@ -90,7 +90,7 @@ class Seen:
         self.query = scope["query_string"].decode()
         self.headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         self.raw = body
-        self.body = json.loads(body) if body else None
+        self.body = json.loads(body) if body[:1] in {b"{", b"["} else None
         self.disconnected = Gate()
         self._receive = receive
         self._send = send

@@ -13,7 +13,6 @@ from msgspec import Raw, Struct
 from openai.types import CreateEmbeddingResponse, Embedding
 from pydantic import BaseModel, ValidationError
 
-from asynccache._entry import Entry
 from asynccache.openai import _sdk
 
 _DATA: Final = "data"
@@ -21,20 +20,6 @@ _USAGE: Final = "usage"
 _INDEX: Final = "index"
 _REMEMBERED: Final = 16 * 2**20  # bytes of vectors that were read
 _NUMBER: Final = 32  # bytes of one in a list
-
-
-class NotSplitError(Exception):
-    """An answer whose items can't be told apart; never leaves the library.
-
-    Args:
-        entry: The answer.
-        whole: Whether it is that to all of its caller's inputs.
-    """
-
-    def __init__(self, entry: Entry | None = None, *, whole: bool = False) -> None:
-        super().__init__("an embeddings answer doesn't fit its inputs")
-        self.entry = entry
-        self.whole = whole
 
 
 class _Whole(Struct):
@@ -59,24 +44,23 @@ _MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 _construct: Final[Any] = vars(BaseModel)["model_construct"].__func__  # the SDK's own is lenient
 
 
-def split(body: bytes, count: int) -> tuple[bytes, list[bytes]]:
+def split(body: bytes, count: int) -> tuple[bytes, list[bytes]] | None:
     """Return an answer without its items, and the items in the order of the inputs.
 
     Args:
         body: JSON, as the server sent it.
         count: How many items there have to be.
 
-    Raises:
-        NotSplitError: It isn't of that form.
+    None is returned for an answer whose items can't be told apart.
     """
     try:
         items = _WHOLE(body).data
         placed = {_PLACE(item).index: bytes(item) for item in items}
         head = _MEMBERS(body)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
-        raise NotSplitError from exc
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
     if len(items) != count or placed.keys() != set(range(count)):
-        raise NotSplitError
+        return None
     return _ENCODE({**head, _DATA: Raw(b"[]")}), [placed[at] for at in range(count)]
 
 

@@ -7,15 +7,14 @@ for again; everywhere else, usage is that of the inputs that were really sent.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, cast
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
 
-import msgspec
 from msgspec.structs import replace
 
 from asynccache import _events
 from asynccache._call import Answer, Call, Fetched
-from asynccache._canonical import canonical_json, without_paths
+from asynccache._canonical import canonical_json
 from asynccache._convoy import Convoy, fetch_many
 from asynccache._entry import Entry, Meta
 from asynccache._flight import Caller, Scope
@@ -27,18 +26,23 @@ from asynccache.openai._asked import Asked, Asking, Wanted
 from asynccache.openai._door import Arguments, Door
 from asynccache.openai._exchange import Exchange
 from asynccache.openai._facts import Facts
+from asynccache.openai._inputs import ENCODE, inputs_of, keys_of, shares_of
 from asynccache.openai._replay import is_buildable, mark, request_id
-from asynccache.openai._request import Body, Ignore, Sent, body_of, body_of_arguments
+from asynccache.openai._request import (
+    Body,
+    Ignore,
+    Sent,
+    body_of,
+    body_of_arguments,
+    copied,
+)
 from asynccache.openai._sending import PAST, Sending
 from asynccache.openai._upstream import meta_of
 
 MakeCall = Callable[[Any], Awaitable[Any]]
 """Makes the SDK's call for an ``input``, and returns its raw response."""
 
-_ENCODE: Final = msgspec.json.Encoder(order="sorted").encode
-_OTHER_BATCH: Final = bytes(
-    KEY_BYTES
-)  # of a call for a part of a caller's inputs: no request's key
+_OTHER_BATCH: Final = bytes(KEY_BYTES)  # of a call for some of a caller's inputs: no request's key
 _BREATH: Final = 32  # inputs, some 0.1 ms of lookups, between two looks at the turn's time
 
 
@@ -50,7 +54,8 @@ class EmbeddingsDoor(Door):
             return body_of_arguments(kwargs, self._endpoint.params, ignore)
         shown = {**kwargs, "encoding_format": "base64"}  # as the SDK sends it
         body = body_of_arguments(shown, self._endpoint.params, ignore)
-        kwargs["input"] = shown["input"]  # what was an iterator is a list now
+        del shown["encoding_format"]
+        kwargs.update(shown)  # what was an iterator is a list now
         return body
 
     def _want(self, kwargs: Arguments, headers: Any) -> Wanted:
@@ -105,9 +110,11 @@ class EmbeddingJob:
         self._asking = asking
         self._prepare = prepare
         self._decode = decode
-        self._inputs = _inputs(asked.body.data.get("input"))
-        self._keys = _keys(asked, self._inputs)
+        self._data = asked.body.data
+        self._inputs = inputs_of(self._data.get("input"))
+        self._keys = keys_of(asked, self._inputs)
         self._heads: list[bytes] = []  # of the answers to what was sent for this call
+        self._metas: list[Meta] = []  # of the same
         self._sendings: dict[bytes, Sending] = {}
         self._sizes: dict[bytes, int] = {}  # inputs that went upstream together with a key's
         self._make: MakeCall | None = None
@@ -116,14 +123,13 @@ class EmbeddingJob:
         """Return what the caller gets."""
         asked, engine = self._asked, self._asked.engine
         observer, model = asked.cache.settings.observer, asked.body.data.get("model")
-        watch = _events.watch(observer, asked.endpoint.path, model)
+        watch = _events.watch(observer, asked.endpoint.path, model, asked.key)
         try:
             found = await self._at_hand()
             missing = [key for key in dict.fromkeys(self._keys) if key not in found]
             if missing:
                 found |= await self._fetch(missing)
-        except _assembly.NotSplitError as exc:
-            return await self._unsplit(exc, watch)
+            whole = await self._unsplit(found)
         except WaitedTooLongError:
             error = _sdk.timed_out(asked.address.url)
             if watch is not None:
@@ -134,10 +140,21 @@ class EmbeddingJob:
                 watch.failed(exc)
             raise
         how = engine.served_many(found.values())
-        built, told = self._built([found[key].entry for key in self._keys], how)
+        entries = [found[key].entry for key in self._keys]
+        told = whole or self._told(entries)
         if watch is not None:
             watch.served(how, told, asked.cache.now())
-        return built
+        if whole is not None:
+            return self._exchange.result(asked, self._wanted, whole, how)
+        return self._built(entries, told, how)
+
+    def _prepared(self) -> MakeCall:
+        """Copy the call before anything is awaited, as its caller may change it then."""
+        if self._make is None:
+            self._make = self._prepare()
+            self._data = copied(self._data)()
+            self._inputs = inputs_of(self._data.get("input"))
+        return self._make
 
     async def _at_hand(self) -> dict[bytes, Fetched]:
         """Return the entries that can be read without waiting, in slices of the loop's time."""
@@ -145,6 +162,7 @@ class EmbeddingJob:
         found: dict[bytes, Fetched] = {}
         for at, key in enumerate(self._keys):
             if not (at + 1) % _BREATH and engine.pacer.spent():
+                self._prepared()
                 await engine.pacer.slot()
             entry = engine.inline(asked.mode, asked.namespace, key)
             if entry is not None:
@@ -156,7 +174,8 @@ class EmbeddingJob:
     async def _fetch(self, missing: Sequence[bytes]) -> dict[bytes, Fetched]:
         asked = self._asked
         caller = self._exchange.caller(asked.address, self._asking)
-        self._make = self._prepare()
+        caller = replace(caller, request=asked.key)
+        self._prepared()
         engine = asked.engine
         convoy = Convoy(self._send, spawn=engine.spawn, counters=engine.counters)
         calls = {key: self._call(key, caller, convoy) for key in missing}
@@ -172,7 +191,7 @@ class EmbeddingJob:
             # What is wrong with one input is no fault of those that others ask for too.
             whose = _sdk.scope_of(error)
             if whose == "all" and self._sizes.get(key, 1) > 1 and _sdk.is_refusal(error):
-                return "own"
+                return "request"
             return whose
 
         return Call(
@@ -194,7 +213,7 @@ class EmbeddingJob:
 
     async def _send(self, keys: list[bytes]) -> list[Answer]:
         """Make the call for some of the inputs, and return each one's answer."""
-        asked, given = self._asked, self._asked.body.data["input"]
+        asked, given = self._asked, self._data["input"]
         whole = set(keys) == set(self._keys)
         if whole:  # as the caller gave them, repeated ones too
             places, value = list(range(len(self._keys))), given
@@ -202,49 +221,65 @@ class EmbeddingJob:
             first = {key: at for at, key in reversed(list(enumerate(self._keys)))}
             places = sorted(first[key] for key in keys)
             value = [self._inputs[at] for at in places]
-        data = {**asked.body.data, "input": value}
+        data = {**self._data, "input": value}
         body = body_of(data, canonical_json(data), asked.cache.settings.ignore)
         sending = Sending(lambda options: self._exchange.matches(asked, body, options))
         for key in keys:
             self._sendings[key], self._sizes[key] = sending, len(places)
-        content, meta = await self._called(sending, value)
-        try:
-            head, items = _assembly.split(content, len(places))
-        except _assembly.NotSplitError:
-            entry = Entry(asked.key, 0, 0, meta, (content,))
-            raise _assembly.NotSplitError(entry, whole=whole) from None
-        self._heads.append(head)
-        batch = (asked.key if whole else _OTHER_BATCH) + head
-        shares = _shares(meta.input_tokens, [len(_ENCODE(self._inputs[at])) for at in places])
+        content, meta, error = await self._called(sending, value)
+        batch = asked.key if whole else _OTHER_BATCH
+        found = _assembly.split(content, len(places))
+        if found is None:  # for `_unsplit`
+            items = [content] * len(places)
+        else:
+            head, items = found
+            batch += head
+            self._heads.append(head)
+            self._metas.append(meta)
+        shares = shares_of(meta.input_tokens, [len(ENCODE(self._inputs[at])) for at in places])
         answers = {
             self._keys[at]: Answer(
-                meta=replace(meta, input_tokens=share, batch=batch), chunks=(item,)
+                meta=replace(meta, input_tokens=share, batch=batch),
+                chunks=(item,),
+                error=error,
+                complete=found is not None,
             )
             for at, item, share in zip(places, items, shares, strict=True)
         }
         return [answers[key] for key in keys]
 
-    async def _called(self, sending: Sending, value: Any) -> tuple[bytes, Meta]:
-        make = self._make
-        assert make is not None  # noqa: S101 - set before any flight was started
+    async def _called(self, sending: Sending, value: Any) -> tuple[bytes, Meta, bool]:
+        """Make a call; return its answer, the answer's head, and whether it carries an error."""
+        make = self._prepared()
         response = (await sending.over(lambda: make(value))).http_response
         content: bytes = response.content
         facts = Facts()
         facts.read(content)
-        return content, meta_of(facts, response, "json")
+        return content, meta_of(facts, response, "json"), facts.error
 
-    async def _unsplit(self, error: _assembly.NotSplitError, watch: _events.Watch | None) -> Any:
-        """Return an answer as it came, which can be neither shared nor stored."""
+    async def _unsplit(self, found: Mapping[bytes, Fetched]) -> Entry | None:
+        """Return an answer as it came, if what was got can't be told apart by inputs.
+
+        Such an answer is shared with those who asked for just the same, and not stored. Who shared
+        some inputs only asks for all of its own.
+        """
         asked = self._asked
-        entry = error.entry
-        if entry is None or not error.whole:
-            content, meta = await self._called(PAST, asked.body.data["input"])
-            entry = Entry(asked.key, 0, 0, meta, (content,))
-        asked.engine.served(entry, "miss")
-        asked.engine.counters.not_stored["incomplete"] += 1
-        if watch is not None:
-            watch.served("miss", entry, asked.cache.now())
-        return self._exchange.result(asked, self._wanted, entry, "miss")
+        odd = [one.entry for one in found.values() if len(one.entry.meta.batch) == KEY_BYTES]
+        if not odd:
+            return None
+        whole = next((entry for entry in odd if entry.meta.batch == asked.key), None)
+        if whole is not None:
+            content, meta = whole.body, whole.meta
+        else:
+            counters = asked.engine.counters
+            counters.upstream_calls += 1
+            try:
+                content, meta, _ = await self._called(PAST, self._data["input"])
+            except Exception:
+                counters.upstream_errors += 1
+                raise
+            counters.tokens_paid += meta.input_tokens
+        return Entry(asked.key, 0, 0, replace(meta, batch=b""), (content,))
 
     # -- from entries to a result ------------------------------------------------------------
 
@@ -259,65 +294,24 @@ class EmbeddingJob:
             return head  # the very same inputs as then
         return _assembly.unpaid(head)
 
-    def _built(self, entries: Sequence[Entry], how: Outcome) -> tuple[Any, Entry]:
-        asked, wanted = self._asked, self._wanted
+    def _told(self, entries: Sequence[Entry]) -> Entry:
+        """Return what is to be said of an answer: its key, age, tokens, request."""
+        meta = (self._metas or [entries[0].meta])[0]
+        seconds = sum(entry.meta.seconds for entry in entries)
+        tokens = sum(entry.meta.input_tokens for entry in entries)
+        meta = replace(meta, input_tokens=tokens, seconds=seconds)
+        return Entry(self._asked.key, min(entry.created for entry in entries), 0, meta, ())
+
+    def _built(self, entries: Sequence[Entry], told: Entry, how: Outcome) -> Any:
+        wanted, meta = self._wanted, told.meta
         head, items = self._head(entries), [entry.body for entry in entries]
-        meta = entries[0].meta
-        told = Entry(
-            asked.key,
-            min(entry.created for entry in entries),
-            0,
-            replace(
-                meta,
-                input_tokens=sum(entry.meta.input_tokens for entry in entries),
-                seconds=sum(entry.meta.seconds for entry in entries),
-            ),
-            (),
-        )
         parts = tuple(dict.fromkeys(self._keys))
         exchange = self._exchange
         if self._decode is not None and not wanted.raw and is_buildable(exchange.client, meta):
             built = _assembly.embedding_response(head, items, decode=self._decode)
             if built is not None:
                 _sdk.note_request_id(built, request_id(meta))
-                mark(built, exchange.status(asked, told, how, parts))
-                return built, told
-        body = _assembly.assembled(head, items)
-        whole = replace(told, chunks=(body,))
-        return exchange.result(asked, wanted, whole, how, parts=parts), told
-
-
-def _inputs(given: object) -> Sequence[Any]:
-    """Return the inputs of a request: a text or a list of tokens is one, any other list several."""
-    if isinstance(given, list):
-        several = cast("list[object]", given)
-        if several and type(several[0]) is not int:
-            return several
-    return [given]
-
-
-def _keys(asked: Asked, inputs: Sequence[Any]) -> list[bytes]:
-    """Return each input's key: that of a request for it alone, in a list."""
-    rest = without_paths(
-        {name: value for name, value in asked.body.data.items() if name != "input"},
-        asked.cache.settings.ignore,
-    )
-    before = canonical_json({name: value for name, value in rest.items() if name < "input"})[:-1]
-    after = canonical_json({name: value for name, value in rest.items() if name > "input"})[1:]
-    left = before + (b',"input":[' if len(before) > 1 else b'"input":[')
-    right = b"]" + (b"," if len(after) > 1 else b"") + after
-    key, sample = asked.prefix.key, asked.sample
-    return [key(left + _ENCODE(one) + right, sample) for one in inputs]
-
-
-def _shares(total: int, sizes: Sequence[int]) -> list[int]:
-    """Return a number split in proportion to sizes; the parts sum up to it."""
-    whole = sum(sizes)
-    shares: list[int] = []
-    seen = given = 0
-    for size in sizes:
-        seen += size
-        upto = total * seen // whole
-        shares.append(upto - given)
-        given = upto
-    return shares
+                mark(built, exchange.status(self._asked, told, how, parts))
+                return built
+        whole = replace(told, chunks=(_assembly.assembled(head, items),))
+        return exchange.result(self._asked, wanted, whole, how, parts=parts)

@@ -157,7 +157,8 @@ class Exchange:
         """
         engine = asked.engine
         model = asked.body.data.get("model")
-        watch = _events.watch(asked.cache.settings.observer, asked.endpoint.path, model)
+        observer, path = asked.cache.settings.observer, asked.endpoint.path
+        watch = _events.watch(observer, path, model, asked.key)
         caller = self.caller(asked.address, asking)
         fetched: Fetched | None = None
         reader: Reader | None = None
@@ -221,11 +222,11 @@ class Exchange:
             return
         flight, before = reader.flight, reader.on_close
 
-        def closed() -> None:
+        def closed(error: BaseException | None) -> None:
             if before is not None:
-                before()
-            if flight.error is not None:
-                watch.failed(flight.error)
+                before(error)
+            if (failure := flight.error or error) is not None:
+                watch.failed(failure)
             else:
                 watch.served(fetched.outcome, flight.entry or fetched.entry, asked.cache.now())
 

@@ -108,7 +108,7 @@ class Net:
             return send
 
         asking = Asking(headers_in(options), query, options.timeout, options.max_retries)
-        if asked.endpoint is EMBEDDINGS:
+        if asked.endpoint is EMBEDDINGS and "input" in asked.body.data:
             return await EmbeddingJob(exchange, asked, wanted, asking, prepare).result()
         return await exchange.fetch(asked, wanted, asking, prepare)
 

@@ -168,7 +168,10 @@ def patience(timeout: Any, retries: int) -> float:
 
 
 def request_place(client: Any, url: str) -> tuple[str, dict[str, Any]]:
-    """Return the path below the client's base URL and the query that a request's URL stands for."""
+    """Return the path below the client's base URL and the query that a request's URL stands for.
+
+    What is no place below it is named by its URL, without what may be secret.
+    """
     if "?" not in url and url.startswith("/"):
         return url, {}
     parts = httpx.URL(url)
@@ -176,11 +179,11 @@ def request_place(client: Any, url: str) -> tuple[str, dict[str, Any]]:
     if parts.is_absolute_url:
         base = httpx.URL(str(client._base_url))
         if parts.copy_with(raw_path=b"/") != base.copy_with(raw_path=b"/"):
-            return url, {}
+            return plain_url(url), {}
         path = path.removeprefix(base.path.rstrip("/"))
     query = dict(parts.params)
     if len(query) != len(parts.params.multi_items()):  # something named twice: no place of ours
-        return url, {}
+        return f"/{path.lstrip('/')}?", {}
     return f"/{path.lstrip('/')}", query
 
 
@@ -311,7 +314,9 @@ def changes_requests(client: Any) -> str | None:
 
     Subclasses may change a request between a method's arguments and the wire.
     """
-    for name in ("_prepare_options", "_prepare_request", "_build_request", "_build_headers"):
+    for name in (
+        "request", "_prepare_options", "_prepare_request", "_build_request", "_build_headers",
+    ):  # fmt: skip
         method: Any = getattr(cast("Any", type(client)), name, None)
         if method is not None and not method.__module__.startswith("openai."):
             return f"{_name_of(client)} overrides {name}, which may change the request"

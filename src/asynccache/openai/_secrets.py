@@ -1,17 +1,23 @@
 """Known secrets in request bodies: what is taken out before a key is made or anything is kept.
 
 Those that OpenAI's reference names as such: `authorization` and `headers` of MCP tools, wherever a
-tool may stand, and the values of a container's `domain_secrets`.
+tool may stand, and the values of a container's `domain_secrets`. Of a tool's `server_url` also the
+user-info, and what of its query carries credentials in any URL.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from typing import Any, Final, cast
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import msgspec
 
+from asynccache._key import DENIED_QUERY
+
 _OF_MCP_TOOLS: Final = ("authorization", "headers")
+_URL: Final = "server_url"
 _OF_DOMAIN_SECRETS: Final = ("value",)
 _LONG_ENOUGH: Final = 8  # characters: a shorter secret may well stand in an answer by chance
 _ENCODE: Final = msgspec.json.Encoder().encode
@@ -35,6 +41,8 @@ def without_secrets(body: Any, found: list[str], list_name: str = "") -> Any:
         hidden: Collection[str] = ()
         if list_name == "tools" and members.get("type") == "mcp":
             hidden = _OF_MCP_TOOLS
+            if isinstance(url := members.get(_URL), str):
+                members = {**members, _URL: _plain_url(url, found)}
         elif list_name == "domain_secrets":
             hidden = _OF_DOMAIN_SECRETS
         for name in hidden:
@@ -61,6 +69,32 @@ def _collect(value: object, found: list[str]) -> None:
             _collect(inner, found)
 
 
+def _plain_url(url: str, found: list[str]) -> str:
+    """Return a URL less its credentials; one without any stays as it is, to the letter."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # no URL, so nobody knows what is in it
+        return url
+    user_info, _, host = parts.netloc.rpartition("@")
+    secrets = [user_info, user_info.partition(":")[2]]
+    kept: list[str] = []
+    for pair in parts.query.split("&"):
+        name, _, value = pair.partition("=")
+        denied = unquote(name).lower() in DENIED_QUERY
+        (secrets if denied else kept).append(value if denied else pair)
+    if not any(secrets):
+        return url
+    for secret in secrets:
+        _collect(secret, found)
+        _collect(unquote(secret), found)
+    return urlunsplit(parts._replace(netloc=host, query="&".join(kept)))
+
+
 def repeats(answer: bytes, secrets: Sequence[str]) -> bool:
-    """Tell whether an answer holds one of its request's secrets, as JSON writes it."""
-    return any(_ENCODE(secret)[1:-1] in answer for secret in secrets)
+    """Tell whether an answer holds one of its request's secrets, however JSON may write it."""
+    return any(written in answer for secret in secrets for written in _written(secret))
+
+
+def _written(secret: str) -> set[bytes]:
+    plain = {_ENCODE(secret)[1:-1], json.dumps(secret)[1:-1].encode()}
+    return plain | {text.replace(b"/", b"\\/") for text in plain}

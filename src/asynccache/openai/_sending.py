@@ -25,17 +25,20 @@ class Sending:
             that has no key.
     """
 
-    __slots__ = ("_matches", "same")
+    __slots__ = ("_matches", "_strayed", "same")
 
     def __init__(self, matches: Callable[[Any], bool] | None) -> None:
         self._matches = matches
+        self._strayed = False
         self.same = False
-        """Whether the request of the key was really sent."""
+        """Whether the request of the key was really sent, and no other."""
 
     def note(self, options: Any) -> None:
         """Look at a request that is being sent."""
-        if self._matches is not None and not self.same:
+        # Once something else was sent, nobody knows which of the answers came back.
+        if self._matches is not None and not self._strayed:
             self.same = self._matches(options)
+            self._strayed = not self.same
 
     async def over(self, call: Callable[[], Awaitable[T]]) -> T:
         """Await a call whose requests are let pass."""

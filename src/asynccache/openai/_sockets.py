@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from msgspec import UNSET
 
-from asynccache import _context
+from asynccache import _context, _events
 from asynccache._errors import ReplayMiss
 from asynccache.openai._exchange import Exchange
 
+_REASON: Final = "WebSocket connections are never cached"
 
-def connector(exchange: Exchange, original: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what stands in the place of a resource's ``connect``."""
+
+def connector(exchange: Exchange, path: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what stands in the place of a resource's ``connect``.
+
+    Args:
+        exchange: The wrapped client's.
+        path: Of the endpoint that is connected to.
+        original: The SDK's own method, bound.
+    """
 
     @functools.wraps(original)
     def connect(*args: Any, **kwargs: Any) -> Any:
@@ -24,7 +32,10 @@ def connector(exchange: Exchange, original: Callable[..., Any]) -> Callable[...,
             mode = cache.settings.mode if chosen.mode is UNSET else chosen.mode
             if mode == "replay":
                 raise ReplayMiss("a WebSocket connection can't be replayed")
-            cache.note_bypass("WebSocket connections are never cached")
+            cache.note_bypass(_REASON)
+            watch = _events.watch(cache.settings.observer, path)
+            if watch is not None:
+                watch.passed(_REASON)
         return original(*args, **kwargs)
 
     return connect

@@ -60,11 +60,11 @@ class Source:
         except WaitedTooLongError:
             raise _sdk.timed_out_reading(self._url) from None
 
-    def close(self) -> None:
-        """Stop reading. The call upstream ends if nobody else reads it."""
+    def close(self, error: BaseException | None = None) -> None:
+        """Stop reading, maybe for an error. The call upstream ends if nobody else reads it."""
         self.closed = True
         if self._reader is not None:
-            self._reader.close()
+            self._reader.close(error)
 
 
 class Body(_sdk.ByteStream):
@@ -160,9 +160,9 @@ class ReplayedStream(AsyncStream[T]):
                 if data.startswith(DONE):
                     break
                 return self._typed(data)
-        except BaseException:
+        except BaseException as exc:
             # As after an error in the SDK's own generator: there is nothing more to read.
-            source.close()
+            source.close(exc)
             raise
         await self.close()
         raise StopAsyncIteration

@@ -225,7 +225,8 @@ class AsyncCache(Lifetime):
         namespace = _context.current_options().namespace(self.settings.namespace)
         await self._settle(None)
         store = self._store
-        removed: int = await engine.shelf.lane(namespace).insist(lambda: store.clear(namespace))
+        lane = engine.shelf.lane(namespace)
+        removed: int = await lane.insist(lambda: store.clear(namespace), bounded=False)
         return removed
 
     async def _settle(self, keys: Collection[bytes] | None) -> None:

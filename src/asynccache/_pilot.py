@@ -14,6 +14,7 @@ from asynccache._leases import LeaseKeeper
 from asynccache._recorder import Recorder
 from asynccache._shelf import Shelf
 from asynccache._stats import Counters
+from asynccache.stores._base import Unknown
 
 
 class Pilot:
@@ -56,10 +57,12 @@ class Pilot:
             looked: The store is known to have nothing, or isn't to be asked.
         """
         try:
-            entry = None if looked else await self._shelf.look_up(call.namespace, call.key)
+            found = None if looked else await self._shelf.find(call.namespace, call.key)
+            entry = None if isinstance(found, Unknown) else found
             if entry is None and call.mode == "replay":
                 raise self._nothing_to_replay(call.key)  # noqa: TRY301 - fails the flight, below
-            if entry is None and call.mode == "read_write" and self._shelf.leasing:
+            # A store that couldn't tell isn't asked for a lease: one delay is enough.
+            if found is None and call.mode == "read_write" and self._shelf.leasing:
                 entry = await self._acquire(flight, call)
             if entry is None:
                 await self._ask(flight, call)
@@ -91,8 +94,8 @@ class Pilot:
     async def _acquire(self, flight: Flight, call: Call) -> Entry | None:
         flight.phase = Phase.CLAIM
 
-        async def find() -> Entry | None:
-            return await self._shelf.look_up(call.namespace, call.key)
+        async def find() -> Entry | Unknown | None:
+            return await self._shelf.find(call.namespace, call.key)
 
         inherited, flight.holding = flight.holding, None
         acquired = await self._leases.acquire(
@@ -104,7 +107,7 @@ class Pilot:
             flight.holding = None
         entry = acquired.entry
         if isinstance(entry, bytes):
-            entry = self._shelf.sound(call.key, entry)
+            entry = await self._shelf.checked(call.key, entry)
         if acquired.waited:
             flight.source = "elsewhere"
         return entry

@@ -75,6 +75,11 @@ class Shelf:
         """Whether the store gives leases."""
         return self._store.capabilities.leases
 
+    @property
+    def releasing(self) -> bool:
+        """Whether a record may name the lease that its writing gives back."""
+        return self._store.capabilities.releases
+
     def lane(self, namespace: Namespace) -> Lane:
         """Return this loop's way to a namespace."""
         lane = self._lanes.get(namespace)
@@ -116,9 +121,18 @@ class Shelf:
 
     async def look_up(self, namespace: Namespace, key: bytes) -> Entry | None:
         """Look an entry up, together with this turn's other lookups."""
+        entry = await self.find(namespace, key)
+        return None if isinstance(entry, Unknown) else entry
+
+    async def find(self, namespace: Namespace, key: bytes) -> Entry | Unknown | None:
+        """Look an entry up as `look_up` does; UNKNOWN where the store couldn't tell."""
         data = await self.lane(namespace).get(key)
-        if data is None:
-            return None
+        if data is None or isinstance(data, Unknown):
+            return data
+        return await self.checked(key, data)
+
+    async def checked(self, key: bytes, data: bytes) -> Entry | None:
+        """Return the entry that bytes hold for a key, as `sound` does; large ones off the loop."""
         if len(data) > _LARGE:  # summing and unpacking it would hold the loop
             return await asyncio.to_thread(self.sound, key, data)
         return self.sound(key, data)

@@ -1,0 +1,50 @@
+"""The Redis store, run through the public contract: on one server, and on a cluster of three."""
+
+from __future__ import annotations
+
+import pytest
+
+from asynccache.stores.redis import RedisStore
+from asynccache.testing import StoreContract
+from tests.helpers.redis_servers import Cluster, Valkey
+
+
+@pytest.fixture(scope="module")
+def server():
+    """One Valkey."""
+    with Valkey() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A cluster of three."""
+    with Cluster() as running:
+        yield running
+
+
+class TestRedisStore(StoreContract):
+    capabilities = RedisStore.capabilities
+
+    @pytest.fixture
+    async def store(self, server):
+        with server.client() as client:
+            client.flushall()
+        store = RedisStore(server.unix_url, timeout=10)
+        await store.open()
+        yield store
+        await store.aclose()
+
+
+class TestRedisStoreOnACluster(StoreContract):
+    capabilities = RedisStore.capabilities
+
+    @pytest.fixture
+    async def store(self, cluster):
+        for node in cluster.nodes:
+            with node.client() as client:
+                client.flushall()
+        store = RedisStore(cluster.url, timeout=10)
+        await store.open()
+        yield store
+        await store.aclose()

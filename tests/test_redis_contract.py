@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
+from asynccache.stores._local import LocalTier
 from asynccache.stores.redis import RedisStore
 from asynccache.testing import StoreContract
 from tests.helpers.redis_servers import Cluster, Valkey
@@ -45,6 +47,21 @@ class TestRedisStoreOnACluster(StoreContract):
             with node.client() as client:
                 client.flushall()
         store = RedisStore(cluster.url, timeout=10)
+        await store.open()
+        yield store
+        await store.aclose()
+
+
+class TestRedisStoreBehindMemory(TestRedisStore):
+    """With copies in the process that are believed for an hour: nothing is served that isn't so."""
+
+    capabilities = msgspec.structs.replace(RedisStore.capabilities, inline=True, stable=True)
+
+    @pytest.fixture
+    async def store(self, server):
+        with server.client() as client:
+            client.flushall()
+        store = LocalTier(RedisStore(server.unix_url, timeout=10), max_bytes=2**24, ttl=3600)
         await store.open()
         yield store
         await store.aclose()

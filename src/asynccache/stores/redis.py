@@ -68,6 +68,7 @@ class RedisStore(Store):
                 f" not {type(client).__module__}.{type(client).__qualname__}"
             )
         self._links = Links(Address.of(url), client, timeout=timeout, limit=max_connections)
+        self._opening = 0
         self._timeout = timeout
         self._clock = clock
         self._scans = Scans()
@@ -83,12 +84,15 @@ class RedisStore(Store):
         """
         was_open = self._links.are_open
         self._links.open()
+        self._opening += 1
         try:
             await self._links.mine().ask([0], [(b"MGET", b"asynccache:{00}:open")])
         except BaseException:
-            if not was_open:
+            if not was_open and self._opening == 1:  # nobody else is trying at the moment
                 await self._links.aclose()
             raise
+        finally:
+            self._opening -= 1
 
     async def aclose(self) -> None:
         """Close the connections of all loops, each in its own loop."""

@@ -179,3 +179,56 @@ class Cluster:
     def __exit__(self, *exc):
         """Remove it."""
         self.remove()
+
+
+class Sentinel:
+    """One sentinel, which watches a server."""
+
+    def __init__(self, server, name):
+        """Prepare to watch under a name."""
+        self.name = name
+        self.port = free_port()
+        self.folder = Path(tempfile.mkdtemp(prefix="sentinel-"))
+        self.server = server
+        self.process = None
+
+    def start(self):
+        """Start it, and wait until it answers."""
+        config = self.folder / "sentinel.conf"
+        config.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {self.folder}\n"
+            f"sentinel monitor {self.name} 127.0.0.1 {self.server.port} 1\n"
+        )
+        self.process = subprocess.Popen(
+            [get_binary_path(), str(config), "--sentinel", "--logfile", str(self.folder / "log")]
+        )
+        end = time.monotonic() + READY
+        while True:
+            try:
+                with self.client() as client:
+                    client.ping()
+                    return self
+            except redis_py.ConnectionError:
+                if self.process.poll() is not None or time.monotonic() > end:
+                    raise
+                time.sleep(0.01)
+
+    def client(self):
+        """A client of the sentinel itself."""
+        return redis_py.Redis(host="127.0.0.1", port=self.port, socket_timeout=READY)
+
+    def watch(self, server):
+        """Watch another server under the name: as after a failover, and at once."""
+        with self.client() as client:
+            client.execute_command("SENTINEL", "REMOVE", self.name)
+            client.execute_command("SENTINEL", "MONITOR", self.name, "127.0.0.1", server.port, 1)
+
+    def __enter__(self):
+        """Start it."""
+        return self.start()
+
+    def __exit__(self, *exc):
+        """End it."""
+        self.process.kill()
+        self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from redis import exceptions as driver
+from redis.asyncio.sentinel import MasterNotFoundError
 
 from asynccache._errors import (
     StoreAuthError,
@@ -45,6 +46,8 @@ _MEANINGS: Final[
     ((driver.ClusterDownError, driver.MovedError, driver.AskError, driver.TryAgainError,
       driver.SlotNotCoveredError), frozenset({"CLUSTERDOWN", "MASTERDOWN"}), StoreFailoverError,
      "the cluster is changing: some of its slots have no node now"),
+    ((MasterNotFoundError,), frozenset(), StoreFailoverError,
+     "no sentinel knows a primary of this name now"),
     ((driver.TimeoutError, TimeoutError), frozenset(), StoreTimeoutError,
      "Redis did not answer in time"),
 )  # fmt: skip

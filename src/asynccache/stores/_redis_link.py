@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import suppress
+from inspect import signature
 from typing import Any, Final
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.connection import (
-    Connection as TcpConnection,
-)
-from redis.asyncio.connection import (
+    AbstractConnection,
     ConnectionPool,
     SSLConnection,
     UnixDomainSocketConnection,
 )
+from redis.asyncio.connection import Connection as TcpConnection
 from redis.asyncio.sentinel import Sentinel
 from redis.crc import key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, NoScriptError, TryAgainError
@@ -40,6 +40,8 @@ _READ_BYTES: Final = 256 * 2**10  # read at once from a socket: a batch of 256 s
 _ENDING: Final = 2.0  # seconds that tasks may take to end when a link is closed
 _GONE: Final = -2  # milliseconds that a key lasts which isn't there
 _FOR_EVER: Final = 3600.0  # seconds that a lease lasts to which somebody gave no end
+_REDIRECTED: Final = 5  # times that a command is sent on, until its cluster counts as unsettled
+_MOVING: Final = 0.01  # seconds, more each time, for a key to arrive where it is moving to
 _REDIRECTIONS: Final = (MovedError, AskError, TryAgainError)
 _SLOTS: Final = [key_slot(b"{%02x}" % tag) for tag in range(256)]  # of the keys, by their tag
 
@@ -210,7 +212,7 @@ class Link:
                     raise error
         for at, reply in enumerate(replies):
             if isinstance(reply, _REDIRECTIONS):
-                replies[at] = await self._redirected(commands[at])
+                replies[at] = await self._redirected(commands[at], tags[at], reply)
             elif isinstance(reply, ClusterDownError):
                 self._refresh_soon()
         return replies
@@ -221,16 +223,27 @@ class Link:
         except Exception as exc:
             raise mapped(exc) from exc
 
-    async def _redirected(self, command: Command) -> Any:  # noqa: ANN401 - whatever Redis replies
-        """Send a command once more, by redis-py, which follows keys that move."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                name, *arguments = command
-                return await self._cluster.execute_command(name.decode(), *arguments, NEVER_DECODE=True)
-        except TimeoutError as exc:
-            raise StoreTimeoutError("the cluster did not settle in time") from exc
-        except DRIVER_ERRORS as exc:
-            return exc
+    async def _redirected(self, command: Command, tag: int, reply: Any) -> Any:  # noqa: ANN401 - replies
+        """Send a command on to where its key has moved, or is moving."""
+        nodes = self._cluster.nodes_manager
+        for attempt in range(_REDIRECTED):
+            if isinstance(reply, AskError) and not isinstance(reply, MovedError):
+                node = nodes.get_node(host=reply.host, port=reply.port)
+                if node is None:  # new to us: the map says more
+                    await self._refresh()
+                    node = nodes.get_node(host=reply.host, port=reply.port) or self._node(tag)
+                # On one connection, and nothing between the two.
+                _, reply = await self._node_server(node).ask([(b"ASKING",), command])
+            else:
+                if isinstance(reply, MovedError):
+                    self._refresh_soon()
+                    await nodes.move_slot(reply)
+                else:  # some of its keys are here and some are there
+                    await asyncio.sleep(_MOVING * attempt)
+                (reply,) = await self._node_server(self._node(tag)).ask([command])
+            if not isinstance(reply, _REDIRECTIONS):
+                break
+        return reply
 
     def _refresh_soon(self) -> None:
         if self._refreshing is None or self._refreshing.done():
@@ -269,6 +282,18 @@ class Link:
             await self.aclose()
 
 
+def _takes(kind: type[Any], option: str) -> bool:
+    return option in signature(kind.__init__).parameters
+
+
+# Driver and version, which redis-py would tell the server, are nothing that a cache needs rights for.
+_UNNAMED: Final[dict[str, None]] = (
+    {"driver_info": None}
+    if _takes(AbstractConnection, "driver_info")
+    else {"lib_name": None, "lib_version": None}
+)
+
+
 def _client(address: Address, timeout: float, limit: int) -> Any:  # noqa: ANN401 - one of two classes
     options = {
         **address.options,
@@ -277,6 +302,7 @@ def _client(address: Address, timeout: float, limit: int) -> Any:  # noqa: ANN40
         "socket_timeout": None,
         "socket_read_size": _READ_BYTES,
         "protocol": 2,  # one handshake less, and all that is needed
+        **_UNNAMED,
     }
     if address.kind == "cluster":
         from redis.asyncio.cluster import ClusterNode

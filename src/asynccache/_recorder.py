@@ -85,6 +85,11 @@ class Recorder:
         """Write what a flight leaves behind, or count why not. Its callers have their answer."""
         try:
             unkept = recording.refused or await self._write(flight, recording, self._shelf.write)
+            if unkept == "conflict":
+                call = recording.call
+                # The stored answer stands, if it is one: damaged bytes don't keep an answer out.
+                if await self._shelf.find(call.namespace, call.key) is None:
+                    unkept = await self._write(flight, recording, self._shelf.write, over=True)
         except asyncio.CancelledError:
             # The loop is ending, and cancels each task once. What was paid for is still stored, by
             # this task alone, as the ones that carry batches are ending too.
@@ -108,6 +113,8 @@ class Recorder:
         flight: Flight,
         recording: Recording,
         write: Callable[[Namespace, Record], Awaitable[bool]],
+        *,
+        over: bool = False,
     ) -> str:
         """Return why it wasn't written, an empty str if it was."""
         holding = flight.holding
@@ -123,7 +130,7 @@ class Recorder:
         # Where the store can, storing gives the lease back: a step less, and who waits wakes sooner.
         lease = holding.lease if kept and holding and self._shelf.releasing else None
         record = Record(
-            key=entry.key, body=body, expires=entry.expires, if_absent=not kept, lease=lease
+            key=entry.key, body=body, expires=entry.expires, if_absent=not (kept or over), lease=lease
         )
         if await write(recording.call.namespace, record):
             if holding is not None and lease is not None:

@@ -49,15 +49,15 @@ class Batcher(Generic[ItemT, ResultT]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[ResultT] = loop.create_future()
         if not self._pending:
-            loop.call_soon(self._flush)
+            self._spawn(self._leave())  # begins in the next turn, with all that is asked in this
         self._pending.append((item, future))
         return future
 
-    def _flush(self) -> None:
+    async def _leave(self) -> None:
         pending, self._pending = self._pending, []
         if len(pending) == 1:
-            (item, future), = pending
-            self._spawn(self._settle([item], [[future]]))
+            ((item, future),) = pending
+            await self._settle([item], [[future]])
             return
         waiting: dict[object, list[asyncio.Future[ResultT]]] = {}
         items: list[ItemT] = []
@@ -69,11 +69,11 @@ class Batcher(Generic[ItemT, ResultT]):
                 waiting[name] = [future]
                 items.append(item)
         futures = list(waiting.values())
-        start = 0
-        while start < len(items):
-            end = self._end(items, start)
+        start, end = 0, self._end(items, 0)
+        while end < len(items):
             self._spawn(self._settle(items[start:end], futures[start:end]))
-            start = end
+            start, end = end, self._end(items, end)
+        await self._settle(items[start:], futures[start:])
 
     def _end(self, items: list[ItemT], start: int) -> int:
         """Return where the batch ends that begins at a place."""

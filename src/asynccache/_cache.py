@@ -22,7 +22,7 @@ from asynccache._lifetime import Lifetime, Settings
 from asynccache._recorder import expiry
 from asynccache._values import MISSING, decode_value, encode_value
 from asynccache._wrappers import wrap_client
-from asynccache.stores._base import Record, Store
+from asynccache.stores._base import Record, Store, Unknown
 
 _log = logging.getLogger("asynccache")
 
@@ -112,19 +112,26 @@ class AsyncCache(Lifetime):
         """Return the values stored under keys, in order, with ``default`` for those that aren't."""
         await self.paced()
         found: list[Any] = []
-        waiting: list[tuple[int, Engine, Namespace, bytes]] = []
+        waiting: list[tuple[int, Engine, bytes, asyncio.Future[bytes | Unknown | None]]] = []
         for at, key in enumerate(keys):
             engine, namespace, mode, digest = self._now(key)
             entry = None
             if mode not in {"off", "refresh"}:
                 entry = engine.pending(digest) or engine.shelf.peek(namespace, digest)
                 if entry is not None and not isinstance(entry, Entry):
-                    waiting.append((at, engine, namespace, digest))
+                    asked = engine.shelf.ask(namespace, digest)
+                    waiting.append((at, engine, digest, asked))
                     entry = None
             found.append(entry)
-        looked = await asyncio.gather(*(e.shelf.look_up(n, d) for _, e, n, d in waiting))
-        for (at, *_), entry in zip(waiting, looked, strict=True):
-            found[at] = entry
+        try:
+            for at, engine, digest, asked in waiting:
+                data = await asked
+                if isinstance(data, bytes):
+                    found[at] = await engine.shelf.checked(digest, data)
+        finally:  # of the rest, if this ends early, nobody wants to hear
+            for *_, asked in waiting:
+                if not asked.cancel() and not asked.cancelled():
+                    asked.exception()
         return [default if entry is None else decode_value(entry.body, type) for entry in found]
 
     async def set(

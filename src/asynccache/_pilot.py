@@ -48,16 +48,21 @@ class Pilot:
         self._clock = clock
         self._counters = counters
 
-    async def fly(self, flight: Flight, call: Call, *, looked: bool) -> None:
+    async def fly(
+        self,
+        flight: Flight,
+        call: Call,
+        asked: asyncio.Future[bytes | Unknown | None] | None,
+    ) -> None:
         """End a flight with an answer or an error.
 
         Args:
             flight: Stands on the board; taken off it at the end.
             call: What its first caller asked for.
-            looked: The store is known to have nothing, or isn't to be asked.
+            asked: What the store was asked for it; None where it has nothing, or needn't be asked.
         """
         try:
-            found = None if looked else await self._shelf.find(call.namespace, call.key)
+            found = None if asked is None else await self._shelf.found(call.key, asked)
             entry = None if isinstance(found, Unknown) else found
             if entry is None and call.mode == "replay":
                 raise self._nothing_to_replay(call.key)  # noqa: TRY301 - fails the flight, below
@@ -95,7 +100,9 @@ class Pilot:
         flight.phase = Phase.CLAIM
 
         async def find() -> Entry | Unknown | None:
-            return await self._shelf.find(call.namespace, call.key)
+            return await self._shelf.found(
+                call.key, self._shelf.ask(call.namespace, call.key)
+            )
 
         inherited, flight.holding = flight.holding, None
         acquired = await self._leases.acquire(

@@ -86,9 +86,10 @@ class Recorder:
         try:
             unkept = recording.refused or await self._write(flight, recording, self._shelf.write)
             if unkept == "conflict":
-                call = recording.call
+                key = recording.entry.key
+                asked = self._shelf.ask(recording.call.namespace, key)
                 # The stored answer stands, if it is one: damaged bytes don't keep an answer out.
-                if await self._shelf.find(call.namespace, call.key) is None:
+                if await self._shelf.found(key, asked) is None:
                     unkept = await self._write(flight, recording, self._shelf.write, over=True)
         except asyncio.CancelledError:
             # The loop is ending, and cancels each task once. What was paid for is still stored, by

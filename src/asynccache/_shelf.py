@@ -97,7 +97,7 @@ class Shelf:
         return lane
 
     def peek(self, namespace: Namespace, key: bytes) -> Entry | Unknown | None:
-        """Look an entry up without waiting; UNKNOWN where only `look_up` can tell."""
+        """Look an entry up without waiting; UNKNOWN where only `ask` can tell."""
         try:
             data = self._store.peek(namespace, key)
         except StoreError as exc:
@@ -119,14 +119,15 @@ class Shelf:
             self._known[key] = (data, entry)
         return entry
 
-    async def look_up(self, namespace: Namespace, key: bytes) -> Entry | None:
-        """Look an entry up, together with this turn's other lookups."""
-        entry = await self.find(namespace, key)
-        return None if isinstance(entry, Unknown) else entry
+    def ask(self, namespace: Namespace, key: bytes) -> asyncio.Future[bytes | Unknown | None]:
+        """Have an entry looked up, together with this turn's other lookups; see `found`."""
+        return self.lane(namespace).get(key)
 
-    async def find(self, namespace: Namespace, key: bytes) -> Entry | Unknown | None:
-        """Look an entry up as `look_up` does; UNKNOWN where the store couldn't tell."""
-        data = await self.lane(namespace).get(key)
+    async def found(
+        self, key: bytes, asked: asyncio.Future[bytes | Unknown | None]
+    ) -> Entry | Unknown | None:
+        """Return the entry that was asked for; UNKNOWN where the store couldn't tell."""
+        data = await asked
         if data is None or isinstance(data, Unknown):
             return data
         return await self.checked(key, data)

@@ -141,13 +141,17 @@ class Link:
 
     # -- commands ------------------------------------------------------------------------------
 
-    async def ask(self, tags: Sequence[int], commands: Sequence[Command]) -> list[Any]:
+    async def ask(
+        self, tags: Sequence[int], commands: Sequence[Command], *, bounded: bool = True
+    ) -> list[Any]:
         """Send commands, each about keys of one tag, and return their replies in order.
+
+        Not ``bounded`` is what somebody else has set a deadline to.
 
         Raises:
             StoreError: A server can't be reached, or one of the replies is an error.
         """
-        replies = await self._replies(tags, commands)
+        replies = await self._replies(tags, commands, bounded=bounded)
         for reply in replies:
             if isinstance(reply, Exception):
                 raise mapped(reply) from reply
@@ -184,9 +188,11 @@ class Link:
         replies = await self.run(AWAIT, tags, arguments)
         return [0.0 if left == _GONE else _FOR_EVER if left < 0 else left / 1000 for left in replies]
 
-    async def _replies(self, tags: Sequence[int], commands: Sequence[Command]) -> list[Any]:
+    async def _replies(
+        self, tags: Sequence[int], commands: Sequence[Command], *, bounded: bool = True
+    ) -> list[Any]:
         if self._server is not None:
-            return await self._server.ask(commands)
+            return await self._server.ask(commands, bounded=bounded)
         await self._known_cluster()
         at_node: dict[Any, list[int]] = {}
         for at, tag in enumerate(tags):

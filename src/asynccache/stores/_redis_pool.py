@@ -115,8 +115,10 @@ class Server:
         self._timeout = timeout
         self._spawn = spawn
 
-    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+    async def ask(self, commands: Sequence[Command], *, bounded: bool = True) -> list[Any]:
         """Send commands as one batch, and return their replies; an error reply is returned too.
+
+        Not ``bounded`` is what somebody else has set a deadline to.
 
         Raises:
             StoreError: The server can't be reached, or didn't answer all of it in time.
@@ -124,20 +126,22 @@ class Server:
         packed = _packed(commands)
         timeout = self._timeout + len(packed) / _BYTES_A_SECOND
         try:
+            if not bounded:
+                return await self._exchange(packed, len(commands))
             async with asyncio.timeout(timeout):
-                await self._room.acquire()
-                try:
-                    connection = await self._source.take()
-                except BaseException:
-                    self._room.release()
-                    raise
-                return await self._exchange(connection, packed, len(commands))
+                return await self._exchange(packed, len(commands))
         except TimeoutError as exc:
             raise StoreTimeoutError(f"Redis did not answer within {timeout:g} s") from exc
         except DRIVER_ERRORS as exc:
             raise mapped(exc) from exc
 
-    async def _exchange(self, connection: Connection, packed: bytes, count: int) -> list[Any]:
+    async def _exchange(self, packed: bytes, count: int) -> list[Any]:
+        await self._room.acquire()
+        try:
+            connection = await self._source.take()
+        except BaseException:
+            self._room.release()
+            raise
         replies: list[Any] = []
         sent = handed_on = False
         try:

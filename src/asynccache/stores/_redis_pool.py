@@ -60,8 +60,9 @@ class OwnSource:
 
     async def aclose(self) -> None:
         for connection in (*self._free, *self._taken):
-            await _dropped(connection)
+            await dropped(connection)
         self._free.clear()
+        await asyncio.sleep(0)  # in this turn they are aborted, in the next they are closed
 
 
 class LentSource:
@@ -156,7 +157,7 @@ class Server:
                 # It broke while nobody used it, which shows only now: once more, on a new one.
                 # Every command does the same when it is done twice.
                 sent = False
-                await _dropped(connection)
+                await dropped(connection)
                 await connection.connect()
                 await connection.send_packed_command(packed, check_health=False)
                 sent = True
@@ -166,10 +167,10 @@ class Server:
                 handed_on = True
                 self._spawn(self._drain(connection, replies, count))
             else:
-                await _dropped(connection)
+                await dropped(connection)
             raise
         except BaseException:
-            await _dropped(connection)
+            await dropped(connection)
             raise
         finally:
             if not handed_on:
@@ -182,9 +183,9 @@ class Server:
             async with asyncio.timeout(self._timeout):
                 await _read(connection, replies, count)
         except (TimeoutError, *DRIVER_ERRORS):
-            await _dropped(connection)
+            await dropped(connection)
         except asyncio.CancelledError:
-            await _dropped(connection)
+            await dropped(connection)
             raise
         finally:
             await self._give_back(connection)
@@ -205,7 +206,7 @@ async def _made_ready(connection: Connection) -> bool:
     if connection.is_connected:
         if not await connection.can_read():
             return True
-        await _dropped(connection)  # the server has closed it, or it holds what nobody asked for
+        await dropped(connection)  # the server has closed it, or it holds what nobody asked for
     await connection.connect()
     return False
 
@@ -219,7 +220,11 @@ async def _read(connection: Connection, replies: list[Any], count: int) -> None:
             replies.append(exc)
 
 
-async def _dropped(connection: Connection) -> None:
+async def dropped(connection: Connection) -> None:
+    """Break a connection off at once: the loop may end before TLS has said its goodbyes."""
+    writer = getattr(connection, "_writer", None)
+    if writer is not None:
+        writer.transport.abort()
     try:
         await connection.disconnect(nowait=True)
     except (RedisError, OSError, RuntimeError):  # it is gone either way

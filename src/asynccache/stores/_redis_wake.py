@@ -10,7 +10,7 @@ from typing import Any, Final
 from asynccache._errors import StoreError
 from asynccache.stores._redis_errors import DRIVER_ERRORS
 from asynccache.stores._redis_keys import CHANNEL
-from asynccache.stores._redis_pool import Spawn
+from asynccache.stores._redis_pool import Spawn, dropped
 
 _log = logging.getLogger("asynccache")
 
@@ -120,6 +120,8 @@ def _wake(woken: asyncio.Future[None]) -> None:
 
 async def _closed(pubsub: Any) -> None:  # noqa: ANN401 - redis-py's PubSub
     try:
+        if getattr(pubsub, "connection", None) is not None:
+            await dropped(pubsub.connection)
         await pubsub.aclose()
     except DRIVER_ERRORS:
         return  # the connection that it would give back is gone

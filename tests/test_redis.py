@@ -10,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import redis.asyncio as redis_asyncio
@@ -167,22 +168,25 @@ async def test_sentinel(server):
 
 async def test_sentinel_failover():
     """When the sentinels name another primary, the cache goes there without a restart."""
-    with Valkey() as first, Valkey("--replicaof", "127.0.0.1", str(first.port)) as second:
-        with Sentinel(first, "prime") as sentinel:
-            url = f"redis+sentinel://127.0.0.1:{sentinel.port}/prime"
-            async with Cache.redis(redis_url=url, store_timeout=0.5) as cache:
-                assert await cache.set("before", 1)
-                first.stop()
-                with second.client() as client:
-                    client.execute_command("REPLICAOF", "NO", "ONE")
-                sentinel.watch(second)
-                for attempt in range(500):
-                    if await cache.set("after", attempt):
-                        break
-                    await asyncio.sleep(0.02)
-                assert await cache.get("after") == attempt
-                with second.client() as client:
-                    assert client.keys("asynccache:42:*") != []
+    with (
+        Valkey() as first,
+        Valkey("--replicaof", "127.0.0.1", str(first.port)) as second,
+        Sentinel(first, "prime") as sentinel,
+    ):
+        url = f"redis+sentinel://127.0.0.1:{sentinel.port}/prime"
+        async with Cache.redis(redis_url=url, store_timeout=0.5) as cache:
+            assert await cache.set("before", 1)
+            first.stop()
+            with second.client() as client:
+                client.execute_command("REPLICAOF", "NO", "ONE")
+            sentinel.watch(second)
+            for attempt in range(500):
+                if await cache.set("after", attempt):
+                    break
+                await asyncio.sleep(0.02)
+            assert await cache.get("after") == attempt
+            with second.client() as client:
+                assert client.keys("asynccache:42:*") != []
 
 
 # -- the user's own client -------------------------------------------------------------------------
@@ -367,12 +371,13 @@ async def test_clear_removes_its_own_alone(server, cluster, kind):
     where = server if kind == "server" else cluster
     nodes = [server] if kind == "server" else cluster.nodes
     strange = [
-        "stranger", "asynccache", "asynccache:41", "asynccache:41:{zz}:note", "asynccache:411:{ab}:x",
+        "stranger", "asynccache", "asynccache:41", "asynccache:41:{zz}:note",
+        "asynccache:411:{ab}:x",
         "asynccache:41:{ab}:" + "a" * 63, "asynccache:41:{ab}:" + "cd" * 32,
         "asynccache:41:{cd}:" + "cd" * 32 + ":lease", "ASYNCCACHE:41:{cd}:" + "cd" * 32,
     ]  # fmt: skip
     if kind == "server":
-        client = redis_asyncio.Redis.from_url(where.url)
+        client: Any = redis_asyncio.Redis.from_url(where.url)
     else:
         client = redis_asyncio.RedisCluster(host="127.0.0.1", port=nodes[0].port)
     for node in nodes:
@@ -440,8 +445,11 @@ async def test_documented_rights_are_enough(server):
     assert denied == []
 
 
-@pytest.mark.parametrize("word", ["+mget", "+evalsha", "+eval", "+set", "+unlink", "+scan",
-                                  "+subscribe", "+publish", "~asynccache:*", "&asynccache:woken"])  # fmt: skip
+RIGHTS = ["+mget", "+evalsha", "+eval", "+set", "+unlink", "+scan", "+subscribe", "+publish",
+          "~asynccache:*", "&asynccache:woken"]  # fmt: skip
+
+
+@pytest.mark.parametrize("word", RIGHTS)
 async def test_every_documented_right_is_needed(server, word):
     """Without any one of the rights that the docs list, Redis forbids something."""
     (rule,) = re.findall(r"^ACL SETUSER agent (.*)$", DOCS.read_text("utf-8"), re.MULTILINE)
@@ -492,8 +500,7 @@ async def waited_for(cache):
 
 
 async def test_loops_and_threads_never_mix_answers(server):
-    """One cache in six loops at once: everybody gets their own answers, and no connection of
-    another loop."""
+    """One cache in six loops at once: everybody gets their own answers."""
     cache = Cache.redis(redis_url=server.url)
 
     async def work(worker):
@@ -511,16 +518,13 @@ async def test_loops_and_threads_never_mix_answers(server):
         return answer
 
     async with cache:
-        threads = [
-            asyncio.to_thread(lambda worker=worker: asyncio.run(work(worker)))
-            for worker in range(5)
-        ]
+        threads = [asyncio.to_thread(lambda n: asyncio.run(work(n)), n) for n in range(5)]
         await asyncio.gather(work("main"), *threads)
         assert cache.stats().store_errors == {}
 
 
 async def test_loop_that_ends_gives_its_connections_back(server):
-    """A loop that ends without closing the cache has stored what it paid, and closed its sockets."""
+    """A loop that ends without closing the cache has stored what it paid, and leaves no socket."""
 
     def clients():
         with server.client() as client:

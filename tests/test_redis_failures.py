@@ -1,4 +1,4 @@
-"""The cache over a Redis that is stopped, frozen, cut off, full, loading, read-only or forbidding."""
+"""The cache over a Redis that is stopped, frozen, cut off, full, loading, or forbids things."""
 
 from __future__ import annotations
 
@@ -69,8 +69,10 @@ async def back(cache, server):
 @pytest.mark.parametrize("how", ["stopped", "frozen"])
 @pytest.mark.parametrize("when", ["before", "during", "after"])
 async def test_redis_goes_and_returns(server, how, when):
-    """Redis is gone before, during or after a storm of 2,000 calls: none fails, each waits for its
-    deadline once at most, later ones not at all, and when Redis returns it is used again."""
+    """Redis is gone before, during or after a storm of 2,000 calls, and returns: none fails.
+
+    Once it has failed often enough it isn't asked; when it is back it is used again.
+    """
     upstream = Upstream()
     end = server.stop if how == "stopped" else server.freeze
     resume = server.start if how == "stopped" else server.thaw
@@ -124,8 +126,7 @@ async def test_delay_is_one_deadline(server):
 
 
 async def test_connections_survive_a_pause(server):
-    """A server that answers late loses no connection: late answers are read, and nobody gets them
-    who didn't ask."""
+    """A server that answers late loses no connection, and nobody gets another's late answer."""
     async with open_cache(server, max_connections=2) as cache:
         assert await cache.set_many([(n, f"value {n}") for n in range(10)])
         with server.client() as client:

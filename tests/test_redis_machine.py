@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 from hypothesis import Phase, settings
@@ -35,7 +36,7 @@ class RedisMachine(CacheMachine):
 
     kind = "redis"
     url = ""
-    nodes = ()
+    nodes: Any = ()
 
     @initialize()
     def start(self):

@@ -59,8 +59,7 @@ async def test_four_processes_pay_once(server, tmp_path, kind):
 
 @pytest.mark.parametrize("kind", [(), ("--streamed",)], ids=["plain", "streamed"])
 async def test_killed_leader_costs_one_more_call(server, tmp_path, kind):
-    """When the process of one caller is killed in the middle, one other call is made for each of
-    its own: 21 for 20 keys, if it led one."""
+    """When a leading process is killed in the middle, 20 keys cost 21 calls."""
     swarm = Swarm(server.url, tmp_path, "--tasks", "250", "--keys", "20", *kind, *SHORT)
     # One leads on a single key; the rest of the keys are led by whoever comes later.
     first = Swarm(server.url, tmp_path, "--tasks", "1", *kind, *SHORT)
@@ -81,8 +80,7 @@ async def test_killed_leader_costs_one_more_call(server, tmp_path, kind):
 
 
 async def test_frozen_leader_breaks_nothing(server, tmp_path):
-    """A leader frozen past its lease costs one call, and neither its answer nor its release undoes
-    what has happened meanwhile."""
+    """A leader frozen past its lease costs one call, and its late release takes no one's lease."""
     first = Swarm(server.url, tmp_path, "--tasks", "1", "--lease-ttl", "0.6", "--seconds", "0.8")
     rest = Swarm(server.url, tmp_path, "--lease-ttl", "0.6", "--seconds", "4")
     await first.start(1)

@@ -92,8 +92,7 @@ async def test_own_authority_and_client_certificate(server, certificates):
 
 @pytest.mark.parametrize("wrong", ["strange authority", "no client certificate", "in clear"])
 async def test_what_is_not_trusted_is_not_used(server, certificates, wrong):
-    """A server of another authority isn't believed, and this one believes no stranger: both are
-    counted, and the call goes on."""
+    """Neither side believes a stranger: that is counted, and the call goes on."""
     where = {
         "strange authority": url(server, certificates, ssl_ca_certs=certificates.strange),
         "no client certificate": url(server, certificates, ssl_certfile="", ssl_keyfile=""),

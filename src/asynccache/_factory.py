@@ -129,7 +129,7 @@ class Cache:
                 ``unix:///run/redis.sock``; ``redis+cluster://host1,host2`` and
                 ``redis+sentinel://host1,host2/name``, with ``rediss`` for TLS. Certificates as a
                 query: ``?ssl_ca_certs=…&ssl_certfile=…&ssl_keyfile=…``.
-            client: A ``redis.asyncio.Redis`` or ``RedisCluster`` instead, used as it is, not closed.
+            client: A ``redis.asyncio.Redis`` or ``RedisCluster``, used as it is, and not closed.
             max_connections: To one server, in one event loop; who needs one more waits.
             local_max_bytes: Keep copies in this process too, as many as have room.
             local_ttl: Seconds or timedelta for which a copy is served although another process may
@@ -182,39 +182,32 @@ class Cache:
         Raises:
             ValueError: There is no such scheme or option, or an option has no such value.
         """
-        from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+        from urllib.parse import unquote, urlencode, urlsplit
 
         parts = urlsplit(url)
         if parts.fragment:
             raise ValueError(f"write '#' as %23: this URL would lose {parts.fragment!r}")
-        at_redis = parts.scheme == "unix" or parts.scheme.startswith(("redis", "rediss"))
-        make = {"disk": Cache.disk, "memory": Cache.memory}.get(parts.scheme)
-        if make is None and not at_redis:
+        at_redis = parts.scheme == "unix" or parts.scheme.startswith("redis")
+        make = Cache.redis if at_redis else _LOCAL.get(parts.scheme)
+        if make is None:
             raise ValueError(
                 f"no store is called {parts.scheme!r}; there are disk:, memory: and redis:"
             )
-        found: dict[str, Any] = dict(options)
-        passed_on: list[tuple[str, str]] = []
-        for name, text in parse_qsl(parts.query, keep_blank_values=True):
-            parse = _FROM_TEXT.get(name)
-            if parse is None and at_redis:
-                passed_on.append((name, text))
-                continue
-            if parse is None:
-                raise ValueError(f"no option {name!r}; a URL takes {', '.join(sorted(_FROM_TEXT))}")
-            try:
-                found[name] = parse(text)
-            except ValueError as exc:
-                raise ValueError(f"option {name!r} can't be {text!r}") from exc
+        named, others = _options_in(parts.query)
+        found: dict[str, Any] = {**options, **named}
+        if others and not at_redis:
+            raise ValueError(
+                f"no option {others[0][0]!r}; a URL takes {', '.join(sorted(_FROM_TEXT))}"
+            )
         place = unquote(f"{parts.netloc}{parts.path}")
         if at_redis:
-            found["redis_url"] = parts._replace(query=urlencode(passed_on)).geturl()
+            found["redis_url"] = parts._replace(query=urlencode(others)).geturl()
         elif place:
             if parts.scheme != "disk":
                 raise ValueError(f"{parts.scheme}: takes no path, and got {place!r}")
             found["cache_path_root"] = place
         try:
-            return (make or Cache.redis)(**found)
+            return make(**found)
         except TypeError as exc:
             raise ValueError(f"{parts.scheme}: {exc}") from exc
 
@@ -266,6 +259,27 @@ _FROM_TEXT: Final[dict[str, Callable[[str], object]]] = {
     "ttl": float,
     "ttl_jitter": float,
 }
+
+
+_LOCAL: Final[dict[str, Callable[..., AsyncCache]]] = {"disk": Cache.disk, "memory": Cache.memory}
+
+
+def _options_in(query: str) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Return the options of a cache that a query names, and the rest as it stands."""
+    from urllib.parse import parse_qsl
+
+    found: dict[str, Any] = {}
+    others: list[tuple[str, str]] = []
+    for name, text in parse_qsl(query, keep_blank_values=True):
+        parse = _FROM_TEXT.get(name)
+        if parse is None:
+            others.append((name, text))
+            continue
+        try:
+            found[name] = parse(text)
+        except ValueError as exc:
+            raise ValueError(f"option {name!r} can't be {text!r}") from exc
+    return found, others
 
 
 def _settings(cache_seed: int | str, options: CacheOptions) -> Settings:

@@ -100,9 +100,7 @@ class Pilot:
         flight.phase = Phase.CLAIM
 
         async def find() -> Entry | Unknown | None:
-            return await self._shelf.found(
-                call.key, self._shelf.ask(call.namespace, call.key)
-            )
+            return await self._shelf.found(call.key, self._shelf.ask(call.namespace, call.key))
 
         inherited, flight.holding = flight.holding, None
         acquired = await self._leases.acquire(

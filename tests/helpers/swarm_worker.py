@@ -56,9 +56,7 @@ class Swarmer:
             return await self.cache.get_or_create(question, self.pay)
         namespace = self.cache.settings.namespace
         key = value_key(namespace, "test", question)
-        call = Call(
-            namespace=namespace, key=key, mode="read_write", upstream=self.pay_streamed
-        )
+        call = Call(namespace=namespace, key=key, mode="read_write", upstream=self.pay_streamed)
         fetched, reader = await self.cache.engine().read(call)
         if reader is None:
             return json.loads(fetched.entry.chunks[1])

@@ -94,6 +94,10 @@ class Address(Struct, frozen=True, kw_only=True):
             raise ValueError("write '#' as %23 in redis_url")
         if parts.scheme == "unix":
             return cls._unix(parts)
+        return cls._hosts(parts)
+
+    @classmethod
+    def _hosts(cls, parts: SplitResult) -> Address:
         options, sentinel_options = _options(parts)
         _, _, places = parts.netloc.rpartition("@")
         transport, _, kind = parts.scheme.partition("+")
@@ -102,13 +106,11 @@ class Address(Struct, frozen=True, kw_only=True):
         if len(hosts) > 1 and not kind:
             raise ValueError("several hosts need redis+cluster:// or redis+sentinel://")
         path = [unquote(part) for part in parts.path.split("/") if part]
-        service = ""
-        if kind == "sentinel":
-            if not path:
-                raise ValueError(
-                    "redis+sentinel:// needs the primary's name: redis+sentinel://host:26379/name"
-                )
-            service = path.pop(0)
+        if kind == "sentinel" and not path:
+            raise ValueError(
+                "redis+sentinel:// needs the primary's name: redis+sentinel://host:26379/name"
+            )
+        service = path.pop(0) if kind == "sentinel" else ""
         if path:
             options.setdefault("db", _database(path))
         if kind == "cluster" and options.pop("db", 0):

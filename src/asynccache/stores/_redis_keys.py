@@ -1,7 +1,7 @@
 """The names of keys in Redis: which entry and lease lie where, and which key is nobody's but ours.
 
-``asynccache:<namespace>:{<2 hex digits>}:<64 hex digits>`` is an entry, and the same with ``:lease``
-behind it the lease beside it. Only what is in braces decides on the slot in a cluster: a namespace
+``asynccache:<namespace>:{<2 hex digits>}:<64 hex digits>`` is an entry. Its lease lies beside it,
+with ``:lease`` at the end. Only what is in braces decides on the slot in a cluster: a namespace
 spreads over 256 slots, enough to fill a cluster evenly and few enough to batch.
 """
 

@@ -4,19 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Sequence
-from contextlib import suppress
-from inspect import signature
 from typing import Any, Final
 
-from redis.asyncio import Redis, RedisCluster
-from redis.asyncio.connection import (
-    AbstractConnection,
-    ConnectionPool,
-    SSLConnection,
-    UnixDomainSocketConnection,
-)
-from redis.asyncio.connection import Connection as TcpConnection
-from redis.asyncio.sentinel import Sentinel
 from redis.crc import key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, NoScriptError, TryAgainError
 
@@ -25,6 +14,7 @@ from asynccache._errors import StoreError, StoreTimeoutError
 from asynccache._pacer import Pacer
 from asynccache.stores._base import BATCH
 from asynccache.stores._redis_address import Address
+from asynccache.stores._redis_client import close_client, is_cluster, make_client
 from asynccache.stores._redis_errors import DRIVER_ERRORS, mapped
 from asynccache.stores._redis_pool import (
     Command,
@@ -36,7 +26,6 @@ from asynccache.stores._redis_pool import (
 from asynccache.stores._redis_scripts import AWAIT, Script
 from asynccache.stores._redis_wake import Waker
 
-_READ_BYTES: Final = 256 * 2**10  # read at once from a socket: a batch of 256 small entries
 _ENDING: Final = 2.0  # seconds that tasks may take to end when a link is closed
 _GONE: Final = -2  # milliseconds that a key lasts which isn't there
 _FOR_EVER: Final = 3600.0  # seconds that a lease lasts to which somebody gave no end
@@ -74,9 +63,9 @@ class Link:
         self._server: Server | None = None
         self._cluster: Any = None
         if client is None:
-            client = _client(address, timeout, limit)
+            client = make_client(address, timeout=timeout, limit=limit)
         self._client = client
-        if isinstance(client, RedisCluster):
+        if is_cluster(client):
             self._cluster = client
         elif self._lent:
             pool = client.connection_pool
@@ -186,13 +175,25 @@ class Link:
     async def _ask_left(self, leases: list[tuple[int, bytes]]) -> list[float]:
         tags, arguments = [tag for tag, _ in leases], [(lease,) for _, lease in leases]
         replies = await self.run(AWAIT, tags, arguments)
-        return [0.0 if left == _GONE else _FOR_EVER if left < 0 else left / 1000 for left in replies]
+        return [
+            0.0 if left == _GONE else _FOR_EVER if left < 0 else left / 1000 for left in replies
+        ]
 
     async def _replies(
         self, tags: Sequence[int], commands: Sequence[Command], *, bounded: bool = True
     ) -> list[Any]:
         if self._server is not None:
             return await self._server.ask(commands, bounded=bounded)
+        replies = await self._nodes_replies(tags, commands)
+        for at, reply in enumerate(replies):
+            if isinstance(reply, _REDIRECTIONS):
+                replies[at] = await self._redirected(commands[at], tags[at], reply)
+            elif isinstance(reply, ClusterDownError):
+                self._refresh_soon()
+        return replies
+
+    async def _nodes_replies(self, tags: Sequence[int], commands: Sequence[Command]) -> list[Any]:
+        """Send each node of a cluster what is for its keys, all at the same time."""
         await self._known_cluster()
         at_node: dict[Any, list[int]] = {}
         for at, tag in enumerate(tags):
@@ -210,17 +211,11 @@ class Link:
 
         if len(at_node) == 1:
             await ask_node(*at_node.popitem())
-        else:
-            asked = [ask_node(node, positions) for node, positions in at_node.items()]
-            failed = await asyncio.gather(*asked, return_exceptions=True)
-            for error in failed:
-                if error is not None:
-                    raise error
-        for at, reply in enumerate(replies):
-            if isinstance(reply, _REDIRECTIONS):
-                replies[at] = await self._redirected(commands[at], tags[at], reply)
-            elif isinstance(reply, ClusterDownError):
-                self._refresh_soon()
+            return replies
+        asked = [ask_node(node, positions) for node, positions in at_node.items()]
+        for error in await asyncio.gather(*asked, return_exceptions=True):
+            if error is not None:
+                raise error
         return replies
 
     def _node(self, tag: int) -> Any:  # noqa: ANN401 - redis-py's ClusterNode
@@ -234,10 +229,11 @@ class Link:
         nodes = self._cluster.nodes_manager
         for attempt in range(_REDIRECTED):
             if isinstance(reply, AskError) and not isinstance(reply, MovedError):
-                node = nodes.get_node(host=reply.host, port=reply.port)
+                where: Any = reply  # redis-py leaves the address untyped
+                node = nodes.get_node(host=where.host, port=where.port)
                 if node is None:  # new to us: the map says more
                     await self._refresh()
-                    node = nodes.get_node(host=reply.host, port=reply.port) or self._node(tag)
+                    node = nodes.get_node(host=where.host, port=where.port) or self._node(tag)
                 # On one connection, and nothing between the two.
                 _, reply = await self._node_server(node).ask([(b"ASKING",), command])
             else:
@@ -275,10 +271,7 @@ class Link:
         if self._server is not None:
             await self._server.aclose()
         if not self._lent:
-            sentinel = getattr(self._client.connection_pool, "sentinel_manager", None) if self._server else None
-            for client in (self._client, *(sentinel.sentinels if sentinel else ())):
-                with suppress(*DRIVER_ERRORS):  # what was to be closed is broken
-                    await client.aclose()
+            await close_client(self._client)
 
     async def until_the_loop_ends(self) -> AsyncGenerator[None]:
         """Close the link when the loop shuts down its generators, if nobody has before."""
@@ -286,58 +279,3 @@ class Link:
             yield
         finally:
             await self.aclose()
-
-
-def _takes(kind: type[Any], option: str) -> bool:
-    return option in signature(kind.__init__).parameters
-
-
-# Driver and version, which redis-py would tell the server, are nothing that a cache needs rights for.
-_UNNAMED: Final[dict[str, None]] = (
-    {"driver_info": None}
-    if _takes(AbstractConnection, "driver_info")
-    else {"lib_name": None, "lib_version": None}
-)
-
-
-def _client(address: Address, timeout: float, limit: int) -> Any:  # noqa: ANN401 - one of two classes
-    options = {
-        **address.options,
-        "socket_connect_timeout": timeout,
-        # Each batch has a deadline of its own; redis-py's would cost a task for each write.
-        "socket_timeout": None,
-        "socket_read_size": _READ_BYTES,
-        "protocol": 2,  # one handshake less, and all that is needed
-        **_UNNAMED,
-    }
-    if address.kind == "cluster":
-        from redis.asyncio.cluster import ClusterNode
-        from redis.asyncio.retry import Retry
-        from redis.backoff import NoBackoff
-
-        nodes = [ClusterNode(host, port) for host, port in address.hosts]
-        return RedisCluster(
-            startup_nodes=nodes, ssl=address.tls, retry=Retry(NoBackoff(), 1),
-            max_connections=limit + 2, **options,
-        )  # fmt: skip
-    if address.kind == "sentinel":
-        sentinel = Sentinel(
-            address.hosts, sentinel_kwargs={
-                **address.sentinel_options, "socket_timeout": timeout,
-                "socket_connect_timeout": timeout, "protocol": 2,
-            }, **options, ssl=address.tls,
-        )  # fmt: skip
-        return sentinel.master_for(address.service)
-    kind: type[Any]
-    if address.kind == "unix":
-        kind, options["path"] = UnixDomainSocketConnection, address.path
-    else:
-        kind = SSLConnection if address.tls else TcpConnection
-        options["host"], options["port"] = address.hosts[0]
-    return Redis(connection_pool=ConnectionPool(connection_class=kind, **options))
-
-
-def belongs(client: object) -> bool:
-    """Tell whether something is a client that the store can use."""
-    return isinstance(client, Redis | RedisCluster)
-

@@ -13,7 +13,9 @@ from asynccache.stores._redis_errors import mapped
 from asynccache.stores._redis_keys import Names
 from asynccache.stores._redis_link import Link
 
-_COUNT: Final = b"1000"  # buckets of Redis' table in one step: some hundred microseconds of its time
+_COUNT: Final = (
+    b"1000"  # buckets of Redis' table in one step: some hundred microseconds of its time
+)
 _PAGE: Final = 1000  # keys from which on a page ends
 _STEPS: Final = 100  # in one page, however few of a large database's keys are ours
 _SCANS: Final = 64  # that may be under way at once; the one longest idle is forgotten

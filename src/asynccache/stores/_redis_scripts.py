@@ -1,8 +1,8 @@
 """What Redis does in one step each: claim and look, store and release, and the like.
 
-A lease is a string: ``+`` if somebody waits for it and ``-`` if nobody does, ten digits that say how
-often it was renewed, and its token. Only what somebody waits for is published. ``MGET`` reads where
-``GET`` would, as it takes what isn't a string for absent.
+A lease is a string: ``+`` if somebody waits for it and ``-`` if nobody does, ten digits that say
+how often it was renewed, and its token. Only what somebody waits for is published. ``MGET`` reads
+where ``GET`` would, as it takes what isn't a string for absent.
 """
 
 from __future__ import annotations
@@ -110,8 +110,7 @@ return 1
     keys=1,
 )
 
-# keys: lease. Says that somebody waits, and returns for how many milliseconds it lasts; -2 if nobody
-# holds it.
+# keys: lease. Notes that somebody waits; returns the milliseconds it lasts, -2 if nobody holds it.
 AWAIT: Final = Script(
     """
 local held = redis.call('MGET', KEYS[1])[1]

@@ -1,4 +1,4 @@
-"""The Redis store: entries and leases in one Redis or Valkey, or in a cluster, for many machines."""
+"""The Redis store: entries and leases in one Redis or Valkey, or a cluster, for many machines."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from asynccache._entry import ENVELOPE_BYTES
 from asynccache._key import Namespace
 from asynccache.stores._base import Capabilities, Claim, Claimed, Lease, Page, Record, Store
 from asynccache.stores._redis_address import Address
+from asynccache.stores._redis_client import belongs
 from asynccache.stores._redis_keys import CHANNEL, names_of
-from asynccache.stores._redis_link import Link, belongs
+from asynccache.stores._redis_link import Link
 from asynccache.stores._redis_links import Links
 from asynccache.stores._redis_scan import Scans
 from asynccache.stores._redis_scripts import (
@@ -111,9 +112,7 @@ class RedisStore(Store):
         entry = names_of(namespace).entry
         if len(keys) == 1:
             # The guard has set a deadline to lookups; a second one would cost what it saves.
-            ((found,),) = await link.ask(
-                [keys[0][0]], [(b"MGET", entry(keys[0]))], bounded=False
-            )
+            ((found,),) = await link.ask([keys[0][0]], [(b"MGET", entry(keys[0]))], bounded=False)
             return [found]
         unique = list(dict.fromkeys(keys))
         bodies: dict[bytes, bytes | None] = {}

@@ -20,6 +20,7 @@ from asynccache._entry import Entry, encode_entry
 from asynccache._key import Namespace, value_key
 from asynccache._lifetime import Lifetime, Settings
 from asynccache._recorder import expiry
+from asynccache._shelf import Asked, all_found
 from asynccache._values import MISSING, decode_value, encode_value
 from asynccache._wrappers import wrap_client
 from asynccache.stores._base import Record, Store, Unknown
@@ -100,7 +101,14 @@ class AsyncCache(Lifetime):
             msgspec.ValidationError: What is stored isn't of that type.
             CacheClosedError: The cache isn't open.
         """
-        return (await self.get_many([key], default, type=type))[0]
+        await self.paced()
+        engine, namespace, mode, digest = self._now(key)
+        if mode in {"off", "refresh"}:
+            return default
+        entry = engine.pending(digest) or engine.shelf.peek(namespace, digest)
+        if isinstance(entry, Unknown):
+            entry = await engine.shelf.found(digest, engine.shelf.ask(namespace, digest))
+        return decode_value(entry.body, type) if isinstance(entry, Entry) else default
 
     async def get_many(
         self,
@@ -112,26 +120,20 @@ class AsyncCache(Lifetime):
         """Return the values stored under keys, in order, with ``default`` for those that aren't."""
         await self.paced()
         found: list[Any] = []
-        waiting: list[tuple[int, Engine, bytes, asyncio.Future[bytes | Unknown | None]]] = []
+        waiting: list[int] = []
+        asked: list[Asked] = []
         for at, key in enumerate(keys):
             engine, namespace, mode, digest = self._now(key)
             entry = None
             if mode not in {"off", "refresh"}:
                 entry = engine.pending(digest) or engine.shelf.peek(namespace, digest)
                 if entry is not None and not isinstance(entry, Entry):
-                    asked = engine.shelf.ask(namespace, digest)
-                    waiting.append((at, engine, digest, asked))
+                    waiting.append(at)
+                    asked.append((engine.shelf, digest, engine.shelf.ask(namespace, digest)))
                     entry = None
             found.append(entry)
-        try:
-            for at, engine, digest, asked in waiting:
-                data = await asked
-                if isinstance(data, bytes):
-                    found[at] = await engine.shelf.checked(digest, data)
-        finally:  # of the rest, if this ends early, nobody wants to hear
-            for *_, asked in waiting:
-                if not asked.cancel() and not asked.cancelled():
-                    asked.exception()
+        for at, entry in zip(waiting, await all_found(asked), strict=True):
+            found[at] = entry
         return [default if entry is None else decode_value(entry.body, type) for entry in found]
 
     async def set(

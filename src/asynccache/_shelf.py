@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
-from typing import Any, Final
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final, TypeAlias
 
 from asynccache._clock import Clock
 from asynccache._entry import Entry, Flaw, decode_entry
@@ -130,7 +130,7 @@ class Shelf:
         data = await asked
         if data is None or isinstance(data, Unknown):
             return data
-        return await self.checked(key, data)
+        return self.sound(key, data) if len(data) <= _LARGE else await self.checked(key, data)
 
     async def checked(self, key: bytes, data: bytes) -> Entry | None:
         """Return the entry that bytes hold for a key, as `sound` does; large ones off the loop."""
@@ -166,3 +166,21 @@ class Shelf:
             self._counters.flaws[found.reason] += 1
             return None
         return found
+
+
+Asked: TypeAlias = tuple[Shelf, bytes, "asyncio.Future[bytes | Unknown | None]"]
+"""A lookup under way: whose, for which key, and its `Shelf.ask`."""
+
+
+async def all_found(asked: Sequence[Asked]) -> list[Entry | None]:
+    """Return what lookups have found, in their order; None also where a store couldn't tell."""
+    entries: list[Entry | None] = []
+    try:
+        for shelf, key, future in asked:
+            entry = await shelf.found(key, future)
+            entries.append(None if isinstance(entry, Unknown) else entry)
+    finally:  # of the rest, if this ends early, nobody wants to hear
+        for _, _, future in asked[len(entries) :]:
+            if not future.cancel() and not future.cancelled():
+                future.exception()
+    return entries

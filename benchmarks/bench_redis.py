@@ -1,8 +1,8 @@
 """Redis on loopback: hits one by one and by thousands, misses, and waiters in other processes.
 
 A Valkey of the script's own on a TCP port. Lookups at once are 5,000 tasks in one gather, each for
-another entry of 850 bytes: as bytes through `AsyncCache.get`, beside the same number of GETs through
-redis-py's blocking pool of 50, through cashews, and through valkey-glide; typed through each
+another entry of 850 bytes: as bytes through `AsyncCache.get`, beside as many GETs through the
+blocking pool of 50 of redis-py, through cashews, and through valkey-glide; typed through each
 library's own client, each filled by a real server. One hit at a time is set against a bare redis-py
 GET (a client as it comes) and our own hit from memory, added up in each round. A waiter's delay is
 the time from before the command that stores its entry until the waiter, in another process, has the
@@ -54,7 +54,8 @@ async def as_bytes(report: Report, server: ValkeyServer, cache: AsyncCache) -> N
     theirs: Any = cashews.Cache()
     theirs.setup(url, max_connections=50, enable=True)
     address = glide.NodeAddress("127.0.0.1", server.port)
-    rust = await glide.GlideClient.create(glide.GlideClientConfiguration([address]))
+    wide = glide.GlideClientConfiguration([address], inflight_requests_limit=LOOKUPS)
+    rust = await glide.GlideClient.create(wide)
     assert all(await cache.set_many([(name, VALUE) for name in names]))
     for name in names:
         await plain.set(name, VALUE)
@@ -254,7 +255,7 @@ async def waiters(report: Report, server: ValkeyServer) -> None:
             )
             for n in range(total)
         ]
-        while cache.stats().upstream_calls < total:
+        while cache.stats().upstream_calls < total:  # noqa: ASYNC110 - counted, without an event
             await asyncio.sleep(0.01)
         processes = [
             await stack.enter_async_context(worker(url, number * each, each))
@@ -265,7 +266,7 @@ async def waiters(report: Report, server: ValkeyServer) -> None:
             f"asynccache:{namespace.text}:{{{key.hex()[:2]}}}:{key.hex()}:lease"
             for key in (value_key(namespace, "value", ("awaited", n)) for n in range(total))
         ]
-        while not all(held.startswith(b"+") for held in await plain.mget(leases)):
+        while not all(held.startswith(b"+") for held in await plain.mget(leases)):  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.05)  # until every one is waited for
         await asyncio.sleep(0.5)
         trip = (await in_turn({"GET": repeated(lambda: plain.get("none"), 200)}, 5)).median("GET")

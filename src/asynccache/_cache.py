@@ -105,9 +105,10 @@ class AsyncCache(Lifetime):
         engine, namespace, mode, digest = self._now(key)
         if mode in {"off", "refresh"}:
             return default
-        entry = engine.pending(digest) or engine.shelf.peek(namespace, digest)
+        shelf = engine.shelf
+        entry = engine.pending(digest) or shelf.peek(namespace, digest)
         if isinstance(entry, Unknown):
-            entry = await engine.shelf.found(digest, engine.shelf.ask(namespace, digest))
+            entry = await shelf.found(digest, shelf.ask(namespace, digest))
         return decode_value(entry.body, type) if isinstance(entry, Entry) else default
 
     async def get_many(
@@ -120,7 +121,6 @@ class AsyncCache(Lifetime):
         """Return the values stored under keys, in order, with ``default`` for those that aren't."""
         await self.paced()
         found: list[Any] = []
-        waiting: list[int] = []
         asked: list[Asked] = []
         for at, key in enumerate(keys):
             engine, namespace, mode, digest = self._now(key)
@@ -128,11 +128,10 @@ class AsyncCache(Lifetime):
             if mode not in {"off", "refresh"}:
                 entry = engine.pending(digest) or engine.shelf.peek(namespace, digest)
                 if entry is not None and not isinstance(entry, Entry):
-                    waiting.append(at)
-                    asked.append((engine.shelf, digest, engine.shelf.ask(namespace, digest)))
+                    asked.append((at, engine.shelf, digest, engine.shelf.ask(namespace, digest)))
                     entry = None
             found.append(entry)
-        for at, entry in zip(waiting, await all_found(asked), strict=True):
+        for at, entry in await all_found(asked):
             found[at] = entry
         return [default if entry is None else decode_value(entry.body, type) for entry in found]
 
@@ -233,8 +232,7 @@ class AsyncCache(Lifetime):
         engine = self.engine()
         namespace = _context.current_options().namespace(self.settings.namespace)
         await self._settle(None)
-        store = self._store
-        lane = engine.shelf.lane(namespace)
+        store, lane = self._store, engine.shelf.lane(namespace)
         removed: int = await lane.insist(lambda: store.clear(namespace), bounded=False)
         return removed
 

@@ -168,19 +168,19 @@ class Shelf:
         return found
 
 
-Asked: TypeAlias = tuple[Shelf, bytes, "asyncio.Future[bytes | Unknown | None]"]
-"""A lookup under way: whose, for which key, and its `Shelf.ask`."""
+Asked: TypeAlias = tuple[int, Shelf, bytes, "asyncio.Future[bytes | Unknown | None]"]
+"""A lookup under way: its place among others, whose it is, for which key, and its `Shelf.ask`."""
 
 
-async def all_found(asked: Sequence[Asked]) -> list[Entry | None]:
-    """Return what lookups have found, in their order; None also where a store couldn't tell."""
-    entries: list[Entry | None] = []
+async def all_found(asked: Sequence[Asked]) -> list[tuple[int, Entry | None]]:
+    """Return what lookups have found, by their place; None also where a store couldn't tell."""
+    entries: list[tuple[int, Entry | None]] = []
     try:
-        for shelf, key, future in asked:
+        for at, shelf, key, future in asked:
             entry = await shelf.found(key, future)
-            entries.append(None if isinstance(entry, Unknown) else entry)
+            entries.append((at, None if isinstance(entry, Unknown) else entry))
     finally:  # of the rest, if this ends early, nobody wants to hear
-        for _, _, future in asked[len(entries) :]:
+        for *_, future in asked[len(entries) :]:
             if not future.cancel() and not future.cancelled():
                 future.exception()
     return entries

@@ -15,6 +15,7 @@ import pytest
 from llmock.testing import LLMockServer
 
 import asynccache
+from tests.helpers.redis_servers import Valkey
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -29,6 +30,7 @@ CALLS = {
     ("README.md", "The first pitfall: five identical calls are one answer"): 4,
     ("README.md", "Per call: mode, ttl, sample"): 3,
     ("README.md", "Recorded answers in CI"): 1,
+    ("README.md", "Redis, for many machines"): 1,
     ("index.md", "asynccache"): 1,
 }
 
@@ -69,9 +71,19 @@ def server():
         yield running
 
 
+@pytest.fixture(scope="module")
+def valkey():
+    """Run the Redis that the examples find by an environment variable."""
+    with Valkey() as running:
+        yield running
+
+
 @pytest.fixture
-async def session(server, tmp_path, monkeypatch):
+async def session(server, valkey, tmp_path, monkeypatch):
     """Give a namespace to type into, in an empty folder, where the SDK finds the server."""
+    monkeypatch.setenv("REDIS_URL", valkey.url)
+    with valkey.client() as client:
+        client.flushall()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENAI_BASE_URL", server.base_url("openai"))
     monkeypatch.setenv("OPENAI_API_KEY", "made-up")

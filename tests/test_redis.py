@@ -471,6 +471,51 @@ async def test_every_documented_right_is_needed(server, word):
         assert client.acl_log() != []
 
 
+async def test_documented_rights_are_enough_in_a_cluster(cluster):
+    """In a cluster the few rights that the docs add are enough."""
+    (rule,) = re.findall(r"^ACL SETUSER agent (.*)$", DOCS.read_text("utf-8"), re.MULTILINE)
+    (more,) = re.findall(r"^In a cluster also (.*?);", DOCS.read_text("utf-8"), re.MULTILINE)
+    words = [*rule.split(), *re.findall(r"`(\+[^`]*)`", more)]
+    for node in cluster.nodes:
+        with node.client() as client:
+            client.flushall()
+            client.execute_command("ACL", "SETUSER", "agent", *words)
+            client.execute_command("ACL", "LOG", "RESET")
+    url = cluster.url.replace("://", "://agent:secret@")
+    await used(Cache.redis(redis_url=url))
+    async with Cache.redis(redis_url=url) as cache:
+        await waited_for(cache)
+        await cache.clear()
+    for node in cluster.nodes:
+        with node.client() as client:
+            assert [entry["object"] for entry in client.acl_log()] == []
+
+
+async def test_replay_needs_one_right(server):
+    """In mode "replay" the right to read is enough."""
+    async with Cache.redis(redis_url=server.url) as cache:
+        await cache.set("key", "value")
+    with server.client() as client:
+        client.execute_command(
+            "ACL", "SETUSER", "reader", "on", ">pw", "~asynccache:*", "-@all", "+mget"
+        )
+    url = f"redis://reader:pw@127.0.0.1:{server.port}/0"
+    async with Cache.redis(redis_url=url, mode="replay") as cache:
+        assert await cache.get("key") == "value"
+        assert cache.stats().store_errors == {}
+
+
+async def test_memory_is_what_the_docs_say(server):
+    """An answer of 850 bytes takes about as much of Redis' memory as the docs tell."""
+    (told,) = re.findall(r"850 bytes takes about ([\d.]+) kB", DOCS.read_text("utf-8"))
+    with server.client() as client:
+        async with Cache.redis(redis_url=server.url) as cache:
+            before = client.info("memory")["used_memory"]
+            await cache.set_many([(n, os.urandom(425).hex()) for n in range(4000)])
+            each = (client.info("memory")["used_memory"] - before) / 4000
+    assert 0.8 < each / 1000 / float(told) < 1.2
+
+
 async def waited_for(cache):
     """Let one loop wait for what another one makes; both have the answer."""
     upstream = Upstream()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import msgspec
 import pytest
 
@@ -10,11 +12,20 @@ from asynccache.stores.redis import RedisStore
 from asynccache.testing import StoreContract
 from tests.helpers.redis_servers import Cluster, Valkey
 
+REDIS = shutil.which("redis-server")
+
 
 @pytest.fixture(scope="module")
 def server():
     """One Valkey."""
     with Valkey() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def debian():
+    """One Redis of Debian's."""
+    with Valkey(binary=REDIS) as running:
         yield running
 
 
@@ -33,6 +44,25 @@ class TestRedisStore(StoreContract):
         with server.client() as client:
             client.flushall()
         store = RedisStore(server.unix_url, timeout=10)
+        await store.open()
+        yield store
+        await store.aclose()
+
+
+class TestRedisStoreOnDebiansRedis(StoreContract):
+    """On an older Redis, not Valkey: the package of Debian, where it is installed."""
+
+    capabilities = RedisStore.capabilities
+    pytestmark = [  # noqa: RUF012 - pytest's name
+        pytest.mark.anyio,
+        pytest.mark.skipif(REDIS is None, reason="Debian's redis-server isn't on PATH"),
+    ]
+
+    @pytest.fixture
+    async def store(self, debian):
+        with debian.client() as client:
+            client.flushall()
+        store = RedisStore(debian.url, timeout=10)
         await store.open()
         yield store
         await store.aclose()

@@ -17,9 +17,13 @@ import redis.asyncio as redis_asyncio
 
 from asynccache import Cache, StoreUnavailableError, options
 from asynccache._key import Namespace, value_key
+from asynccache.stores._base import UNKNOWN, Record
+from asynccache.stores._local import LocalTier
 from asynccache.stores._redis_address import Address
 from asynccache.stores._redis_keys import names_of
+from asynccache.stores.memory import MemoryStore
 from asynccache.stores.redis import RedisStore
+from asynccache.testing import FaultyStore
 from tests.helpers.redis_servers import Cluster, Sentinel, Valkey
 from tests.helpers.scenes import Scene, settled
 
@@ -428,6 +432,26 @@ async def test_foreign_values_are_misses(server):
             assert cache.stats().store_errors == {}
 
 
+async def test_damaged_bytes_keep_no_answer_out(server):
+    """An answer whose lease was lost meanwhile is stored over bytes that are none."""
+    upstream = Upstream()
+    names, digest = names_of(Namespace.of(42)), value_key(Namespace.of(42), "value", "key")
+    async with Cache.redis(redis_url=server.url, lease_ttl=0.2) as cache:
+
+        async def slow():
+            with server.client() as client:
+                client.set(names.entry(digest), b"no entry")
+                client.delete(names.lease(digest))
+            while cache.engine()._leases._held:  # until a renewal has found the lease lost
+                await asyncio.sleep(0.01)
+            return await upstream()
+
+        assert await cache.get_or_create("key", slow) == {"call": 1}
+        await settled(SimpleNamespace(cache=cache))
+        assert await cache.get("key") == {"call": 1}
+        assert cache.stats().not_stored == {}
+
+
 # -- rights ----------------------------------------------------------------------------------------
 
 
@@ -609,6 +633,7 @@ async def main():
 def child(cache):
     async def work():
         assert not cache.is_open
+        assert not cache._store._links._links  # the parent's, which isn't even to be closed here
         async with cache:
             for _ in range(50):
                 assert await cache.get("key") == "parent's"
@@ -667,6 +692,29 @@ async def test_copies_are_coherent_within_their_time(server):
         await other.delete("key")
         await asyncio.sleep(0.06)
         assert await cache.get("key") is None
+
+
+@pytest.mark.parametrize("how", ["delete", "set", "clear"])
+async def test_lookups_that_are_overtaken_leave_no_copy(how):
+    """What a lookup brings that began before a deletion or a set is served to nobody after it."""
+    behind = FaultyStore(MemoryStore(), hide_inline=True)
+    store = LocalTier(behind, max_bytes=2**20, ttl=3600)
+    namespace, key = Namespace.of(1), bytes(32)
+    await behind.set_many(namespace, [Record(key=key, body=b"old")])
+    gate = behind.stall("get_many", times=1, after=True)
+    looking = asyncio.create_task(store.get_many(namespace, [key]))
+    await gate.arrived()
+    if how == "delete":
+        await store.delete_many(namespace, [key])
+    elif how == "clear":
+        await store.clear(namespace)
+    else:
+        await store.set_many(namespace, [Record(key=key, body=b"new")])
+    gate.release()
+    assert list(await looking) == [b"old"]  # it was there when it was asked for
+    expected = b"new" if how == "set" else None
+    assert list(await store.get_many(namespace, [key])) == [expected]
+    assert store.peek(namespace, key) == (expected or UNKNOWN)
 
 
 # -- waiting ---------------------------------------------------------------------------------------

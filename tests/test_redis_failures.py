@@ -143,6 +143,17 @@ async def test_connections_survive_a_pause(server):
             assert client.info("stats")["total_connections_received"] - before <= 1
 
 
+async def test_connections_that_were_closed_meanwhile_are_made_anew(server):
+    """A server that has closed what nobody used costs no error, however late that is noticed."""
+    async with open_cache(server) as cache, asyncio.timeout(20):
+        await cache.set("key", "value")
+        for _ in range(5):
+            with server.client() as client:  # in one turn, so that the loop hasn't heard of it
+                client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            assert await cache.get("key") == "value"
+        assert cache.stats().store_errors == {}
+
+
 async def test_replies_cut_at_every_byte(shared):
     """However much of a reply arrives before the connection is cut: the answer is right or none."""
     with shared.client() as client:

@@ -97,7 +97,7 @@ async def test_redis_goes_and_returns(server, how, when):
         await storm(cache, upstream, first=10_000)  # finds nothing, and calls
         for number in range(20):  # whatever the storm met, these find the breaker open in the end
             await cache.get_or_create(("opening", number), upstream)
-        assert cache.stats().breaker == "open"
+        assert cache.stats().breaker in {"open", "probing"}
         paid = upstream.calls
         met = cache.stats().store_errors["breaker_open"]
         await storm(cache, upstream, first=20_000)  # asks nobody
@@ -211,10 +211,12 @@ async def test_maxmemory(shared, policy, ttl):
 
     async def pay():
         await upstream()
-        return os.urandom(20_000).hex()  # nothing that compresses
+        return os.urandom(40_000)  # nothing that compresses: 16 MB for 4 MiB of room
 
     with shared.client() as client:
-        client.flushall()
+        client.execute_command("FLUSHALL", "SYNC")
+        while client.info("memory")["lazyfree_pending_objects"]:
+            await asyncio.sleep(0.01)
         client.config_resetstat()
         used = client.info("memory")["used_memory"]
         client.config_set("maxmemory-policy", policy)
@@ -353,7 +355,7 @@ async def test_open_breaker_answers_at_once(server):
         await asyncio.gather(*(cache.get_or_create(n, upstream) for n in range(5)))
         for number in range(10):
             await cache.get_or_create(("more", number), upstream)
-        assert cache.stats().breaker == "open"
+        assert cache.stats().breaker in {"open", "probing"}
         timeouts = cache.stats().store_errors["timeout"]
         began = time.monotonic()
         for number in range(500):

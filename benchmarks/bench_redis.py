@@ -19,6 +19,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from time import monotonic_ns, perf_counter
 from typing import Any
 
@@ -239,7 +240,7 @@ async def waiters(report: Report, server: ValkeyServer) -> None:
     each = total // PROCESSES
     url = f"redis://127.0.0.1:{server.port}/0"
     gates = [asyncio.Event() for _ in range(total)]
-    plain = redis.asyncio.Redis.from_url(url)
+    plain: Any = redis.asyncio.Redis.from_url(url)
     stored: list[int] = [0] * total
 
     async def make(number: int) -> bytes:
@@ -250,9 +251,7 @@ async def waiters(report: Report, server: ValkeyServer) -> None:
     async with AsyncExitStack() as stack:
         cache = await stack.enter_async_context(Cache.redis(redis_url=url, lease_ttl=600))
         making = [
-            asyncio.create_task(
-                cache.get_or_create(("awaited", n), lambda n=n: make(n), type=bytes)
-            )
+            asyncio.create_task(cache.get_or_create(("awaited", n), partial(make, n), type=bytes))
             for n in range(total)
         ]
         while cache.stats().upstream_calls < total:  # noqa: ASYNC110 - counted, without an event

@@ -25,6 +25,8 @@ def server():
 @pytest.fixture(scope="module")
 def debian():
     """One Redis of Debian's."""
+    if REDIS is None:
+        pytest.skip("Debian's redis-server isn't on PATH")
     with Valkey(binary=REDIS) as running:
         yield running
 
@@ -53,10 +55,6 @@ class TestRedisStoreOnDebiansRedis(StoreContract):
     """On an older Redis, not Valkey: the package of Debian, where it is installed."""
 
     capabilities = RedisStore.capabilities
-    pytestmark = [  # noqa: RUF012 - pytest's name
-        pytest.mark.anyio,
-        pytest.mark.skipif(REDIS is None, reason="Debian's redis-server isn't on PATH"),
-    ]
 
     @pytest.fixture
     async def store(self, debian):

@@ -72,7 +72,7 @@ def demo(session: nox.Session) -> None:
 @nox.session(requires=["bench_ag2"])
 def bench(session: nox.Session) -> None:
     """Measure against the peers; tables on the screen, figures in `benchmarks/results`."""
-    install(session, "bench", extra="openai")
+    install(session, "bench", extra="openai,redis")
     run_benchmarks(session, "bench_*.py")
 
 

@@ -23,8 +23,8 @@ FLOORS = {
     1: ["_batch", "_board", "_call", "_convoy", "_engine", "_flight", "_gate", "_guard", "_lane",
         "_leases", "_pacer", "_pilot", "_recorder", "_shelf", "stores._base", "stores"],
     2: ["stores.*"],
-    3: ["_cache", "_compute", "_context", "_events", "_factory", "_lifetime", "_memoize",
-        "_wrappers"],
+    3: ["_cache", "_compute", "_contents", "_context", "_events", "_factory", "_lifetime",
+        "_memoize", "_wrappers"],
     4: ["", "openai", "openai.*", "testing", "testing.*"],
 }  # fmt: skip
 DRIVERS = {
@@ -32,7 +32,7 @@ DRIVERS = {
     "aiofiles": "stores.",
     "azure": "stores.cosmos",
     "openai": "openai",
-    "redis": "stores.redis",
+    "redis": ("stores.redis", "stores._redis_"),
     "sqlite3": "stores.",
 }
 PURE = ("asyncio", "socket", "time", "threading")  # what floor 0 does without, but for the clock
@@ -94,7 +94,7 @@ def imports(path, *, everywhere=True):
 def test_file_stands_on_its_floor(name, path):
     """A file imports from its floor or those below, drivers where they belong, and isn't long."""
     floor = floor_of(name)
-    lazy_up = {("_factory", "stores.disk"), ("_factory", "stores.memory")}
+    lazy_up = {("_factory", f"stores.{name}") for name in ("disk", "_local", "memory", "redis")}
     for imported in imports(path):
         top, _, rest = imported.partition(".")
         if top == "asynccache" and rest and (name, rest) not in lazy_up:

@@ -6,64 +6,12 @@ import asyncio
 import json
 import os
 import signal
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 
 from asynccache import Cache
-
-HERE = Path(__file__).parent.parent
-
-
-class Swarm:
-    """Some worker processes on one disk cache, and the file in which they count their calls."""
-
-    def __init__(self, tmp_path, *options):
-        """Prepare; ``options`` are the workers' command line."""
-        self.calls = tmp_path / "calls"
-        self.calls.touch()
-        self.root = tmp_path / "cache"
-        self.options = [str(self.root), str(self.calls), *options]
-        self.workers = []
-
-    async def start(self, count):
-        """Start workers and wait until their caches are open."""
-        for _ in range(count):
-            self.workers.append(
-                await asyncio.create_subprocess_exec(
-                    sys.executable, "-m", "tests.helpers.swarm_worker", *self.options,
-                    cwd=HERE, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-                )
-            )  # fmt: skip
-        for worker in self.workers:
-            assert await worker.stdout.readline() == b"ready\n"
-
-    def go(self):
-        """Let all begin at once."""
-        for worker in self.workers:
-            worker.stdin.write(b"go\n")
-
-    @property
-    def paid(self):
-        """Who called upstream so far, in order."""
-        return [int(line) for line in self.calls.read_text().split()]
-
-    async def paid_by(self, count):
-        """Wait until so many calls were made; return the last one's process."""
-        while len(self.paid) < count:
-            await asyncio.sleep(0.005)  # a file has no event to wait for
-        return self.paid[count - 1]
-
-    async def reports(self):
-        """Wait for the workers to end; return what those that were not killed report."""
-        outputs = await asyncio.gather(*(worker.communicate() for worker in self.workers))
-        return {
-            worker.pid: json.loads(out)
-            for worker, (out, _) in zip(self.workers, outputs, strict=True)
-            if worker.returncode == 0
-        }
+from tests.helpers.swarm import Swarm
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +22,7 @@ def anyio_backend():
 
 async def test_four_processes_pay_once(tmp_path):
     """Four processes with fifty tasks each and one key make one call."""
-    swarm = Swarm(tmp_path)
+    swarm = Swarm(f"disk:{tmp_path / 'cache'}", tmp_path)
     await swarm.start(4)
     swarm.go()
     reports = await swarm.reports()
@@ -87,7 +35,7 @@ async def test_four_processes_pay_once(tmp_path):
 
 async def test_killed_leader_costs_one_more_call(tmp_path):
     """When the caller's process is killed in the middle, exactly one other calls in its place."""
-    swarm = Swarm(tmp_path, "--lease-ttl", "0.6", "--seconds", "1.0")
+    swarm = Swarm(f"disk:{tmp_path / 'cache'}", tmp_path, "--lease-ttl", "0.6", "--seconds", "1.0")
     await swarm.start(4)
     swarm.go()
     leader = await swarm.paid_by(1)
@@ -102,7 +50,7 @@ async def test_killed_leader_costs_one_more_call(tmp_path):
 
 async def test_frozen_leader_breaks_nothing(tmp_path):
     """A leader frozen past its lease costs one call at most, and the stored answer stands."""
-    swarm = Swarm(tmp_path, "--lease-ttl", "0.6", "--seconds", "0.8")
+    swarm = Swarm(f"disk:{tmp_path / 'cache'}", tmp_path, "--lease-ttl", "0.6", "--seconds", "0.8")
     await swarm.start(4)
     swarm.go()
     leader = await swarm.paid_by(1)
@@ -115,7 +63,7 @@ async def test_frozen_leader_breaks_nothing(tmp_path):
     assert len(swarm.paid) == 2
     assert reports[leader]["answers"] == [{"paid_by": leader}]  # what it paid for, it delivers
     assert reports[leader]["not_stored"] == {"conflict": 1}
-    async with Cache.disk(cache_path_root=swarm.root, mode="replay") as cache:
+    async with Cache.disk(cache_path_root=tmp_path / "cache", mode="replay") as cache:
         stored = await cache.get("question")
     assert stored == {"paid_by": swarm.paid[1]}
 

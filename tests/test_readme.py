@@ -15,6 +15,7 @@ import pytest
 from llmock.testing import LLMockServer
 
 import asynccache
+from tests.helpers.redis_servers import Valkey
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -31,6 +32,7 @@ CALLS = {
     ("README.md", "Recorded answers in CI"): 1,
     ("README.md", "Coming from AutoGen: `OpenAIWrapper`"): 1,
     ("doors.md", "Embeddings"): 2,
+    ("README.md", "Redis, for many machines"): 1,
     ("index.md", "asynccache"): 1,
     ("wrapper.md", "A list of models"): 1,
     ("wrapper.md", "Which cache"): 3,
@@ -76,9 +78,19 @@ def server():
         yield running
 
 
+@pytest.fixture(scope="module")
+def valkey():
+    """Run the Redis that the examples find by an environment variable."""
+    with Valkey() as running:
+        yield running
+
+
 @pytest.fixture
-async def session(server, tmp_path, monkeypatch):
+async def session(server, valkey, tmp_path, monkeypatch):
     """Give a namespace to type into, in an empty folder, where the SDK finds the server."""
+    monkeypatch.setenv("REDIS_URL", valkey.url)
+    with valkey.client() as client:
+        client.flushall()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENAI_BASE_URL", server.base_url("openai"))
     monkeypatch.setenv("OPENAI_API_KEY", "made-up")

@@ -126,7 +126,9 @@ class Engine:
             flight.holding = self._leases.adopt(call.key)
         board.put(call.mode, flight)
         self._flying.add(flight)
-        flight.task = self.spawn(self._pilot.fly(flight, call, looked=surely_missing or refreshing))
+        look = not (surely_missing or refreshing)
+        asked = self.shelf.ask(call.namespace, call.key) if look else None
+        flight.task = self.spawn(self._pilot.fly(flight, call, asked))
         flight.task.add_done_callback(lambda _: self._flying.discard(flight))
         return flight, True
 

@@ -6,9 +6,13 @@
     ├── NotCanonicalError       (also TypeError) a value has no canonical form to make a key of
     └── StoreError              a store could not do its work
         ├── StoreUnavailableError   gone, refusing, or its breaker is open
+        │   ├── StoreAuthError          doesn't know this user or password
+        │   ├── StoreFailoverError      between one primary and the next
+        │   └── StoreLoadingError       starting, and not ready yet
         ├── StoreTimeoutError       did not answer before the deadline
         ├── StoreFullError          no room: disk full, quota, or memory limit
         ├── StoreReadOnlyError      may be read, not written
+        ├── StoreDeniedError        knows this user, who may not do that
         └── StoreRefusedError       found, and not ours to use: foreign, newer, or unsafe
 
 Bad arguments raise the built-in ``ValueError`` and ``TypeError``. What a driver raises never passes
@@ -45,6 +49,18 @@ class StoreUnavailableError(StoreError):
     """The store can't be reached or its breaker is open; calls go upstream until it is back."""
 
 
+class StoreAuthError(StoreUnavailableError):
+    """The store lets this user in with no such password: check the credentials."""
+
+
+class StoreFailoverError(StoreUnavailableError):
+    """The store is between one primary and the next; calls go upstream until it has settled."""
+
+
+class StoreLoadingError(StoreUnavailableError):
+    """The store is loading its data; calls go upstream until it is ready."""
+
+
 class StoreTimeoutError(StoreError):
     """The store did not answer within ``store_timeout`` seconds."""
 
@@ -55,6 +71,10 @@ class StoreFullError(StoreError):
 
 class StoreReadOnlyError(StoreError):
     """The store may only be read: give write access, or open it with ``mode="read_only"``."""
+
+
+class StoreDeniedError(StoreError):
+    """The store's user may not do this: grant what the store's page in the docs lists."""
 
 
 class StoreRefusedError(StoreError):

@@ -18,6 +18,9 @@ from asynccache._lifetime import Settings
 from asynccache.stores._base import Store
 
 _MEBIBYTE: Final = 2**20
+_REDIS_URL: Final = "redis://localhost:6379/0"
+_REDIS_TIMEOUT: Final = 1.0  # seconds
+_LOCAL_TTL: Final = 5.0  # seconds: a deletion elsewhere shows within that
 _ON_STORE_ERROR: Final = ("continue", "raise")
 
 
@@ -111,36 +114,98 @@ class Cache:
         return AsyncCache(MemoryStore(max_bytes), settings)
 
     @staticmethod
+    def redis(
+        cache_seed: int | str = 42,
+        redis_url: str = _REDIS_URL,
+        *,
+        client: object | None = None,
+        max_connections: int = 8,
+        local_max_bytes: int | None = None,
+        local_ttl: float | timedelta | None = None,
+        **options: Unpack[CacheOptions],
+    ) -> AsyncCache:
+        """Keep answers in Redis or Valkey, which processes on many machines may share.
+
+        Args:
+            cache_seed: As for `disk`.
+            redis_url: ``redis://[user:password@]host:6379/0``, ``rediss://`` for TLS, or
+                ``unix:///run/redis.sock``; ``redis+cluster://host1,host2`` and
+                ``redis+sentinel://host1,host2/name``, with ``rediss`` for TLS. Certificates as a
+                query: ``?ssl_ca_certs=…&ssl_certfile=…&ssl_keyfile=…``.
+            client: A ``redis.asyncio.Redis`` or ``RedisCluster``, used as it is, and not closed.
+            max_connections: To one server, in one event loop; who needs one more waits.
+            local_max_bytes: Keep copies in this process too, as many as have room.
+            local_ttl: Seconds or timedelta for which a copy is served although another process may
+                have deleted the answer meanwhile; default 5.
+            **options: See `CacheOptions`.
+
+        Raises:
+            ValueError: An option has no such value.
+            TypeError: An option has the wrong type.
+            ImportError: redis-py isn't installed: it comes with ``asynccache[redis]``.
+        """
+        settings = _settings(cache_seed, options)
+        _positive("max_connections", max_connections)
+        if client is not None and redis_url != _REDIS_URL:
+            raise ValueError("give a client or a redis_url, not both")
+        if local_max_bytes is None and local_ttl is not None:
+            raise ValueError("local_ttl needs local_max_bytes: without room there are no copies")
+        try:
+            from asynccache.stores.redis import RedisStore
+        except ImportError as exc:
+            raise ImportError("Cache.redis needs redis-py: install asynccache[redis]") from exc
+
+        timeout = settings.store_timeout
+        store: Store = RedisStore(
+            redis_url,
+            client=client,
+            timeout=_REDIS_TIMEOUT if timeout is None else timeout,
+            max_connections=max_connections,
+        )
+        if local_max_bytes is not None:
+            from asynccache.stores._local import LocalTier
+
+            fresh = _LOCAL_TTL if local_ttl is None else seconds_of(local_ttl)
+            store = LocalTier(
+                store,
+                max_bytes=_positive("local_max_bytes", local_max_bytes),
+                ttl=_positive("local_ttl", fresh),
+            )
+        return AsyncCache(store, settings)
+
+    @staticmethod
     def from_url(url: str, **options: Unpack[CacheOptions]) -> AsyncCache:
         """Make a cache from one line of configuration.
 
         Args:
-            url: ``disk:`` (or ``disk:folder``, ``disk:///srv/cache``) or ``memory:``; options as a
-                query: ``disk:/srv/cache?cache_seed=1&ttl=3600&max_bytes=1000000``.
+            url: ``disk:`` (or ``disk:folder``, ``disk:///srv/cache``), ``memory:``, or a redis_url;
+                options as a query: ``disk:/srv/cache?cache_seed=1&ttl=3600&max_bytes=1000000``.
             **options: Further options, see `CacheOptions`; those in the URL win.
 
         Raises:
             ValueError: There is no such scheme or option, or an option has no such value.
         """
-        from urllib.parse import parse_qsl, unquote, urlsplit
+        from urllib.parse import unquote, urlencode, urlsplit
 
         parts = urlsplit(url)
         if parts.fragment:
-            raise ValueError(f"write '#' as %23: {url!r} would lose {parts.fragment!r}")
-        make = {"disk": Cache.disk, "memory": Cache.memory}.get(parts.scheme)
+            raise ValueError(f"write '#' as %23: this URL would lose {parts.fragment!r}")
+        at_redis = parts.scheme == "unix" or parts.scheme.startswith("redis")
+        make = Cache.redis if at_redis else _LOCAL.get(parts.scheme)
         if make is None:
-            raise ValueError(f"no store is called {parts.scheme!r}; there are disk: and memory:")
-        found: dict[str, Any] = dict(options)
-        for name, text in parse_qsl(parts.query, keep_blank_values=True):
-            parse = _FROM_TEXT.get(name)
-            if parse is None:
-                raise ValueError(f"no option {name!r}; a URL takes {', '.join(sorted(_FROM_TEXT))}")
-            try:
-                found[name] = parse(text)
-            except ValueError as exc:
-                raise ValueError(f"option {name!r} can't be {text!r}") from exc
+            raise ValueError(
+                f"no store is called {parts.scheme!r}; there are disk:, memory: and redis:"
+            )
+        named, others = _options_in(parts.query)
+        found: dict[str, Any] = {**options, **named}
+        if others and not at_redis:
+            raise ValueError(
+                f"no option {others[0][0]!r}; a URL takes {', '.join(sorted(_FROM_TEXT))}"
+            )
         place = unquote(f"{parts.netloc}{parts.path}")
-        if place:
+        if at_redis:
+            found["redis_url"] = parts._replace(query=urlencode(others)).geturl()
+        elif place:
             if parts.scheme != "disk":
                 raise ValueError(f"{parts.scheme}: takes no path, and got {place!r}")
             found["cache_path_root"] = place
@@ -185,7 +250,10 @@ _FROM_TEXT: Final[dict[str, Callable[[str], object]]] = {
     "gitignore": _yes_or_no,
     "keep_requests": _yes_or_no,
     "lease_ttl": float,
+    "local_max_bytes": int,
+    "local_ttl": float,
     "max_bytes": int,
+    "max_connections": int,
     "max_entry_bytes": int,
     "mode": str,
     "on_store_error": str,
@@ -194,6 +262,27 @@ _FROM_TEXT: Final[dict[str, Callable[[str], object]]] = {
     "ttl": float,
     "ttl_jitter": float,
 }
+
+
+_LOCAL: Final[dict[str, Callable[..., AsyncCache]]] = {"disk": Cache.disk, "memory": Cache.memory}
+
+
+def _options_in(query: str) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Return the options of a cache that a query names, and the rest as it stands."""
+    from urllib.parse import parse_qsl
+
+    found: dict[str, Any] = {}
+    others: list[tuple[str, str]] = []
+    for name, text in parse_qsl(query, keep_blank_values=True):
+        parse = _FROM_TEXT.get(name)
+        if parse is None:
+            others.append((name, text))
+            continue
+        try:
+            found[name] = parse(text)
+        except ValueError as exc:
+            raise ValueError(f"option {name!r} can't be {text!r}") from exc
+    return found, others
 
 
 def _settings(cache_seed: int | str, options: CacheOptions) -> Settings:

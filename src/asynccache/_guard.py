@@ -56,9 +56,11 @@ class Guard:
             return default
 
     async def insist(
-        self, call: Callable[[], Awaitable[T]], *, timeout: float, counters: Counters
+        self, call: Callable[[], Awaitable[T]], *, timeout: float | None, counters: Counters
     ) -> T:
         """Do as `run`, but raise: for what the user asked for and must not think done.
+
+        ``timeout`` may be None, for what takes as long as it takes.
 
         Raises:
             StoreError: The call failed, or the breaker is open.

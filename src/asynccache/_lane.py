@@ -12,12 +12,14 @@ from asynccache._guard import Guard
 from asynccache._key import Namespace
 from asynccache._pacer import Pacer
 from asynccache._stats import Counters
-from asynccache.stores._base import Claim, Claimed, Lease, Record, Store
+from asynccache.stores._base import UNKNOWN, Claim, Claimed, Lease, Record, Store, Unknown
 
 T = TypeVar("T")
 
 _PATIENT: Final = 10  # times store_timeout: for writes, which no caller waits for
 _WRITES: Final = 4096  # records: a turn's writes leave together, as one transaction if they can
+_WRITTEN: Final = 8 * 2**20  # bytes of them, so that large ones don't hold the rest up
+_RECORD: Final = _WRITTEN // _WRITES  # bytes that even a small record counts as
 
 
 class Lane:
@@ -56,9 +58,9 @@ class Lane:
         self._timeout = timeout
         self._counters = counters
 
-        async def read(keys: list[bytes]) -> Sequence[bytes | None]:
-            nothing: list[bytes | None] = [None] * len(keys)
-            return await self._run_batch(lambda: store.get_many(namespace, keys), nothing)
+        async def read(keys: list[bytes]) -> Sequence[bytes | Unknown | None]:
+            unknown: list[bytes | Unknown | None] = [UNKNOWN] * len(keys)
+            return await self._run_batch(lambda: store.get_many(namespace, keys), unknown)
 
         async def write(records: list[Record]) -> Sequence[bool]:
             return await self._run_batch(
@@ -69,9 +71,12 @@ class Lane:
             nothing: list[Claimed | None] = [None] * len(claims)
             return await self._run_batch(lambda: store.claim(namespace, claims, lease_ttl), nothing)
 
-        self._reads = Batcher(read, pacer=pacer, spawn=spawn)
-        self._writes = Batcher(write, pacer=pacer, spawn=spawn, limit=_WRITES)
-        self._claims = Batcher(claim, pacer=pacer, spawn=spawn)
+        def limit() -> int:
+            return store.batch
+
+        self._reads = Batcher(read, pacer=pacer, spawn=spawn, limit=limit, shared=True)
+        self._writes = Batcher(write, pacer=pacer, spawn=spawn, limit=_most_written, weigh=_weight)
+        self._claims = Batcher(claim, pacer=pacer, spawn=spawn, limit=limit)
 
     async def _run(self, call: Callable[[], Any], default: T, times: int = 1) -> T:
         return await self._guard.run(
@@ -91,8 +96,8 @@ class Lane:
 
         return await self._run(complete, default, times)
 
-    def get(self, key: bytes) -> asyncio.Future[bytes | None]:
-        """Look an entry up."""
+    def get(self, key: bytes) -> asyncio.Future[bytes | Unknown | None]:
+        """Look an entry up; UNKNOWN if the store couldn't tell."""
         return self._reads.submit(key)
 
     def set(self, record: Record) -> asyncio.Future[bool]:
@@ -130,8 +135,18 @@ class Lane:
             news, default=False, timeout=timeout + self._timeout, counters=self._counters
         )
 
-    async def insist(self, call: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever the call returns
-        """Run what the user asked for by name, and raise if it fails."""
-        return await self._guard.insist(
-            call, timeout=self._timeout * _PATIENT, counters=self._counters
-        )
+    async def insist(self, call: Callable[[], Any], *, bounded: bool = True) -> Any:  # noqa: ANN401 - whatever the call returns
+        """Run what the user asked for by name, and raise if it fails.
+
+        Not ``bounded`` is what takes longer the more there is: the caller may cancel it.
+        """
+        timeout = self._timeout * _PATIENT if bounded else None
+        return await self._guard.insist(call, timeout=timeout, counters=self._counters)
+
+
+def _most_written() -> int:
+    return _WRITTEN
+
+
+def _weight(record: Record) -> int:
+    return max(_RECORD, len(record.body)) if isinstance(record.body, bytes) else _WRITTEN

@@ -13,10 +13,11 @@ from msgspec import Struct
 from asynccache._clock import Clock
 from asynccache._entry import Entry
 from asynccache._lane import Lane
-from asynccache.stores._base import Claim, Claimed, Lease
+from asynccache.stores._base import Claim, Claimed, Lease, Unknown
 
 _FIRST_POLL: Final = 0.01  # seconds; doubled up to the longest, each with jitter
 _LONGEST_POLL: Final = 0.1  # seconds: "one poll" in the bound of a waiter's wait
+_WOKEN_POLLS: Final = 4  # within one time-to-live, by those who are woken: a message may be lost
 _RENEWALS: Final = 3  # within one time-to-live, so that one may fail
 
 
@@ -71,7 +72,7 @@ class LeaseKeeper:
         self,
         lane: Lane,
         key: bytes,
-        find: Callable[[], Awaitable[Entry | None]],
+        find: Callable[[], Awaitable[Entry | Unknown | None]],
         inherited: Holding | None,
     ) -> Acquired:
         """Get leave to make the call for a key, or the entry that another has made meanwhile.
@@ -89,6 +90,7 @@ class LeaseKeeper:
         silent_since = self._clock.monotonic()
         silent: Lease | None = None
         pause, waited = _FIRST_POLL, False
+        messages = lane.store.capabilities.messages
         while True:
             silence = self._clock.monotonic() - silent_since
             expect = silent if silent is not None and silence >= self._ttl else None
@@ -103,11 +105,14 @@ class LeaseKeeper:
             if claimed.holder != silent:
                 silent, silent_since = claimed.holder, self._clock.monotonic()
             waited = True
-            timeout = pause * (0.5 + random.random() / 2)  # noqa: S311 - jitter, not a secret
-            if not (lane.store.capabilities.messages and await lane.wait(key, timeout)):
-                await asyncio.sleep(timeout)
-            pause = min(_LONGEST_POLL, pause * 2)
+            jitter = 0.5 + random.random() / 2  # noqa: S311 - not a secret
+            woken = messages and await lane.wait(key, self._ttl * jitter / _WOKEN_POLLS)
+            if not woken:
+                await asyncio.sleep(pause * jitter)
+                pause = min(_LONGEST_POLL, pause * 2)
             entry = await find()
+            if isinstance(entry, Unknown):  # whoever has the lease: nothing would be heard of it
+                return Acquired(waited=waited)
             if entry is not None:
                 return Acquired(entry, None, waited)
 
@@ -175,6 +180,11 @@ class LeaseKeeper:
         self._held.discard(holding)
         if holding.claimed is not None and holding.claimed.granted and not holding.lost:
             await holding.lane.release([holding.lease])
+
+    def returned(self, holding: Holding) -> None:
+        """Note that a lease was given back by the step that stored the answer."""
+        self._held.discard(holding)
+        holding.lost = True
 
     async def still_held(self, holding: Holding) -> bool:
         """Tell whether a lease is ours yet, asking the store if its time may have run out."""

@@ -14,6 +14,7 @@ from asynccache._leases import LeaseKeeper
 from asynccache._recorder import Recorder
 from asynccache._shelf import Shelf
 from asynccache._stats import Counters
+from asynccache.stores._base import Unknown
 
 
 class Pilot:
@@ -47,19 +48,26 @@ class Pilot:
         self._clock = clock
         self._counters = counters
 
-    async def fly(self, flight: Flight, call: Call, *, looked: bool) -> None:
+    async def fly(
+        self,
+        flight: Flight,
+        call: Call,
+        asked: asyncio.Future[bytes | Unknown | None] | None,
+    ) -> None:
         """End a flight with an answer or an error.
 
         Args:
             flight: Stands on the board; taken off it at the end.
             call: What its first caller asked for.
-            looked: The store is known to have nothing, or isn't to be asked.
+            asked: What the store was asked for it; None where it has nothing, or needn't be asked.
         """
         try:
-            entry = None if looked else await self._shelf.look_up(call.namespace, call.key)
+            found = None if asked is None else await self._shelf.found(call.key, asked)
+            entry = None if isinstance(found, Unknown) else found
             if entry is None and call.mode == "replay":
                 raise self._nothing_to_replay(call.key)  # noqa: TRY301 - fails the flight, below
-            if entry is None and call.mode == "read_write" and self._shelf.leasing:
+            # A store that couldn't tell isn't asked for a lease: one delay is enough.
+            if found is None and call.mode == "read_write" and self._shelf.leasing:
                 entry = await self._acquire(flight, call)
             if entry is None:
                 await self._ask(flight, call)
@@ -91,10 +99,10 @@ class Pilot:
     async def _acquire(self, flight: Flight, call: Call) -> Entry | None:
         flight.phase = Phase.CLAIM
 
-        async def find() -> Entry | None:
+        async def find() -> Entry | Unknown | None:
             if call.waiting is not None:
                 call.waiting()
-            return await self._shelf.look_up(call.namespace, call.key)
+            return await self._shelf.found(call.key, self._shelf.ask(call.namespace, call.key))
 
         inherited, flight.holding = flight.holding, None
         acquired = await self._leases.acquire(
@@ -106,7 +114,7 @@ class Pilot:
             flight.holding = None
         entry = acquired.entry
         if isinstance(entry, bytes):
-            entry = self._shelf.sound(call.key, entry)
+            entry = await self._shelf.checked(call.key, entry)
         if acquired.waited:
             flight.source = "elsewhere"
         return entry

@@ -79,6 +79,12 @@ class Recorder:
         """Write what a flight leaves behind, or count why not. Its callers have their answer."""
         try:
             unkept = recording.refused or await self._write(flight, recording, self._shelf.write)
+            if unkept == "conflict":
+                key = recording.entry.key
+                asked = self._shelf.ask(recording.call.namespace, key)
+                # The stored answer stands, if it is one: damaged bytes don't keep an answer out.
+                if await self._shelf.found(key, asked) is None:
+                    unkept = await self._write(flight, recording, self._shelf.write, over=True)
         except asyncio.CancelledError:
             # The loop is ending, and cancels each task once. What was paid for is still stored, by
             # this task alone, as the ones that carry batches are ending too.
@@ -102,6 +108,8 @@ class Recorder:
         flight: Flight,
         recording: Recording,
         write: Callable[[Namespace, Record], Awaitable[bool]],
+        *,
+        over: bool = False,
     ) -> str:
         """Return why it wasn't written, an empty str if it was."""
         holding = flight.holding
@@ -114,8 +122,18 @@ class Recorder:
             body = _encode(recording)
         if flight.doomed:  # looked at last, as its key may have been deleted while we waited
             return "deleted"
-        record = Record(key=entry.key, body=body, expires=entry.expires, if_absent=not kept)
+        # Where the store can, storing gives the lease back: a step less, and waiters wake sooner.
+        lease = holding.lease if kept and holding and self._shelf.releasing else None
+        record = Record(
+            key=entry.key,
+            body=body,
+            expires=entry.expires,
+            if_absent=not (kept or over),
+            lease=lease,
+        )
         if await write(recording.call.namespace, record):
+            if holding is not None and lease is not None:
+                self._leases.returned(holding)
             return ""
         return "store" if kept else "conflict"
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
-from typing import Any, Final
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final, TypeAlias
 
 from asynccache._clock import Clock
 from asynccache._entry import Entry, Flaw, decode_entry
@@ -75,6 +75,11 @@ class Shelf:
         """Whether the store gives leases."""
         return self._store.capabilities.leases
 
+    @property
+    def releasing(self) -> bool:
+        """Whether a record may name the lease that its writing gives back."""
+        return self._store.capabilities.releases
+
     def lane(self, namespace: Namespace) -> Lane:
         """Return this loop's way to a namespace."""
         lane = self._lanes.get(namespace)
@@ -92,7 +97,7 @@ class Shelf:
         return lane
 
     def peek(self, namespace: Namespace, key: bytes) -> Entry | Unknown | None:
-        """Look an entry up without waiting; UNKNOWN where only `look_up` can tell."""
+        """Look an entry up without waiting; UNKNOWN where only `ask` can tell."""
         try:
             data = self._store.peek(namespace, key)
         except StoreError as exc:
@@ -114,11 +119,21 @@ class Shelf:
             self._known[key] = (data, entry)
         return entry
 
-    async def look_up(self, namespace: Namespace, key: bytes) -> Entry | None:
-        """Look an entry up, together with this turn's other lookups."""
-        data = await self.lane(namespace).get(key)
-        if data is None:
-            return None
+    def ask(self, namespace: Namespace, key: bytes) -> asyncio.Future[bytes | Unknown | None]:
+        """Have an entry looked up, together with this turn's other lookups; see `found`."""
+        return self.lane(namespace).get(key)
+
+    async def found(
+        self, key: bytes, asked: asyncio.Future[bytes | Unknown | None]
+    ) -> Entry | Unknown | None:
+        """Return the entry that was asked for; UNKNOWN where the store couldn't tell."""
+        data = await asked
+        if data is None or isinstance(data, Unknown):
+            return data
+        return self.sound(key, data) if len(data) <= _LARGE else await self.checked(key, data)
+
+    async def checked(self, key: bytes, data: bytes) -> Entry | None:
+        """Return the entry that bytes hold for a key, as `sound` does; large ones off the loop."""
         if len(data) > _LARGE:  # summing and unpacking it would hold the loop
             return await asyncio.to_thread(self.sound, key, data)
         return self.sound(key, data)
@@ -151,3 +166,21 @@ class Shelf:
             self._counters.flaws[found.reason] += 1
             return None
         return found
+
+
+Asked: TypeAlias = tuple[int, Shelf, bytes, "asyncio.Future[bytes | Unknown | None]"]
+"""A lookup under way: its place among others, whose it is, for which key, and its `Shelf.ask`."""
+
+
+async def all_found(asked: Sequence[Asked]) -> list[tuple[int, Entry | None]]:
+    """Return what lookups have found, by their place; None also where a store couldn't tell."""
+    entries: list[tuple[int, Entry | None]] = []
+    try:
+        for at, shelf, key, future in asked:
+            entry = await shelf.found(key, future)
+            entries.append((at, None if isinstance(entry, Unknown) else entry))
+    finally:  # of the rest, if this ends early, nobody wants to hear
+        for *_, future in asked[len(entries) :]:
+            if not future.cancel() and not future.cancelled():
+                future.exception()
+    return entries

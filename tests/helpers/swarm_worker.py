@@ -1,4 +1,4 @@
-"""One process of a swarm: asks one question many times over a shared disk cache.
+"""One process of a swarm: asks a few questions many times over a shared cache.
 
 Run as ``python -m tests.helpers.swarm_worker``; says "ready" when the cache is open, begins at a
 line on its standard input, and prints as JSON what its callers got and what its cache counted.
@@ -14,33 +14,91 @@ import sys
 from pathlib import Path
 
 from asynccache import Cache
+from asynccache._call import Answer, Call
+from asynccache._entry import Meta
+from asynccache._key import value_key
+
+META = Meta("sse", content_type="text/event-stream")
 
 
-async def main():
-    """Ask, and report."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("root", type=Path)
-    parser.add_argument("calls", type=Path, help="file that gets a line for each call upstream")
-    parser.add_argument("--tasks", type=int, default=50)
-    parser.add_argument("--seconds", type=float, default=0.2, help="how long a call takes")
-    parser.add_argument("--lease-ttl", type=float, default=5.0)
-    options = parser.parse_args()
+class Swarmer:
+    """Asks on one cache, and notes each call upstream in a file."""
 
-    async def pay():
-        with options.calls.open("a") as calls:  # one short line in append mode is written at once
+    def __init__(self, options):
+        """Prepare."""
+        self.options = options
+        self.cache = Cache.from_url(options.url, lease_ttl=options.lease_ttl)
+
+    def note(self):
+        """Note a call."""
+        with self.options.calls.open("a") as calls:  # one short line in append mode is one write
             calls.write(f"{os.getpid()}\n")
-        await asyncio.sleep(options.seconds)
+
+    async def pay(self):
+        """Make a plain call."""
+        self.note()
+        await asyncio.sleep(self.options.seconds)
         return {"paid_by": os.getpid()}
 
-    async with Cache.disk(cache_path_root=options.root, lease_ttl=options.lease_ttl) as cache:
-        print("ready", flush=True)
-        await asyncio.to_thread(sys.stdin.readline)
-        asked = [cache.get_or_create("question", pay) for _ in range(options.tasks)]
-        answers = await asyncio.gather(*asked)
-    stats = cache.stats()
-    distinct = [json.loads(text) for text in {json.dumps(answer) for answer in answers}]
-    print(json.dumps({"answers": distinct, "not_stored": stats.not_stored, "flaws": stats.flaws}))
+    async def pay_streamed(self, flight):
+        """Make a streamed call: one event at once, the rest when its time is over."""
+        self.note()
+        flight.start_body(META)
+        flight.add(b"data: first\n\n")
+        await asyncio.sleep(self.options.seconds)
+        flight.add(json.dumps({"paid_by": os.getpid()}).encode())
+        return Answer(meta=META, chunks=tuple(flight.chunks))
+
+    async def ask(self, number):
+        """Ask a question, and return the answer."""
+        question = "question" if number == 0 else f"question {number}"
+        if not self.options.streamed:
+            return await self.cache.get_or_create(question, self.pay)
+        namespace = self.cache.settings.namespace
+        key = value_key(namespace, "test", question)
+        call = Call(namespace=namespace, key=key, mode="read_write", upstream=self.pay_streamed)
+        fetched, reader = await self.cache.engine().read(call)
+        if reader is None:
+            return json.loads(fetched.entry.chunks[1])
+        try:
+            chunks = []
+            while (chunk := await reader.next()) is not None:
+                chunks.append(chunk)
+            return json.loads(chunks[1])
+        finally:
+            reader.close()
+
+    async def run(self):
+        """Ask, and report."""
+        options = self.options
+        async with self.cache:
+            print("ready", flush=True)
+            await asyncio.to_thread(sys.stdin.readline)
+            numbers = [task % options.keys for task in range(options.tasks)]
+            answers = await asyncio.gather(*(self.ask(number) for number in numbers))
+        stats = self.cache.stats()
+        distinct = {(n, json.dumps(answer)) for n, answer in zip(numbers, answers, strict=True)}
+        report = {
+            "answers": [json.loads(text) for _, text in sorted(distinct)],
+            "not_stored": stats.not_stored,
+            "flaws": stats.flaws,
+            "store_errors": stats.store_errors,
+        }
+        print(json.dumps(report))
+
+
+def main():
+    """Read the command line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("url", help="the cache's")
+    parser.add_argument("calls", type=Path, help="file that gets a line for each call upstream")
+    parser.add_argument("--tasks", type=int, default=50)
+    parser.add_argument("--keys", type=int, default=1, help="how many questions")
+    parser.add_argument("--streamed", action="store_true")
+    parser.add_argument("--seconds", type=float, default=0.2, help="how long a call takes")
+    parser.add_argument("--lease-ttl", type=float, default=5.0)
+    asyncio.run(Swarmer(parser.parse_args()).run())
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

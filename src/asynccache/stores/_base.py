@@ -22,6 +22,9 @@ UNKNOWN: Final = Unknown.UNKNOWN
 """What `Store.peek` returns when only an asynchronous lookup can tell."""
 
 
+BATCH: Final = 256  # keys: a batch of lookups this long takes a local store a millisecond
+
+
 class Capabilities(Struct, frozen=True, kw_only=True):
     """What a store can do beyond keeping bytes."""
 
@@ -34,10 +37,21 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     stable: bool = False
     """`Store.peek` returns the very same object until an entry changes, so that what was checked
     once needs no second check."""
+    releases: bool = False
+    """`set_many` gives back the lease that a record names, in the same step as it writes."""
     durable: bool = False
     """What was set is there in the next process."""
     remote: bool = False
     """Calls travel a network, so that they need a deadline each."""
+
+
+class Lease(Struct, frozen=True):
+    """A claim on a key: who holds it, and how often it was renewed."""
+
+    key: bytes
+    token: bytes
+    """16 random bytes, new for each claim."""
+    renewals: int = 0
 
 
 class Record(Struct, frozen=True, kw_only=True):
@@ -51,15 +65,8 @@ class Record(Struct, frozen=True, kw_only=True):
     """Microseconds since the epoch after which the entry is gone; 0 is never."""
     if_absent: bool = False
     """Write only if no live entry is there (an expired one counts as absent)."""
-
-
-class Lease(Struct, frozen=True):
-    """A claim on a key: who holds it, and how often it was renewed."""
-
-    key: bytes
-    token: bytes
-    """16 random bytes, new for each claim."""
-    renewals: int = 0
+    lease: Lease | None = None
+    """Give this lease back too, if it is still held; named only to stores that can do so."""
 
 
 class Claim(Struct, frozen=True, kw_only=True):
@@ -76,7 +83,7 @@ class Claimed(Struct, frozen=True, kw_only=True):
 
     granted: bool
     entry: bytes | None = None
-    """The encoded entry, if there is one: looked up in the same step as the lease was granted."""
+    """The encoded entry, if there is one: looked up in the same step."""
     holder: Lease | None = None
     """Who holds the lease, when it wasn't granted."""
 
@@ -110,6 +117,11 @@ class Store(ABC):
     """
 
     capabilities: Capabilities = Capabilities()
+
+    @property
+    def batch(self) -> int:
+        """How many keys one `get_many` should ask for, when many are asked for at once."""
+        return BATCH
 
     @abstractmethod
     async def open(self, *, read_only: bool = False) -> None:

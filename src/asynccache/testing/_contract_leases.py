@@ -9,6 +9,7 @@ from functools import partial
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+from msgspec.structs import replace
 
 from asynccache._key import Namespace
 from asynccache.stores._base import Claim, Claimed, Lease, Store
@@ -223,6 +224,18 @@ class LeaseContract:
         await store.set_many(HOME, [record_of("a")])
         await store.release(HOME, [Lease(key_of("a"), mine)])
         assert (await _claim(store, "a", _token())).entry == body_of("a")
+
+    @needs("leases", "releases")
+    async def test_setting_gives_back_the_lease_it_names(self, store: Store) -> None:
+        """A record's lease ends with its writing, if it is still held by that token."""
+        mine, other = _token(), _token()
+        await _claim(store, "a", mine)
+        for token, granted in ((other, False), (mine, True)):
+            record = replace(record_of("a"), lease=Lease(key_of("a"), token))
+            assert list(await store.set_many(HOME, [record])) == [True]
+            again = await _claim(store, "a", _token())
+            assert again.granted is granted
+            assert again.entry == body_of("a")
 
     @needs("leases", "messages")
     @pytest.mark.parametrize("deleted", [False, True])

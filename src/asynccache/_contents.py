@@ -1,0 +1,224 @@
+"""What a cache holds, by key: values put in and taken out, by whoever knows the key."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Final, TypeVar, overload
+
+from msgspec import UNSET
+
+from asynccache import _context
+from asynccache._call import Mode, StoreIf
+from asynccache._clock import Clock
+from asynccache._compute import VALUE_META
+from asynccache._engine import Engine
+from asynccache._entry import Entry, encode_entry
+from asynccache._key import Namespace, value_key
+from asynccache._lifetime import Lifetime, Settings
+from asynccache._recorder import expiry
+from asynccache._shelf import Asked, all_found
+from asynccache._values import MISSING, decode_value, encode_value
+from asynccache.stores._base import Record, Store, Unknown
+
+_LARGE: Final = 64 * 1024  # bytes: above, a value is packed off the loop
+_FOREIGN_SETTLE: Final = 10.0  # seconds that another loop may take to write what it has begun
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+
+class Contents(Lifetime):
+    """The part of `AsyncCache` that stores and finds values, and removes what is stored."""
+
+    def __init__(self, store: Store, settings: Settings, clock: Clock) -> None:
+        super().__init__(store, settings, clock)
+        self.settings: Final = settings
+
+    def ttl_in_force(self, asked: float | None) -> float | None:
+        """Return the seconds that an answer is kept: as asked, or the block's, or the cache's."""
+        if asked is not None:
+            return asked
+        optional = _context.current_options().ttl
+        return self.settings.ttl if optional is UNSET else optional
+
+    def rule_in_force(self) -> StoreIf:
+        """Return what decides whether to store an answer: the block's, or the cache's."""
+        optional = _context.current_options().store_if
+        return self.settings.store_if if optional is UNSET else optional
+
+    def _now(self, key: object) -> tuple[Engine, Namespace, Mode, bytes]:
+        options = _context.current_options()
+        namespace = options.namespace(self.settings.namespace)
+        mode = self.settings.mode if options.mode is UNSET else options.mode
+        return self.engine(), namespace, mode, value_key(namespace, "value", key, options.sample)
+
+    async def paced(self) -> None:
+        """Go on in a turn of the loop that has time left."""
+        pacer = self.engine().pacer
+        if pacer.spent():
+            await pacer.slot()
+
+    @overload
+    async def get(self, key: object, default: object) -> Any: ...  # noqa: ANN401 - any value
+    @overload
+    async def get(self, key: object, default: D, *, type: type[T]) -> T | D: ...
+    @overload
+    async def get(self, key: object, default: None = None, *, type: type[T]) -> T | None: ...
+    @overload
+    async def get(self, key: object) -> Any: ...  # noqa: ANN401 - any value
+    async def get(self, key: object, default: object = None, *, type: Any = Any) -> Any:
+        """Return the value stored under a key.
+
+        Args:
+            key: Anything with a canonical form (see `asynccache.canonical_value`).
+            default: Returned for nothing; pass `asynccache.MISSING` where None may be stored.
+            type: Build the value as this type; else as plain data.
+
+        Raises:
+            NotCanonicalError: The key has no canonical form.
+            msgspec.ValidationError: What is stored isn't of that type.
+            CacheClosedError: The cache isn't open.
+        """
+        await self.paced()
+        engine, namespace, mode, digest = self._now(key)
+        if mode in {"off", "refresh"}:
+            return default
+        shelf = engine.shelf
+        entry = engine.pending(digest) or shelf.peek(namespace, digest)
+        if isinstance(entry, Unknown):
+            entry = await shelf.found(digest, shelf.ask(namespace, digest))
+        return decode_value(entry.body, type) if isinstance(entry, Entry) else default
+
+    async def get_many(
+        self,
+        keys: Sequence[object],
+        default: object = None,
+        *,
+        type: Any = Any,  # noqa: ANN401 - any type form
+    ) -> list[Any]:
+        """Return the values stored under keys, in order, with ``default`` for those that aren't."""
+        await self.paced()
+        found: list[Any] = []
+        asked: list[Asked] = []
+        for at, key in enumerate(keys):
+            engine, namespace, mode, digest = self._now(key)
+            entry = None
+            if mode not in {"off", "refresh"}:
+                entry = engine.pending(digest) or engine.shelf.peek(namespace, digest)
+                if entry is not None and not isinstance(entry, Entry):
+                    asked.append((at, engine.shelf, digest, engine.shelf.ask(namespace, digest)))
+                    entry = None
+            found.append(entry)
+        for at, entry in await all_found(asked):
+            found[at] = entry
+        return [default if entry is None else decode_value(entry.body, type) for entry in found]
+
+    async def set(
+        self, key: object, value: object, *, ttl: float | timedelta | None = None
+    ) -> bool:
+        """Store a value under a key, and return once it is as safe as the store makes it.
+
+        Args:
+            key: Anything with a canonical form.
+            value: Anything that msgspec can encode, or a pydantic model.
+            ttl: Seconds or timedelta until it expires; None leaves the cache's own.
+
+        Returns:
+            Whether it was stored: not in mode "off", "read_only" or "replay", nor if the store
+            failed (see `stats`).
+
+        Raises:
+            NotCanonicalError: The key has no canonical form.
+            TypeError: The value can't be encoded.
+            CacheClosedError: The cache isn't open.
+        """
+        return all(await self.set_many([(key, value)], ttl=ttl))
+
+    async def set_many(
+        self,
+        items: Mapping[Any, object] | Sequence[tuple[object, object]],
+        *,
+        ttl: float | timedelta | None = None,
+    ) -> list[bool]:
+        """Store several values as `set` does; pairs, as not every key can be a dict's."""
+        pairs = list(items.items()) if isinstance(items, Mapping) else list(items)
+        kept = self.ttl_in_force(_context.seconds_of(ttl))
+        await self.paced()
+        now = self._clock.time_us()
+        expires = expiry(kept, now, self.settings.ttl_jitter)
+        records: list[tuple[Engine, Namespace, Record]] = []
+        for key, value in pairs:
+            engine, namespace, mode, digest = self._now(key)
+            if mode not in {"read_write", "refresh"}:
+                continue
+            entry = Entry(digest, now, expires, VALUE_META, (encode_value(value),))
+            if len(entry.body) > _LARGE:  # compressing and summing it would hold the loop
+                body = await asyncio.to_thread(encode_entry, entry)
+            else:
+                body = encode_entry(entry)
+            record = Record(key=digest, body=body, expires=expires)
+            records.append((engine, namespace, record))
+        await self._settle({record.key for _, _, record in records})
+        writing = [e.shelf.lane(namespace).set(record) for e, namespace, record in records]
+        written = [await writing[0]] if len(writing) == 1 else await asyncio.gather(*writing)
+        self._outside.stored += sum(written)
+        return written or [False] * len(pairs)
+
+    async def contains(self, key: object) -> bool:
+        """Tell whether something sound is stored under a key."""
+        return await self.get(key, MISSING) is not MISSING
+
+    async def delete(self, key: object) -> bool:
+        """Remove the value stored under a key; return whether there was one.
+
+        A call under way for it still answers its callers, and stores nothing.
+
+        Raises:
+            StoreError: It may still be there.
+            CacheClosedError: The cache isn't open.
+        """
+        engine, namespace, _, digest = self._now(key)
+        return await self._delete(engine, namespace, digest)
+
+    async def _delete(self, engine: Engine, namespace: Namespace, *keys: bytes) -> bool:
+        await self._settle(keys)
+        store = self._store
+        removed: int = await engine.shelf.lane(namespace).insist(
+            lambda: store.delete_many(namespace, keys)
+        )
+        return removed > 0
+
+    async def clear(self) -> int:
+        """Remove every entry of this namespace and of no other; return how many there were.
+
+        Raises:
+            StoreError: Some may still be there.
+            CacheClosedError: The cache isn't open.
+        """
+        engine = self.engine()
+        namespace = _context.current_options().namespace(self.settings.namespace)
+        await self._settle(None)
+        store, lane = self._store, engine.shelf.lane(namespace)
+        removed: int = await lane.insist(lambda: store.clear(namespace), bounded=False)
+        return removed
+
+    async def _settle(self, keys: Collection[bytes] | None) -> None:
+        """Keep calls under way for keys (None: all) from storing; wait for what is being stored.
+
+        Then what goes to the store at once, before anything is awaited, comes last.
+        """
+        mine = self.engine()
+        others = [engine for engine in list(self._engines.values()) if engine is not mine]
+        if others:
+            settling = [
+                asyncio.wrap_future(
+                    asyncio.run_coroutine_threadsafe(engine.settle(keys), engine.loop)
+                )
+                for engine in others
+                if engine.loop.is_running()
+            ]
+            if settling:
+                await asyncio.wait(settling, timeout=_FOREIGN_SETTLE)
+        await mine.settle(keys)

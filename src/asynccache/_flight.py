@@ -58,9 +58,9 @@ class Flight:
     """
 
     __slots__ = (
-        "abandon", "base", "caller_count", "chunks", "doomed", "entry", "error", "finished",
-        "growth", "holding", "keep", "key", "limit", "meta", "phase", "readers", "scope", "size",
-        "source", "starter", "task",
+        "_growth", "_loop", "_pacer", "_readers", "abandon", "base", "caller_count", "chunks",
+        "doomed", "entry", "error", "finished", "holding", "keep", "key", "limit", "meta", "phase",
+        "scope", "size", "source", "starter", "task",
     )  # fmt: skip
 
     def __init__(
@@ -91,16 +91,20 @@ class Flight:
         self.error: BaseException | None = None
         self.scope: Scope = "all"
         self.caller_count = 0
-        self.readers: WeakSet[Reader] = WeakSet()  # weak, so that a dropped stream is collected
         self.finished = Gate(loop, pacer)
-        self.growth = Gate(loop, pacer)
+        # Made when there is a reader first: thousands of flights are asked plainly, and each object
+        # is one more for the collector to look at.
+        self._loop = loop
+        self._pacer = pacer
+        self._readers: WeakSet[Reader] | None = None
+        self._growth: Gate | None = None
 
     # -- what the task does ------------------------------------------------------------------
 
     def start_body(self, meta: Meta) -> None:
         """Announce the answer's head; its chunks follow."""
         self.meta = meta
-        self.growth.open()
+        self._grown()
 
     def add(self, chunk: bytes) -> None:
         """Append a chunk and wake whoever waits for it."""
@@ -108,7 +112,7 @@ class Flight:
         self.size += len(chunk)
         if self.oversized:
             self.drop_read()
-        self.growth.open()
+        self._grown()
 
     def land(self, entry: Entry) -> None:
         """End with an answer that was found, whole, in the store."""
@@ -129,7 +133,11 @@ class Flight:
 
     def _wake(self) -> None:
         self.finished.open()
-        self.growth.open()
+        self._grown()
+
+    def _grown(self) -> None:
+        if self._growth is not None:
+            self._growth.open()
 
     # -- what callers do ---------------------------------------------------------------------
 
@@ -175,9 +183,28 @@ class Flight:
         """Tell whether a caller's patience doesn't count: its own call upstream keeps its time."""
         return started and self.phase == Phase.CALL
 
+    @property
+    def growth(self) -> Gate:
+        """Opens when the body grows or ends."""
+        if self._growth is None:
+            self._growth = Gate(self._loop, self._pacer)
+        return self._growth
+
+    def read_by(self, reader: Reader) -> None:
+        """Note who reads; weakly, so that a dropped stream is collected."""
+        if self._readers is None:
+            self._readers = WeakSet()
+        self._readers.add(reader)
+
+    def left_by(self, reader: Reader) -> None:
+        """Note who reads no more, and count that caller out."""
+        if self._readers is not None:
+            self._readers.discard(reader)
+        self.leave()
+
     def drop_read(self) -> None:
         """Free the chunks of an oversized body that every reader has behind it."""
-        behind = min((reader.position for reader in self.readers), default=0) - self.base
+        behind = min((reader.position for reader in self._readers or ()), default=0) - self.base
         if behind > 0:
             del self.chunks[:behind]
             self.base += behind
@@ -203,7 +230,7 @@ class Reader:
         self._open = True
         self.position = 0
         self.on_close: Callable[[BaseException | None], None] | None = None
-        flight.readers.add(self)
+        flight.read_by(self)
 
     async def head(self) -> Meta | None:
         """Return the answer's head as soon as it is known, None if the flight failed before."""
@@ -270,8 +297,7 @@ class Reader:
         """
         if self._open:
             self._open = False
-            self._flight.readers.discard(self)
-            self._flight.leave()
+            self._flight.left_by(self)
             if self.on_close is not None:
                 self.on_close(error)
                 self.on_close = None

@@ -33,8 +33,8 @@ def tests(session: nox.Session) -> None:
 def tests_openai2(session: nox.Session) -> None:
     """Run the tests of the client on the SDK's 2.x, which stands on another HTTP library."""
     install(session, "test-openai2", extra="openai")
-    found = sorted(str(path) for path in Path("tests").glob("test_openai_*.py"))
-    session.run("pytest", *(session.posargs or found))
+    files = [*Path("tests").glob("test_openai_*.py"), *Path("tests").glob("test_wrapper*.py")]
+    session.run("pytest", *(session.posargs or sorted(map(str, files))))
 
 
 @nox.session

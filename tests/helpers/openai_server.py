@@ -197,6 +197,8 @@ def running() -> Iterator[OpenAIServer]:
     """Run a server in a thread until the block is left."""
     app = OpenAIServer()
     listening = socket.create_server(("127.0.0.1", 0))
+    # Inherited by connections: head and body are two packets, of which the second would wait.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     app.port = listening.getsockname()[1]
     config = uvicorn.Config(
         app, log_level="critical", lifespan="off", loop="asyncio", timeout_graceful_shutdown=1

@@ -34,10 +34,16 @@ def anyio_backend(request):
     return request.param
 
 
+def pytest_addoption(parser):
+    """Add what regenerates measured parts of the docs."""
+    parser.addoption(
+        "--update-docs", action="store_true", help="write the measured tables of docs/ anew"
+    )
+
+
 def pytest_terminal_summary(terminalreporter):
     """Print the table of doors, where it was measured."""
-    matrix = sys.modules.get("tests.helpers.matrix")
-    if matrix is not None and matrix.measured:
-        terminalreporter.section("doors")
-        for line in matrix.printed():
-            terminalreporter.write_line(line)
+    matrix = sys.modules.get("tests.helpers.openai_matrix")
+    if matrix is not None and (shown := matrix.for_terminal()) is not None:
+        terminalreporter.section(f"doors, openai {matrix.TITLE}")
+        terminalreporter.write_line(shown)

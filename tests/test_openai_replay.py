@@ -8,9 +8,9 @@ import json
 import openai
 import pytest
 from openai import AsyncOpenAI
-from pydantic import BaseModel
 
 from tests.helpers.http import httpx
+from tests.helpers.openai_described import described, dumped
 from tests.helpers.openai_server import (
     CHOICE,
     COMPLETION,
@@ -85,41 +85,6 @@ RAW = {
     "broken": b'{"id": "a"',
     "spaces": b'  {"id": "a"}  ',
 }
-
-
-def described(value):
-    """Return everything that can be told of a result, types and extra fields included.
-
-    Of the fields that were set only declared ones: pydantic counts extra ones in, the SDK doesn't.
-    """
-    if isinstance(value, BaseModel):
-        members = {name: described(getattr(value, name)) for name in type(value).model_fields}
-        return {
-            "type": type(value),
-            "members": members,
-            "extra": described(value.model_extra),
-            "set": value.model_fields_set & set(type(value).model_fields),
-            "request id": getattr(value, "_request_id", None),
-            "repr": repr(value),
-        }
-    if isinstance(value, dict):
-        return {name: described(member) for name, member in value.items()}
-    if isinstance(value, list | tuple):
-        return [type(value), *(described(item) for item in value)]
-    return type(value), repr(value)
-
-
-def dumped(value):
-    """Return the dumps that users make of results."""
-    if not isinstance(value, openai.BaseModel):
-        return value
-    dumps = []
-    for dump in (value.model_dump, value.to_dict, value.to_json, value.model_dump_json):
-        try:
-            dumps.append(repr(dump()))
-        except Exception as exc:  # noqa: BLE001 - a lone surrogate can't be dumped by anybody
-            dumps.append(repr(type(exc)))
-    return dumps
 
 
 async def outcome(awaitable):
@@ -459,7 +424,8 @@ async def test_a_client_without_credentials_replays(api, api_cache, cached):
     """A recorded answer needs no account, plain and streamed."""
     await ask(cached)
     await events_of(await ask(cached, stream=True))
-    async with AsyncOpenAI(api_key="", base_url=api.base_url, _enforce_credentials=False) as client:
+    async with AsyncOpenAI(api_key="k", base_url=api.base_url) as client:
+        client.api_key = ""
         wrapped = api_cache.wrap(client)
         assert state(await ask(wrapped)).outcome == "hit"
         assert state(await ask(wrapped, stream=True)).outcome == "hit"

@@ -33,8 +33,22 @@ def tests(session: nox.Session) -> None:
 def tests_openai2(session: nox.Session) -> None:
     """Run the tests of the client on the SDK's 2.x, which stands on another HTTP library."""
     install(session, "test-openai2", extra="openai")
-    files = [*Path("tests").glob("test_openai_*.py"), *Path("tests").glob("test_wrapper*.py")]
-    session.run("pytest", *(session.posargs or sorted(map(str, files))))
+    run_client_tests(session)
+
+
+@nox.session
+def tests_openai_oldest(session: nox.Session) -> None:
+    """Run the same on the oldest version of the SDK that is supported."""
+    install(session, "test-openai2", extra="openai")
+    (needed,) = PROJECT["project"]["optional-dependencies"]["openai"]
+    session.install(needed.partition(",")[0].replace(">=", "=="))
+    run_client_tests(session)
+
+
+def run_client_tests(session: nox.Session) -> None:
+    """Run what touches the SDK, on one of the two event loops that `tests` runs it on."""
+    found = sorted(str(path) for path in Path("tests").glob("test_openai_*.py"))
+    session.run("pytest", *(session.posargs or [*found, "-k", "not uvloop"]))
 
 
 @nox.session

@@ -47,8 +47,8 @@ def tests_openai_oldest(session: nox.Session) -> None:
 
 def run_client_tests(session: nox.Session) -> None:
     """Run what touches the SDK, on one of the two event loops that `tests` runs it on."""
-    found = sorted(str(path) for path in Path("tests").glob("test_openai_*.py"))
-    session.run("pytest", *(session.posargs or [*found, "-k", "not uvloop"]))
+    files = [*Path("tests").glob("test_openai_*.py"), *Path("tests").glob("test_wrapper*.py")]
+    session.run("pytest", *(session.posargs or [*sorted(map(str, files)), "-k", "not uvloop"]))
 
 
 @nox.session

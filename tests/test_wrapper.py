@@ -338,6 +338,8 @@ async def test_a_rejected_answer_is_passed_over_and_not_stored(api, folder):
         assert len(api.requests) == 4
     assert seen == [({"k": 1}, name) for name in "abab"]
     assert cache.stats().hits == 1
+    # Never stored, not even for the moment until it would be removed again.
+    assert cache.stats().not_stored == {"store_if": 2}
 
 
 async def test_the_last_answer_is_returned_even_if_rejected(api, folder):

@@ -67,6 +67,19 @@ def typed(
     return found
 
 
+def lenient(cast_to: Any, body: bytes) -> Any:
+    """Return the object of a JSON body as far as it is one, for somebody to look at.
+
+    Raises:
+        ValueError: It isn't JSON.
+    """
+    try:
+        return cast_to.model_validate_json(body)
+    except ValidationError:
+        found: Any = msgspec.json.decode(body)
+        return cast_to.construct(**found) if isinstance(found, dict) else found
+
+
 def is_buildable(client: Any, meta: Meta) -> bool:
     """Tell whether an answer's object may be built without the SDK's own way of reading it."""
     strict: bool = client._strict_response_validation

@@ -17,7 +17,7 @@ from asynccache import _context
 from asynccache._call import status_of
 from asynccache.openai._wrapper_config import EXTRAS, NONE_SAYS, UNUSED, Settings, plans_of
 from asynccache.openai._wrapper_loop import loop_state
-from asynccache.openai._wrapper_seat import Bound, Seat, accepted, cache_meant, inside
+from asynccache.openai._wrapper_seat import Bound, Seat, cache_meant, inside, judge_of
 from asynccache.openai._wrapper_text import choices_of, filled
 from asynccache.openai._wrapper_types import NotedChatCompletion, NotedCompletion
 from asynccache.openai._wrapper_usage import CountedStream, Mode, Usage, printed, summary
@@ -142,12 +142,14 @@ class OpenAIWrapper:
             cache = cache_meant(settings, options)
             if cache is UNSET:
                 cache = await bound.implicit_cache(settings, options)
-            create = seat.method(cache, chat="messages" in params)
+            chat = "messages" in params
+            create = seat.method(cache, chat=chat)
+            judge = judge_of(cache, settings, chat=chat)
             try:
-                if options is _context.NO_OPTIONS and settings.cache_seed is UNSET:
+                if options is _context.NO_OPTIONS and settings.cache_seed is UNSET and not judge:
                     response = await create(**params)
                 else:
-                    response = await inside(create, params, cache, settings, options)
+                    response = await inside(create, params, cache, settings, options, judge=judge)
             except APIError as exc:
                 if seat is last or exc.code == _REFUSED:
                     raise
@@ -158,7 +160,7 @@ class OpenAIWrapper:
             status = status_of(response)
             if status is None or status.outcome == "miss":
                 bound.usage.actual.add(response, settings.price)
-            passed = settings.filter_func is None or await accepted(cache, settings, response)
+            passed = judge is None or judge.passes(response)
             if passed or seat is last:
                 cost = bound.usage.total.add(response, settings.price)
                 _note(response, seat, passed=passed, cost=cost)

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from msgspec import UNSET, UnsetType
 from openai import AsyncOpenAI
+from openai.types import Completion
+from openai.types.chat import ChatCompletion
 
 from asynccache import _context
 from asynccache._cache import AsyncCache
-from asynccache._call import STORING, status_of
-from asynccache._errors import ReplayMiss, StoreError
+from asynccache._call import Answer, StoreIf, status_of, store_good
+from asynccache._errors import ReplayMiss
+from asynccache.openai._replay import lenient
 from asynccache.openai._wrapper_config import Plan, Settings
 from asynccache.openai._wrapper_loop import LoopState
 from asynccache.openai._wrapper_text import prepared
 from asynccache.openai._wrapper_usage import Usage
-
-_log = logging.getLogger("asynccache")
 
 _DEFAULT_SEED: Final = 41  # AutoGen's, of a wrapper that nobody gave a cache
 _CACHES: Final = 8  # that one client is wrapped for at a time: more than a program has at once
@@ -152,15 +152,26 @@ async def inside(
     cache: AsyncCache | None,
     settings: Settings,
     options: _context.Options,
+    *,
+    judge: Judge | None,
 ) -> Any:
-    """Make a call under the cache and the seed that are meant, where others are in force."""
+    """Make a call under the cache, the seed and the rule that are meant, where others may hold."""
     if cache is None:
         return await create(**params)
     seed = _seed_to_set(cache, settings, options)
-    if seed is UNSET and (options.cache is UNSET or options.cache is cache):
+    same = options.cache is UNSET or options.cache is cache
+    if seed is UNSET and judge is None and same:
         return await create(**params)
-    with _context.options(cache=cache, cache_seed=seed):
+    rule = UNSET if judge is None else judge
+    with _context.options(cache=cache, cache_seed=seed, store_if=rule):
         return await create(**params)
+
+
+def judge_of(cache: AsyncCache | None, settings: Settings, *, chat: bool) -> Judge | None:
+    """Return who judges a call's answer, None if nobody does."""
+    if settings.filter_func is None:
+        return None
+    return Judge(settings, store_good if cache is None else cache.rule_in_force(), chat=chat)
 
 
 def _seed_to_set(
@@ -175,21 +186,40 @@ def _seed_to_set(
     return UNSET if str(seed) == str(in_force) else seed
 
 
-async def accepted(cache: AsyncCache | None, settings: Settings, response: Any) -> bool:
-    """Ask the filter; take a rejected answer out of the cache, if this call brought it in.
+class Judge:
+    """A call's filter, asked before its answer is stored: a rejected one never is.
 
-    What was there before, or what somebody else has asked for, is theirs to judge.
+    What was stored before, or what somebody else has asked for, is theirs to judge: such an answer
+    is asked about when it has come, and stays.
+
+    Args:
+        settings: Hold the filter and its context.
+        rule: What else decides whether an answer is stored.
+        chat: Whether the answer is a chat completion.
     """
-    judge = settings.filter_func
-    if judge is None or judge(context=settings.context, response=response):
-        return True
-    status = status_of(response)
-    if cache is None or status is None or status.outcome != "miss":
-        return False
-    mode = _context.current_options().mode
-    if (cache.settings.mode if mode is UNSET else mode) in STORING:
-        try:
-            await cache.forget(response)
-        except StoreError as exc:
-            _log.warning("a rejected answer may still be stored: %r", exc)
-    return False
+
+    __slots__ = ("_kind", "_passed", "_rule", "_settings")
+
+    def __init__(self, settings: Settings, rule: StoreIf, *, chat: bool) -> None:
+        self._settings = settings
+        self._rule = rule
+        self._kind: Any = ChatCompletion if chat else Completion
+        self._passed: bool | None = None
+
+    def __call__(self, answer: Answer) -> bool:
+        """Tell whether to store an answer that this very call has paid for."""
+        if not self._rule(answer):
+            return False
+        self._passed = self._asked(lenient(self._kind, answer.body))
+        return self._passed
+
+    def passes(self, response: Any) -> bool:
+        """Tell whether a response is good."""
+        status = status_of(response)
+        if self._passed is None or status is None or status.outcome != "miss":
+            return self._asked(response)
+        return self._passed  # it was looked at already
+
+    def _asked(self, response: Any) -> bool:
+        judge = self._settings.filter_func
+        return judge is None or bool(judge(context=self._settings.context, response=response))

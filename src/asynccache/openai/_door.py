@@ -33,6 +33,8 @@ class Door:
 
     uncopied: tuple[str, ...] = ()
     """Arguments that no JSON stands for."""
+    whole = True
+    """The entry under a request's key is the answer to it, and not a part of one."""
 
     def __init__(
         self,
@@ -83,9 +85,10 @@ class Door:
                 reason = f"{self._endpoint.path}: {exc}"
                 return await self._past(cache, mode, reason, args, kwargs)
             wanted = self._want(kwargs, headers)
-            entry = engine.inline(mode, asked.namespace, asked.key)
-            if entry is not None:
-                return exchange.hit(asked, wanted, entry)
+            if self.whole:
+                entry = engine.inline(mode, asked.namespace, asked.key)
+                if entry is not None:
+                    return exchange.hit(asked, wanted, entry)
             return await self._fetch(asked, wanted, kwargs)
 
         return create

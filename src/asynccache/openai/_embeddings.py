@@ -45,6 +45,8 @@ _BREATH: Final = 32  # inputs, some 0.1 ms of lookups, between two looks at the 
 class EmbeddingsDoor(Door):
     """``embeddings.create``."""
 
+    whole = False  # the key of a list of one input is that input's own
+
     def _body(self, ignore: Ignore, kwargs: Arguments) -> Body | None:
         if _sdk.is_given(kwargs.get("encoding_format", _sdk.OMIT)):
             return body_of_arguments(kwargs, self._endpoint.params, ignore)

@@ -91,9 +91,10 @@ class Net:
         self, asked: Asked, wanted: Wanted, wish: _Wish, query: dict[str, Any]
     ) -> Any:
         exchange, options = self._exchange, wish.options
-        entry = asked.engine.inline(asked.mode, asked.namespace, asked.key)
-        if entry is not None:
-            return exchange.hit(asked, wanted, entry)
+        if asked.endpoint is not EMBEDDINGS:  # whose entries are parts of answers
+            entry = asked.engine.inline(asked.mode, asked.namespace, asked.key)
+            if entry is not None:
+                return exchange.hit(asked, wanted, entry)
 
         def prepare() -> Callable[..., Awaitable[Any]]:
             again = _repeated(options, asked.body)

@@ -127,7 +127,7 @@ class Exchange:
     def matches(self, asked: Asked, expected: Body, options: Any) -> bool:
         """Tell whether what is being sent is what was asked for, with the body that is expected."""
         path, query = _sdk.request_place(self.client, options.url)
-        if path != asked.endpoint.path or options.method.lower() != "post":
+        if query is None or path != asked.endpoint.path or options.method.lower() != "post":
             return False
         try:
             body = body_of_options(options, asked.cache.settings.ignore)

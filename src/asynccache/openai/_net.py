@@ -56,6 +56,8 @@ class Net:
             mode: Mode = cache.settings.mode if chosen.mode is UNSET else chosen.mode
             path, query = _sdk.request_place(self._exchange.client, options.url)
             endpoint = BY_PATH.get(path) if options.method.lower() == "post" else None
+            if query is None:
+                endpoint, query = None, {}
             if endpoint is None or mode == "off" or not (cache.is_open or mode == "replay"):
                 reason = None if endpoint is None or mode == "off" else "the cache isn't open"
                 return await self._past(cache, mode, reason, path, wish)

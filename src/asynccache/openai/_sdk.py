@@ -12,6 +12,7 @@ from openai import (
     APIConnectionError,
     APIStatusError,
     APITimeoutError,
+    AsyncAzureOpenAI,
     AsyncStream,
     BaseModel,
     NotGiven,
@@ -167,8 +168,12 @@ def patience(timeout: Any, retries: int) -> float:
 # -- requests ---------------------------------------------------------------------------------
 
 
-def request_place(client: Any, url: str) -> tuple[str, dict[str, Any]]:
-    """Return the path below the client's base URL and the query that a request's URL stands for."""
+def request_place(client: Any, url: str) -> tuple[str, dict[str, Any] | None]:
+    """Return the path below the client's base URL and the query that a request's URL stands for.
+
+    There is no query for a URL that no method of the SDK would send. The path is for people then,
+    without what a URL may hold of secrets.
+    """
     if "?" not in url and url.startswith("/"):
         return url, {}
     parts = httpx.URL(url)
@@ -176,12 +181,14 @@ def request_place(client: Any, url: str) -> tuple[str, dict[str, Any]]:
     if parts.is_absolute_url:
         base = httpx.URL(str(client._base_url))
         if parts.copy_with(raw_path=b"/") != base.copy_with(raw_path=b"/"):
-            return url, {}
+            return plain_url(url), None
         path = path.removeprefix(base.path.rstrip("/"))
+    path = f"/{path.lstrip('/')}"
     query = dict(parts.params)
     if len(query) != len(parts.params.multi_items()):  # something named twice: no place of ours
-        return url, {}
-    return f"/{path.lstrip('/')}", query
+        return path, None
+    # Azure's client sends paths that it knows to a deployment, and only if they are spelled so.
+    return path, None if isinstance(client, AsyncAzureOpenAI) else query
 
 
 def request_options(path: str) -> Any:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from openai import AsyncAzureOpenAI
 from openai.types import CreateEmbeddingResponse
-from openai.types.chat import ChatCompletion
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 import asynccache
+from asynccache.openai import OpenAIWrapper
 from tests.helpers.openai_api import whole_api
-from tests.helpers.openai_server import MESSAGES, state
+from tests.helpers.openai_server import MESSAGES, events_of, state
 
 pytest_plugins = ("tests.helpers.openai_fixtures",)
 
@@ -63,3 +64,26 @@ async def test_azure_is_asked_for_each_spelling_of_a_path(api, azure):
         await azure.post(url, body=body, cast_to=ChatCompletion)
 
     assert len(api.requests) == 3
+
+
+async def test_a_posted_stream_of_no_class_has_the_type_it_was_cast_to(api, bare, cached):
+    """Without a class of stream the SDK takes its own, of what the answer is cast to."""
+    body = {"model": "gpt-4o", "messages": MESSAGES, "stream": True}
+
+    async def posted(client):
+        stream = await client.post(
+            "/chat/completions", body=body, cast_to=ChatCompletionChunk, stream=True
+        )
+        return await events_of(stream)
+
+    assert await posted(cached) == await posted(cached) == await posted(bare)
+
+
+async def test_every_entry_is_sent_what_an_iterator_gives(api, api_cache):
+    """A request whose messages the first entry has read is whole for the second."""
+    refused = {"model": "a", "api_key": "a", "base_url": "http://127.0.0.1:9/v1", "max_retries": 0}
+    good = {"model": "b", "api_key": "a", "base_url": api.base_url}
+    async with OpenAIWrapper(config_list=[refused, good], cache=api_cache) as wrapper:
+        await wrapper.acreate(messages=iter(MESSAGES))
+
+    assert [seen.body["messages"] for seen in api.requests] == [MESSAGES]

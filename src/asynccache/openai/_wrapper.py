@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeAlias, cast, overload
 
@@ -136,6 +136,10 @@ class OpenAIWrapper:
             bound = await self._bind()
         extras = None if EXTRAS.isdisjoint(config) else _taken_out(config)
         last = bound.seats[-1]
+        if last is not bound.seats[0]:  # what one entry has read, the next can't read again
+            for name, value in config.items():
+                if isinstance(value, Iterator):
+                    config[name] = list(value)
         for seat in bound.seats:
             settings, params = seat.asked(config, extras)
             options = _context.current_options()

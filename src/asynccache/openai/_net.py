@@ -53,6 +53,8 @@ class Net:
             if sending is not None or cache is None:
                 return await self._original(cast_to, options, stream=stream, stream_cls=stream_cls)
             wish = _Wish(cast_to, options, stream, stream_cls)
+            if stream and stream_cls is None:  # a stream of that type, as the SDK has it
+                stream_cls = _sdk.stream_class(cast_to)
             mode: Mode = cache.settings.mode if chosen.mode is UNSET else chosen.mode
             path, query = _sdk.request_place(self._exchange.client, options.url)
             endpoint = BY_PATH.get(path) if options.method.lower() == "post" else None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from openai import AsyncAzureOpenAI
+from openai import AsyncAzureOpenAI, AsyncOpenAI
 from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 import asynccache
 from asynccache.openai import OpenAIWrapper
 from tests.helpers.openai_api import whole_api
-from tests.helpers.openai_server import MESSAGES, events_of, state
+from tests.helpers.openai_server import MESSAGES, ask, events_of, state
 
 pytest_plugins = ("tests.helpers.openai_fixtures",)
 
@@ -87,3 +87,37 @@ async def test_every_entry_is_sent_what_an_iterator_gives(api, api_cache):
         await wrapper.acreate(messages=iter(MESSAGES))
 
     assert [seen.body["messages"] for seen in api.requests] == [MESSAGES]
+
+
+async def test_a_deployment_is_told_from_a_model_of_its_name(api, azure):
+    """Azure's path is made of the argument, whatever ``extra_body`` puts into the body."""
+    await azure.chat.completions.create(model="a", messages=MESSAGES, extra_body={"model": "b"})
+    await azure.beta.chat.completions.create(
+        model="a", messages=MESSAGES, extra_body={"model": "b"}
+    )
+    await azure.chat.completions.create(model="b", messages=MESSAGES)
+
+    assert [seen.path.split("/")[3] for seen in api.requests] == ["a", "a", "b"]
+
+
+@pytest.mark.parametrize("name", ["_prepare_url", "request"])
+async def test_a_client_that_reroutes_its_requests_is_let_pass(api, api_cache, name):
+    """Nobody can know the key where a subclass decides underneath what is sent where."""
+
+    class Tenant(AsyncOpenAI):
+        tenant = "a"
+
+    def prepare_url(self, url):
+        return AsyncOpenAI._prepare_url(self, url).copy_merge_params({"tenant": self.tenant})
+
+    async def request(self, cast_to, options, **kwargs):
+        options.headers = {**(options.headers or {}), "x-tenant": self.tenant}
+        return await AsyncOpenAI.request(self, cast_to, options, **kwargs)
+
+    setattr(Tenant, name, {"_prepare_url": prepare_url, "request": request}[name])
+    async with Tenant(api_key="a", base_url=api.base_url) as client:
+        await ask(api_cache.wrap(client))
+        client.tenant = "b"
+        await ask(api_cache.wrap(client))
+
+    assert len(api.requests) == 2

@@ -124,6 +124,15 @@ class Exchange:
             cache, engine, endpoint, address, mode, namespace, prefix, body, key, sample, streaming
         )
 
+    def check_model(self, model: object, extra_body: object) -> None:
+        """Look at what ``extra_body`` does to the model that a method was called with.
+
+        Raises:
+            NotCanonicalError: The body doesn't tell where the request goes.
+        """
+        if extra_body and _sdk.moves_with_model(self.client, model, extra_body):
+            raise NotCanonicalError("its deployment is another than its body's model")
+
     def matches(self, asked: Asked, expected: Body, options: Any) -> bool:
         """Tell whether what is being sent is what was asked for, with the body that is expected."""
         path, query = _sdk.request_place(self.client, options.url)

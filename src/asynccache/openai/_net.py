@@ -69,6 +69,10 @@ class Net:
             try:
                 cast_to = self._exchange.client._maybe_override_cast_to(cast_to, options)
                 query.update(options.params)
+                if options.extra_json:
+                    self._exchange.check_model(
+                        (options.json_data or {}).get("model"), options.extra_json
+                    )
                 asked = self._exchange.ask(
                     cache, engine, mode, chosen, endpoint,
                     body=body_of_options(options, cache.settings.ignore),

@@ -313,16 +313,33 @@ def note_request_id(result: Any, request_id: str | None) -> None:
         add_request_id(result, request_id)
 
 
+_BUILDERS: Final = (
+    "request", "_prepare_options", "_prepare_request", "_prepare_url", "_build_request",
+    "_build_headers",
+)  # fmt: skip
+"""Methods of a client between a method's arguments and the wire, below where ours stand."""
+
+
 def changes_requests(client: Any) -> str | None:
     """Return why a client's requests can't be known beforehand, None if they can.
 
     Subclasses may change a request between a method's arguments and the wire.
     """
-    for name in ("_prepare_options", "_prepare_request", "_build_request", "_build_headers"):
+    for name in _BUILDERS:
         method: Any = getattr(cast("Any", type(client)), name, None)
         if method is not None and not method.__module__.startswith("openai."):
             return f"{_name_of(client)} overrides {name}, which may change the request"
     return None
+
+
+def moves_with_model(client: Any, sent: object, extra: object) -> bool:
+    """Tell whether a body's model, replaced by ``extra_body``, still names where it goes.
+
+    Azure's client makes the path of a deployment of the model that a method was called with.
+    """
+    if not isinstance(client, AsyncAzureOpenAI) or not isinstance(extra, Mapping):
+        return False
+    return "model" in extra and extra["model"] != sent
 
 
 def _name_of(value: object) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from openai import AsyncAzureOpenAI, AsyncOpenAI
 from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import asynccache
 from asynccache.openai import OpenAIWrapper
@@ -121,3 +124,36 @@ async def test_a_client_that_reroutes_its_requests_is_let_pass(api, api_cache, n
         await ask(api_cache.wrap(client))
 
     assert len(api.requests) == 2
+
+
+@pytest.mark.parametrize("how", ["docstring", "inner docstring", "function", "field"])
+async def test_a_class_that_is_described_anew_is_another_request(api, cached, how):
+    """The schema that is sent is the one in the key, though no class was rebuilt."""
+    choices = ["Paris"]
+
+    def extra(schema):
+        schema["enum"] = list(choices)
+
+    class Place(BaseModel):
+        """Where."""
+
+        city: str = Field(json_schema_extra=extra if how == "field" else None)
+
+    class Forecast(BaseModel):
+        """What, and where."""
+
+        model_config = ConfigDict(json_schema_extra=extra if how == "function" else None)
+        place: Place | None
+
+    for _ in range(2):
+        for _ in range(2):
+            with contextlib.suppress(ValidationError):  # the answer isn't for this class
+                await cached.chat.completions.parse(
+                    model="gpt-4o", messages=MESSAGES, response_format=Forecast
+                )
+        if how.endswith("docstring"):
+            (Place if how.startswith("inner") else Forecast).__doc__ = "Something else."
+        choices.append("Rome")
+
+    first, second = [seen.body["response_format"] for seen in api.requests]
+    assert first != second

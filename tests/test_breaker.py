@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 
 import pytest
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import asynccache
 from asynccache.openai import OpenAIWrapper
 from tests.helpers.openai_api import whole_api
-from tests.helpers.openai_server import MESSAGES, ask, events_of, state
+from tests.helpers.openai_server import MESSAGES, Gate, ask, events_of, state
 
 pytest_plugins = ("tests.helpers.openai_fixtures",)
 
@@ -157,3 +158,29 @@ async def test_a_class_that_is_described_anew_is_another_request(api, cached, ho
 
     first, second = [seen.body["response_format"] for seen in api.requests]
     assert first != second
+
+
+async def test_an_answer_that_cannot_be_split_holds_nobody_up(api, cached):
+    """Who asked for the same inputs gets it too; who asked for some of them asks at once."""
+    gate = Gate()
+
+    async def program(seen):
+        await gate.wait()
+        count = len(seen.body["input"])
+        items = [{"object": "embedding", "index": 0, "embedding": [1.0]}] * count
+        usage = {"prompt_tokens": count, "total_tokens": count}
+        await seen.answer({"object": "list", "data": items, "model": "m", "usage": usage})
+
+    api.program = program
+    several = [["a", "b"]] * 10 + [["a"], ["b", "c"]]
+    calls = [
+        asyncio.ensure_future(cached.embeddings.create(model="m", input=given))
+        for given in several
+    ]
+    await api.arrived()
+    gate.open()
+    answers = await asyncio.gather(*calls)
+
+    assert [len(answer.data) for answer in answers] == [len(given) for given in several]
+    assert [state(answer).outcome for answer in answers[:10]] == ["miss"] + ["joined"] * 9
+    assert len(api.requests) <= 5

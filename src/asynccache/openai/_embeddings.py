@@ -172,6 +172,8 @@ class EmbeddingJob:
 
         def scope(error: BaseException) -> Scope:
             # What is wrong with one input is no fault of those that others ask for too.
+            if isinstance(error, _assembly.NotSplitError):  # who has joined needn't wait in a row
+                return "all"
             whose = _sdk.scope_of(error)
             if whose == "all" and self._sizes.get(key, 1) > 1 and _sdk.is_refusal(error):
                 return "own"
@@ -239,14 +241,16 @@ class EmbeddingJob:
         """Return an answer as it came, which can be neither shared nor stored."""
         asked = self._asked
         entry = error.entry
-        if entry is None or not error.whole:
+        how: Outcome = "miss" if self._sendings else "joined"
+        if entry is None or not error.whole or entry.key != asked.key:
             content, meta = await self._called(PAST, asked.body.data["input"])
-            entry = Entry(asked.key, 0, 0, meta, (content,))
-        asked.engine.served(entry, "miss")
-        asked.engine.counters.not_stored["incomplete"] += 1
+            entry, how = Entry(asked.key, 0, 0, meta, (content,)), "miss"
+        asked.engine.served(entry, how)
+        if how == "miss":
+            asked.engine.counters.not_stored["incomplete"] += 1
         if watch is not None:
-            watch.served("miss", entry, asked.cache.now())
-        return self._exchange.result(asked, self._wanted, entry, "miss")
+            watch.served(how, entry, asked.cache.now())
+        return self._exchange.result(asked, self._wanted, entry, how)
 
     # -- from entries to a result ------------------------------------------------------------
 

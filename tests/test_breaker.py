@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from contextvars import ContextVar
 
 import pytest
 from openai import AsyncAzureOpenAI, AsyncOpenAI
+from openai.resources.chat.completions import AsyncCompletions
 from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,7 +16,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import asynccache
 from asynccache.openai import OpenAIWrapper
 from tests.helpers.openai_api import whole_api
-from tests.helpers.openai_server import MESSAGES, Gate, ask, events_of, state
+from tests.helpers.openai_server import (
+    DONE,
+    MESSAGES,
+    Gate,
+    ask,
+    choice,
+    chunk,
+    events_of,
+    sse,
+    state,
+)
 
 pytest_plugins = ("tests.helpers.openai_fixtures",)
 
@@ -184,3 +196,40 @@ async def test_an_answer_that_cannot_be_split_holds_nobody_up(api, cached):
     assert [len(answer.data) for answer in answers] == [len(given) for given in several]
     assert [state(answer).outcome for answer in answers[:10]] == ["miss"] + ["joined"] * 9
     assert len(api.requests) <= 5
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_who_joins_gets_no_answer_to_what_a_patch_sent_for_another(
+    api, cached, monkeypatch, stream
+):
+    """A patch beneath that adds what differs from caller to caller costs the sharing."""
+    who: ContextVar[str] = ContextVar("who")
+    create = AsyncCompletions.create
+    gate = Gate()
+
+    async def patched(self, **arguments):
+        return await create(self, **{**arguments, "user": who.get()})
+
+    async def program(seen):
+        await gate.wait()
+        name = seen.body["user"]
+        if stream:
+            await seen.stream(sse(chunk(name)), DONE)
+        else:
+            await seen.answer(choice(message={"role": "assistant", "content": name}))
+
+    async def asked(name):
+        who.set(name)
+        answer = await ask(cached, stream=stream)
+        if not stream:
+            return answer.choices[0].message.content
+        return "".join([event.choices[0].delta.content async for event in answer])
+
+    monkeypatch.setattr(AsyncCompletions, "create", patched)
+    api.program = program
+    names = ["ann", "bob", "cy"]
+    calls = [asyncio.ensure_future(asked(name)) for name in names]
+    await api.arrived()
+    gate.open()
+
+    assert await asyncio.gather(*calls) == names

@@ -43,6 +43,10 @@ class Caller(Struct, frozen=True, gc=False):
     """Seconds that the caller would wait for an answer."""
 
 
+class NotSharedError(Exception):
+    """A flight's answer is only for the caller who started it; never leaves the library."""
+
+
 class Flight:
     """One call and its growing body.
 
@@ -56,7 +60,7 @@ class Flight:
     """
 
     __slots__ = (
-        "abandon", "base", "caller_count", "chunks", "doomed", "entry", "error", "finished",
+        "abandon", "base", "caller_count", "changed", "chunks", "doomed", "entry", "error", "finished",
         "growth", "holding", "keep", "key", "limit", "meta", "phase", "readers", "scope", "size",
         "source", "starter", "task",
     )  # fmt: skip
@@ -80,6 +84,7 @@ class Flight:
         self.source: Source = "store"
         self.keep = False  # somebody who waits for it may store
         self.doomed = False  # abandoned, or its key deleted or set meanwhile: deliver, don't store
+        self.changed = False  # what was sent is not what the key stands for: its starter's alone
         self.holding: Holding | None = None
         self.meta: Meta | None = None
         self.entry: Entry | None = None

@@ -147,7 +147,9 @@ class Door:
             sent = Sent(kwargs, self.uncopied)
             return lambda: self._original(**sent.arguments())
 
-        return await self._exchange.fetch(asked, wanted, self._asking(kwargs), prepare)
+        return await self._exchange.fetch(
+            asked, wanted, self._asking(kwargs), prepare, lambda: self._original(**kwargs)
+        )
 
     def _asking(self, kwargs: Arguments) -> Asking:
         return Asking(

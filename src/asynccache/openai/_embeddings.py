@@ -18,7 +18,7 @@ from asynccache._call import Answer, Call, Fetched
 from asynccache._canonical import canonical_json, without_paths
 from asynccache._convoy import Convoy, fetch_many
 from asynccache._entry import Entry, Meta
-from asynccache._flight import Caller, Scope
+from asynccache._flight import Caller, NotSharedError, Scope
 from asynccache._gate import WaitedTooLongError
 from asynccache._key import KEY_BYTES
 from asynccache._stats import Outcome
@@ -73,7 +73,10 @@ class EmbeddingsDoor(Door):
 
         decode = not _sdk.is_given(kwargs.get("encoding_format", _sdk.OMIT))
         asking = self._asking(kwargs)
-        job = EmbeddingJob(self._exchange, asked, wanted, asking, prepare, decode=decode)
+        job = EmbeddingJob(
+            self._exchange, asked, wanted, asking, prepare,
+            lambda: self._original(**kwargs), decode=decode,
+        )  # fmt: skip
         return await job.result()
 
 
@@ -87,6 +90,7 @@ class EmbeddingJob:
         asking: The rest of the call.
         prepare: Copies the call's arguments and returns what makes it for some of its inputs;
             called at most once, before anything is awaited upstream.
+        past: Makes the call as it came, where nobody else's answer would do.
         decode: Whether vectors that travelled as text are to be numbers; None where only the SDK
             knows.
     """
@@ -98,6 +102,7 @@ class EmbeddingJob:
         wanted: Wanted,
         asking: Asking,
         prepare: Callable[[], MakeCall],
+        past: Callable[[], Awaitable[Any]],
         *,
         decode: bool | None = None,
     ) -> None:
@@ -106,6 +111,7 @@ class EmbeddingJob:
         self._wanted = wanted
         self._asking = asking
         self._prepare = prepare
+        self._past = past
         self._decode = decode
         self._inputs = _inputs(asked.body.data.get("input"))
         self._keys = _keys(asked, self._inputs)
@@ -124,6 +130,8 @@ class EmbeddingJob:
             missing = [key for key in dict.fromkeys(self._keys) if key not in found]
             if missing:
                 found |= await self._fetch(missing)
+        except NotSharedError:
+            return await self._exchange.unshared(asked, self._past)
         except _assembly.NotSplitError as exc:
             return await self._unsplit(exc, watch)
         except WaitedTooLongError:

@@ -11,7 +11,7 @@ from asynccache._call import Call, Fetched, Mode, Status
 from asynccache._engine import Engine
 from asynccache._entry import Entry
 from asynccache._errors import NotCanonicalError, ReplayMiss
-from asynccache._flight import Caller, Reader
+from asynccache._flight import Caller, NotSharedError, Reader
 from asynccache._gate import WaitedTooLongError
 from asynccache._stats import Outcome
 from asynccache.openai import _sdk
@@ -153,7 +153,12 @@ class Exchange:
     # -- from a key to a result --------------------------------------------------------------
 
     async def fetch(
-        self, asked: Asked, wanted: Wanted, asking: Asking, prepare: Callable[[], RawCall]
+        self,
+        asked: Asked,
+        wanted: Wanted,
+        asking: Asking,
+        prepare: Callable[[], RawCall],
+        past: Callable[[], Awaitable[Any]],
     ) -> Any:
         """Return the result of a call whose answer wasn't at hand.
 
@@ -163,6 +168,7 @@ class Exchange:
             asking: The rest of the call.
             prepare: Copies the call's arguments and returns what makes it; called at most once,
                 before anything is awaited.
+            past: Makes the call as it came, where nobody else's answer would do.
         """
         engine = asked.engine
         model = asked.body.data.get("model")
@@ -180,6 +186,8 @@ class Exchange:
                     fetched, reader = await engine.read(call)
                 else:
                     fetched = await engine.fetch(call)
+        except NotSharedError:
+            return await self.unshared(asked, past)
         except WaitedTooLongError:
             error = _sdk.timed_out(asked.address.url)
             if watch is not None:
@@ -192,6 +200,12 @@ class Exchange:
         if watch is not None:
             self._tell(watch, asked, fetched, reader)
         return self.result(asked, wanted, fetched.entry, fetched.outcome, reader)
+
+    async def unshared(self, asked: Asked, past: Callable[[], Awaitable[Any]]) -> Any:
+        """Make a call past the cache that had joined one of which nobody knows what it sent."""
+        path = asked.endpoint.path
+        reason = f"{path}: something changes requests on their way"
+        return await self.bypass(asked.cache, asked.mode, reason, path, past)
 
     def caller(self, address: Address, asking: Asking) -> Caller:
         """Return whose call it is, and how long it would wait."""
@@ -206,7 +220,12 @@ class Exchange:
         settings = asked.cache.settings
         make = prepare()
         sending = Sending(lambda options: self.matches(asked, asked.body, options))
-        recipe = Recipe(lambda: sending.over(make), asked.endpoint.facts, asked.body.secrets)
+        recipe = Recipe(
+            lambda: sending.over(make),
+            asked.endpoint.facts,
+            asked.body.secrets,
+            lambda: sending.same,
+        )
         return Call(
             unchanged=lambda: sending.same,
             namespace=asked.namespace,

@@ -118,8 +118,12 @@ class Net:
 
         asking = Asking(headers_in(options), query, options.timeout, options.max_retries)
         if asked.endpoint is EMBEDDINGS:
-            return await EmbeddingJob(exchange, asked, wanted, asking, prepare).result()
-        return await exchange.fetch(asked, wanted, asking, prepare)
+            job = EmbeddingJob(exchange, asked, wanted, asking, prepare, self._past_all(wish))
+            return await job.result()
+        return await exchange.fetch(asked, wanted, asking, prepare, self._past_all(wish))
+
+    def _past_all(self, wish: _Wish) -> Callable[[], Awaitable[Any]]:
+        return lambda: wish.made(self._original, wish.options)
 
 
 class _Wish(Struct, frozen=True):

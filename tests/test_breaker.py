@@ -233,3 +233,28 @@ async def test_who_joins_gets_no_answer_to_what_a_patch_sent_for_another(
     gate.open()
 
     assert await asyncio.gather(*calls) == names
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_asks_another_for_the_same_does_not_wait_for_itself(
+    api, api_cache, monkeypatch, stream
+):
+    """One that turns to a second client, with another key of the same server, gets its answer."""
+    create = AsyncCompletions.create
+    async with (
+        AsyncOpenAI(api_key="a", base_url=api.base_url) as first,
+        AsyncOpenAI(api_key="b", base_url=api.base_url) as second,
+    ):
+        spare = api_cache.wrap(second)
+
+        async def patched(self, **arguments):
+            if self._client.api_key == "a":
+                return await spare.chat.completions.create(**arguments)
+            return await create(self, **arguments)
+
+        monkeypatch.setattr(AsyncCompletions, "create", patched)
+        async with asyncio.timeout(5):
+            answer = await ask(api_cache.wrap(first), stream=stream)
+            assert not stream or len((await events_of(answer))[0]) == 3
+
+    assert [seen.key for seen in api.requests] == ["b"]

@@ -29,7 +29,7 @@ from asynccache.openai._exchange import Exchange
 from asynccache.openai._facts import Facts
 from asynccache.openai._replay import is_buildable, mark, request_id
 from asynccache.openai._request import Body, Ignore, Sent, body_of, body_of_arguments
-from asynccache.openai._sending import PAST, Sending
+from asynccache.openai._sending import PAST, Sending, is_beneath
 from asynccache.openai._upstream import meta_of
 
 MakeCall = Callable[[Any], Awaitable[Any]]
@@ -123,6 +123,8 @@ class EmbeddingJob:
     async def result(self) -> Any:
         """Return what the caller gets."""
         asked, engine = self._asked, self._asked.engine
+        if is_beneath(asked.key):
+            return await self._past()
         observer, model = asked.cache.settings.observer, asked.body.data.get("model")
         watch = _events.watch(observer, asked.endpoint.path, model)
         try:
@@ -216,7 +218,7 @@ class EmbeddingJob:
             value = [self._inputs[at] for at in places]
         data = {**asked.body.data, "input": value}
         body = body_of(data, canonical_json(data), asked.cache.settings.ignore)
-        sending = Sending(lambda options: self._exchange.matches(asked, body, options))
+        sending = Sending(lambda options: self._exchange.matches(asked, body, options), asked.key)
         for key in keys:
             self._sendings[key], self._sizes[key] = sending, len(places)
         content, meta = await self._called(sending, value)

@@ -20,7 +20,7 @@ from asynccache.openai._asked import Asked, Asking, Wanted
 from asynccache.openai._endpoints import Endpoint
 from asynccache.openai._replay import headers_of, mark, typed
 from asynccache.openai._request import Body, body_of_options
-from asynccache.openai._sending import PAST, Sending
+from asynccache.openai._sending import PAST, Sending, is_beneath
 from asynccache.openai._stream import Body as StreamBody
 from asynccache.openai._stream import ReplayedStream, Source
 from asynccache.openai._upstream import RawCall, Recipe
@@ -170,6 +170,8 @@ class Exchange:
                 before anything is awaited.
             past: Makes the call as it came, where nobody else's answer would do.
         """
+        if is_beneath(asked.key):
+            return await past()
         engine = asked.engine
         model = asked.body.data.get("model")
         watch = _events.watch(asked.cache.settings.observer, asked.endpoint.path, model)
@@ -219,7 +221,7 @@ class Exchange:
     def _call(self, asked: Asked, caller: Caller, prepare: Callable[[], RawCall]) -> Call:
         settings = asked.cache.settings
         make = prepare()
-        sending = Sending(lambda options: self.matches(asked, asked.body, options))
+        sending = Sending(lambda options: self.matches(asked, asked.body, options), asked.key)
         recipe = Recipe(
             lambda: sending.over(make),
             asked.endpoint.facts,

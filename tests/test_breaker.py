@@ -258,3 +258,18 @@ async def test_a_client_that_asks_another_for_the_same_does_not_wait_for_itself(
             assert not stream or len((await events_of(answer))[0]) == 3
 
     assert [seen.key for seen in api.requests] == ["b"]
+
+
+async def test_a_filter_may_judge_by_the_cost(api, api_cache):
+    """As in AutoGen, which notes the cost on a response before it asks the filter."""
+    costs = []
+
+    def is_cheap(*, context, response):
+        costs.append(response.cost)
+        return True
+
+    entry = {"model": "a", "api_key": "a", "base_url": api.base_url, "price": 1.0}
+    async with OpenAIWrapper(config_list=[entry], cache=api_cache) as wrapper:
+        answer = await wrapper.acreate(messages=MESSAGES, filter_func=is_cheap)
+
+    assert costs == [answer.cost] == [0.012]

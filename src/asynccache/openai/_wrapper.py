@@ -20,7 +20,7 @@ from asynccache.openai._wrapper_loop import loop_state
 from asynccache.openai._wrapper_seat import Bound, Seat, accepted, cache_meant, inside
 from asynccache.openai._wrapper_text import choices_of, filled
 from asynccache.openai._wrapper_types import NotedChatCompletion, NotedCompletion
-from asynccache.openai._wrapper_usage import CountedStream, Mode, Usage, printed, summary
+from asynccache.openai._wrapper_usage import CountedStream, Mode, Spent, Usage, printed, summary
 
 _log = logging.getLogger("asynccache")
 
@@ -162,6 +162,8 @@ class OpenAIWrapper:
             status = status_of(response)
             if status is None or status.outcome == "miss":
                 bound.usage.actual.add(response, settings.price)
+            if settings.filter_func is not None:  # which may judge by it, as in AutoGen
+                _note_cost(response, Spent().add(response, settings.price))
             passed = settings.filter_func is None or await accepted(cache, settings, response)
             if passed or seat is last:
                 cost = bound.usage.total.add(response, settings.price)
@@ -270,6 +272,12 @@ def _note(response: object, seat: Seat, *, passed: bool, cost: float) -> None:
     if beside is not None:  # some servers answer with text, or null
         beside["config_id"] = seat.plan.number
         beside["pass_filter"] = passed
+        beside["cost"] = cost
+
+
+def _note_cost(response: object, cost: float) -> None:
+    beside: dict[str, object] | None = getattr(response, "__dict__", None)
+    if beside is not None:
         beside["cost"] = cost
 
 

@@ -186,8 +186,7 @@ async def test_an_answer_that_cannot_be_split_holds_nobody_up(api, cached):
     api.program = program
     several = [["a", "b"]] * 10 + [["a"], ["b", "c"]]
     calls = [
-        asyncio.ensure_future(cached.embeddings.create(model="m", input=given))
-        for given in several
+        asyncio.ensure_future(cached.embeddings.create(model="m", input=given)) for given in several
     ]
     await api.arrived()
     gate.open()

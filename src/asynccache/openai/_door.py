@@ -77,7 +77,7 @@ class Door:
                 body = self._body(cache.settings.ignore, kwargs)
                 if body is None:
                     return await self._original(*args, **kwargs)
-                exchange.check_model(kwargs.get("model"), kwargs.get("extra_body"))
+                exchange.check_model(kwargs, kwargs.get("extra_body"))
                 asked = exchange.ask(
                     cache, engine, mode, options, self._endpoint, body=body, headers=headers,
                     query=kwargs.get("extra_query"), streaming=self._streams(kwargs),

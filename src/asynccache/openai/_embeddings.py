@@ -75,7 +75,7 @@ class EmbeddingsDoor(Door):
         asking = self._asking(kwargs)
         job = EmbeddingJob(
             self._exchange, asked, wanted, asking, prepare,
-            lambda: self._original(**kwargs), decode=decode,
+            past=lambda: self._original(**kwargs), decode=decode,
         )  # fmt: skip
         return await job.result()
 
@@ -102,8 +102,8 @@ class EmbeddingJob:
         wanted: Wanted,
         asking: Asking,
         prepare: Callable[[], MakeCall],
-        past: Callable[[], Awaitable[Any]],
         *,
+        past: Callable[[], Awaitable[Any]],
         decode: bool | None = None,
     ) -> None:
         self._exchange = exchange

@@ -124,13 +124,13 @@ class Exchange:
             cache, engine, endpoint, address, mode, namespace, prefix, body, key, sample, streaming
         )
 
-    def check_model(self, model: object, extra_body: object) -> None:
-        """Look at what ``extra_body`` does to the model that a method was called with.
+    def check_model(self, body: Any, extra_body: object) -> None:
+        """Look at what ``extra_body`` does to the model in the body proper.
 
         Raises:
             NotCanonicalError: The body doesn't tell where the request goes.
         """
-        if extra_body and _sdk.moves_with_model(self.client, model, extra_body):
+        if extra_body and _sdk.moves_with_model(self.client, body, extra_body):
             raise NotCanonicalError("its deployment is another than its body's model")
 
     def matches(self, asked: Asked, expected: Body, options: Any) -> bool:
@@ -172,6 +172,14 @@ class Exchange:
         """
         if is_beneath(asked.key):
             return await past()
+        try:
+            return await self._fetch(asked, wanted, asking, prepare)
+        except NotSharedError:
+            return await self.unshared(asked, past)
+
+    async def _fetch(
+        self, asked: Asked, wanted: Wanted, asking: Asking, prepare: Callable[[], RawCall]
+    ) -> Any:
         engine = asked.engine
         model = asked.body.data.get("model")
         watch = _events.watch(asked.cache.settings.observer, asked.endpoint.path, model)
@@ -189,7 +197,7 @@ class Exchange:
                 else:
                     fetched = await engine.fetch(call)
         except NotSharedError:
-            return await self.unshared(asked, past)
+            raise  # nothing is told: the call is made anew
         except WaitedTooLongError:
             error = _sdk.timed_out(asked.address.url)
             if watch is not None:

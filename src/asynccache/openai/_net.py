@@ -57,9 +57,8 @@ class Net:
                 stream_cls = _sdk.stream_class(cast_to)
             mode: Mode = cache.settings.mode if chosen.mode is UNSET else chosen.mode
             path, query = _sdk.request_place(self._exchange.client, options.url)
-            endpoint = BY_PATH.get(path) if options.method.lower() == "post" else None
-            if query is None:
-                endpoint, query = None, {}
+            known = options.method.lower() == "post" and query is not None
+            endpoint = BY_PATH.get(path) if known else None
             if endpoint is None or mode == "off" or not (cache.is_open or mode == "replay"):
                 reason = None if endpoint is None or mode == "off" else "the cache isn't open"
                 return await self._past(cache, mode, reason, path, wish)
@@ -68,11 +67,8 @@ class Net:
                 await engine.pacer.slot()
             try:
                 cast_to = self._exchange.client._maybe_override_cast_to(cast_to, options)
-                query.update(options.params)
-                if options.extra_json:
-                    self._exchange.check_model(
-                        (options.json_data or {}).get("model"), options.extra_json
-                    )
+                query = {**(query or {}), **options.params}
+                self._exchange.check_model(options.json_data, options.extra_json)
                 asked = self._exchange.ask(
                     cache, engine, mode, chosen, endpoint,
                     body=body_of_options(options, cache.settings.ignore),
@@ -116,14 +112,14 @@ class Net:
 
             return send
 
+        def past() -> Awaitable[Any]:
+            return wish.made(self._original, options)
+
         asking = Asking(headers_in(options), query, options.timeout, options.max_retries)
         if asked.endpoint is EMBEDDINGS:
-            job = EmbeddingJob(exchange, asked, wanted, asking, prepare, self._past_all(wish))
+            job = EmbeddingJob(exchange, asked, wanted, asking, prepare, past=past)
             return await job.result()
-        return await exchange.fetch(asked, wanted, asking, prepare, self._past_all(wish))
-
-    def _past_all(self, wish: _Wish) -> Callable[[], Awaitable[Any]]:
-        return lambda: wish.made(self._original, wish.options)
+        return await exchange.fetch(asked, wanted, asking, prepare, past)
 
 
 class _Wish(Struct, frozen=True):

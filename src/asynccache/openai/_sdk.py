@@ -332,14 +332,14 @@ def changes_requests(client: Any) -> str | None:
     return None
 
 
-def moves_with_model(client: Any, sent: object, extra: object) -> bool:
+def moves_with_model(client: Any, body: Any, extra: object) -> bool:
     """Tell whether a body's model, replaced by ``extra_body``, still names where it goes.
 
     Azure's client makes the path of a deployment of the model that a method was called with.
     """
     if not isinstance(client, AsyncAzureOpenAI) or not isinstance(extra, Mapping):
         return False
-    return "model" in extra and extra["model"] != sent
+    return "model" in extra and extra["model"] != (body or {}).get("model")
 
 
 def _name_of(value: object) -> str:

@@ -20,7 +20,7 @@ from asynccache.openai._wrapper_loop import loop_state
 from asynccache.openai._wrapper_seat import Bound, Seat, accepted, cache_meant, inside
 from asynccache.openai._wrapper_text import choices_of, filled
 from asynccache.openai._wrapper_types import NotedChatCompletion, NotedCompletion
-from asynccache.openai._wrapper_usage import CountedStream, Mode, Spent, Usage, printed, summary
+from asynccache.openai._wrapper_usage import CountedStream, Mode, Usage, printed, summary
 
 _log = logging.getLogger("asynccache")
 
@@ -136,10 +136,7 @@ class OpenAIWrapper:
             bound = await self._bind()
         extras = None if EXTRAS.isdisjoint(config) else _taken_out(config)
         last = bound.seats[-1]
-        if last is not bound.seats[0]:  # what one entry has read, the next can't read again
-            for name, value in config.items():
-                if isinstance(value, Iterator):
-                    config[name] = list(value)
+        _make_rereadable(config)
         for seat in bound.seats:
             settings, params = seat.asked(config, extras)
             options = _context.current_options()
@@ -162,8 +159,6 @@ class OpenAIWrapper:
             status = status_of(response)
             if status is None or status.outcome == "miss":
                 bound.usage.actual.add(response, settings.price)
-            if settings.filter_func is not None:  # which may judge by it, as in AutoGen
-                _note_cost(response, Spent().add(response, settings.price))
             passed = settings.filter_func is None or await accepted(cache, settings, response)
             if passed or seat is last:
                 cost = bound.usage.total.add(response, settings.price)
@@ -266,18 +261,19 @@ def _taken_out(config: dict[str, Any]) -> dict[str, Any] | None:
     return found or None
 
 
+def _make_rereadable(config: dict[str, Any]) -> None:
+    """Make lists of iterators: what one entry has read, the next can't read again."""
+    for name, value in config.items():
+        if isinstance(value, Iterator):
+            config[name] = list(value)
+
+
 def _note(response: object, seat: Seat, *, passed: bool, cost: float) -> None:
     """Note on a response what AutoGen notes there, beside its fields and not among them."""
     beside: dict[str, object] | None = getattr(response, "__dict__", None)
     if beside is not None:  # some servers answer with text, or null
         beside["config_id"] = seat.plan.number
         beside["pass_filter"] = passed
-        beside["cost"] = cost
-
-
-def _note_cost(response: object, cost: float) -> None:
-    beside: dict[str, object] | None = getattr(response, "__dict__", None)
-    if beside is not None:
         beside["cost"] = cost
 
 

@@ -17,7 +17,7 @@ from asynccache._errors import ReplayMiss, StoreError
 from asynccache.openai._wrapper_config import Plan, Settings
 from asynccache.openai._wrapper_loop import LoopState
 from asynccache.openai._wrapper_text import prepared
-from asynccache.openai._wrapper_usage import Usage
+from asynccache.openai._wrapper_usage import Spent, Usage
 
 _log = logging.getLogger("asynccache")
 
@@ -181,6 +181,9 @@ async def accepted(cache: AsyncCache | None, settings: Settings, response: Any) 
     What was there before, or what somebody else has asked for, is theirs to judge.
     """
     judge = settings.filter_func
+    beside: dict[str, object] | None = getattr(response, "__dict__", None)
+    if beside is not None:  # a filter may judge by the cost, as in AutoGen
+        beside["cost"] = Spent().add(response, settings.price)
     if judge is None or judge(context=settings.context, response=response):
         return True
     status = status_of(response)

@@ -61,8 +61,8 @@ class Flight:
 
     __slots__ = (
         "abandon", "base", "caller_count", "changed", "chunks", "doomed", "entry", "error",
-        "finished", "growth", "holding", "keep", "key", "limit", "meta", "phase", "readers", "scope",
-        "size", "source", "starter", "task",
+        "finished", "growth", "holding", "keep", "key", "limit", "meta", "phase", "readers",
+        "scope", "size", "source", "starter", "task",
     )  # fmt: skip
 
     def __init__(

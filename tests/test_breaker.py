@@ -7,7 +7,7 @@ import contextlib
 from contextvars import ContextVar
 
 import pytest
-from openai import AsyncAzureOpenAI, AsyncOpenAI
+from openai import AsyncAzureOpenAI, AsyncOpenAI, BadRequestError, omit
 from openai.resources.chat.completions import AsyncCompletions
 from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
@@ -272,3 +272,20 @@ async def test_a_filter_may_judge_by_the_cost(api, api_cache):
         answer = await wrapper.acreate(messages=MESSAGES, filter_func=is_cheap)
 
     assert costs == [answer.cost] == [0.012]
+
+
+@pytest.mark.parametrize("extra", [{"input": omit}, {}])
+async def test_a_request_without_input_is_left_to_the_server(api, cached, extra):
+    """Nothing of ours is raised for what only the server can judge."""
+
+    async def program(seen):
+        await seen.answer({"error": {"message": "no input"}}, 400)
+
+    api.program = program
+    for embeddings in (cached.embeddings, cached.with_options(max_retries=0).embeddings):
+        with pytest.raises(BadRequestError):
+            await embeddings.create(model="m", input="a" if extra else omit, extra_body=extra)
+    with pytest.raises(BadRequestError):
+        await cached.post("/embeddings", body={"model": "m"}, cast_to=CreateEmbeddingResponse)
+
+    assert [seen.body.keys() & {"input"} for seen in api.requests] == [set()] * 3

@@ -17,7 +17,7 @@ from asynccache._stats import Outcome
 from asynccache.openai import _sdk
 from asynccache.openai._address import Address
 from asynccache.openai._asked import Asked, Asking, Wanted
-from asynccache.openai._endpoints import Endpoint
+from asynccache.openai._endpoints import EMBEDDINGS, Endpoint
 from asynccache.openai._replay import headers_of, mark, typed
 from asynccache.openai._request import Body, body_of_options
 from asynccache.openai._sending import PAST, Sending, is_beneath
@@ -113,6 +113,8 @@ class Exchange:
         """
         if self._opaque is not None:
             raise NotCanonicalError(self._opaque)
+        if endpoint is EMBEDDINGS and "input" not in body.data:
+            raise NotCanonicalError("it has no input")  # the server says best what it thinks of it
         namespace = options.namespace(cache.settings.namespace)
         address = self.address(cache, endpoint.path)
         prefix = address.prefix(namespace, headers, query)

@@ -45,8 +45,8 @@ class Board:
         """Return an answer that is whole and on its way into the store."""
         for flights in (self._refreshes, self._flights):
             flight = flights.get(key)
-            if flight is not None and flight.entry is not None and not flight.oversized:
-                return flight.entry
+            if flight is not None and flight.entry is not None:
+                return None if flight.oversized or flight.changed else flight.entry
         return None
 
     def put(self, mode: Mode, flight: Flight) -> None:

@@ -12,7 +12,7 @@ from asynccache._call import STORING, Call, Fetched, Mode
 from asynccache._clock import Clock
 from asynccache._entry import Entry
 from asynccache._errors import CacheClosedError
-from asynccache._flight import Caller, Flight, Reader
+from asynccache._flight import Caller, Flight, NotSharedError, Reader
 from asynccache._gate import WaitedTooLongError
 from asynccache._guard import Guard
 from asynccache._key import Namespace
@@ -188,6 +188,8 @@ class Engine:
                 finally:
                     gate.leave(end)
             if flight.entry is not None:
+                if flight.changed and not started:
+                    raise NotSharedError
                 return flight.entry
             error = flight.error_for(caller, started=started)
             if error is not None:
@@ -242,6 +244,9 @@ class Engine:
                 if error is not None:
                     raise error
                 continue
+            if flight.changed and not started:
+                reader.close()
+                raise NotSharedError
             how = outcome(flight, started=started)
             if flight.entry is not None and how == "hit":
                 reader.close()

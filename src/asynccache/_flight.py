@@ -45,6 +45,10 @@ class Caller(Struct, frozen=True, gc=False):
     """Key of the whole request, where a flight is for a part of it."""
 
 
+class NotSharedError(Exception):
+    """A flight's answer is only for the caller who started it; never leaves the library."""
+
+
 class Flight:
     """One call and its growing body.
 
@@ -58,9 +62,9 @@ class Flight:
     """
 
     __slots__ = (
-        "_growth", "_loop", "_pacer", "_readers", "abandon", "base", "caller_count", "chunks",
-        "doomed", "entry", "error", "finished", "holding", "keep", "key", "limit", "meta", "phase",
-        "scope", "size", "source", "starter", "task",
+        "_growth", "_loop", "_pacer", "_readers", "abandon", "base", "caller_count", "changed",
+        "chunks", "doomed", "entry", "error", "finished", "holding", "keep", "key", "limit",
+        "meta", "phase", "scope", "size", "source", "starter", "task",
     )  # fmt: skip
 
     def __init__(
@@ -82,6 +86,7 @@ class Flight:
         self.source: Source = "store"
         self.keep = False  # somebody who waits for it may store
         self.doomed = False  # abandoned, or its key deleted or set meanwhile: deliver, don't store
+        self.changed = False  # what was sent is not what the key stands for: its starter's alone
         self.holding: Holding | None = None
         self.meta: Meta | None = None
         self.entry: Entry | None = None

@@ -128,6 +128,7 @@ class Pilot:
         except Exception:
             self._counters.upstream_errors += call.alone
             raise
+        flight.changed = call.unchanged is not None and not call.unchanged()
         seconds = self._clock.monotonic() - began if call.alone else answer.meta.seconds
         self._counters.seconds_paid += seconds
         recording = self._recorder.record(flight, call, answer, seconds)

@@ -16,7 +16,7 @@ from asynccache.openai import _sdk
 from asynccache.openai._asked import Asked, Asking, Wanted
 from asynccache.openai._endpoints import Endpoint
 from asynccache.openai._exchange import Exchange
-from asynccache.openai._request import Body, Sent, body_of_arguments
+from asynccache.openai._request import Body, Sent, body_of_arguments, check_model
 
 Arguments = dict[str, Any]
 
@@ -33,6 +33,8 @@ class Door:
 
     uncopied: tuple[str, ...] = ()
     """Arguments that no JSON stands for."""
+    whole = True
+    """The entry under a request's key is the answer to it, and not a part of one."""
 
     def __init__(
         self,
@@ -75,6 +77,7 @@ class Door:
                 body = self._body(cache.settings.ignore, kwargs)
                 if body is None:
                     return await self._original(*args, **kwargs)
+                check_model(exchange.client, kwargs, kwargs.get("extra_body"))
                 asked = exchange.ask(
                     cache, engine, mode, options, self._endpoint, body=body, headers=headers,
                     query=kwargs.get("extra_query"), streaming=self._streams(kwargs),
@@ -83,9 +86,10 @@ class Door:
                 reason = f"{self._endpoint.path}: {exc}"
                 return await self._past(cache, mode, reason, args, kwargs)
             wanted = self._want(kwargs, headers)
-            entry = engine.inline(mode, asked.namespace, asked.key)
-            if entry is not None:
-                return exchange.hit(asked, wanted, entry)
+            if self.whole:
+                entry = engine.inline(mode, asked.namespace, asked.key)
+                if entry is not None:
+                    return exchange.hit(asked, wanted, entry)
             return await self._fetch(asked, wanted, kwargs)
 
         return create
@@ -143,7 +147,9 @@ class Door:
             sent = Sent(kwargs, self.uncopied)
             return lambda: self._original(**sent.arguments())
 
-        return await self._exchange.fetch(asked, wanted, self._asking(kwargs), prepare)
+        return await self._exchange.fetch(
+            asked, wanted, self._asking(kwargs), prepare, lambda: self._original(**kwargs)
+        )
 
     def _asking(self, kwargs: Arguments) -> Asking:
         return Asking(

@@ -17,7 +17,7 @@ from asynccache._call import Answer, Call, Fetched
 from asynccache._canonical import canonical_json
 from asynccache._convoy import Convoy, fetch_many
 from asynccache._entry import Entry, Meta
-from asynccache._flight import Caller, Scope
+from asynccache._flight import Caller, NotSharedError, Scope
 from asynccache._gate import WaitedTooLongError
 from asynccache._key import KEY_BYTES
 from asynccache._stats import Outcome
@@ -36,7 +36,7 @@ from asynccache.openai._request import (
     body_of_arguments,
     copied,
 )
-from asynccache.openai._sending import PAST, Sending
+from asynccache.openai._sending import PAST, Sending, is_beneath
 from asynccache.openai._upstream import meta_of
 
 MakeCall = Callable[[Any], Awaitable[Any]]
@@ -48,6 +48,8 @@ _BREATH: Final = 32  # inputs, some 0.1 ms of lookups, between two looks at the 
 
 class EmbeddingsDoor(Door):
     """``embeddings.create``."""
+
+    whole = False  # the key of a list of one input is that input's own
 
     def _body(self, ignore: Ignore, kwargs: Arguments) -> Body | None:
         if _sdk.is_given(kwargs.get("encoding_format", _sdk.OMIT)):
@@ -76,7 +78,10 @@ class EmbeddingsDoor(Door):
 
         decode = not _sdk.is_given(kwargs.get("encoding_format", _sdk.OMIT))
         asking = self._asking(kwargs)
-        job = EmbeddingJob(self._exchange, asked, wanted, asking, prepare, decode=decode)
+        job = EmbeddingJob(
+            self._exchange, asked, wanted, asking, prepare,
+            past=lambda: self._original(**kwargs), decode=decode,
+        )  # fmt: skip
         return await job.result()
 
 
@@ -90,6 +95,7 @@ class EmbeddingJob:
         asking: The rest of the call.
         prepare: Copies the call's arguments and returns what makes it for some of its inputs;
             called at most once, before anything is awaited upstream.
+        past: Makes the call as it came, where nobody else's answer would do.
         decode: Whether vectors that travelled as text are to be numbers; None where only the SDK
             knows.
     """
@@ -102,6 +108,7 @@ class EmbeddingJob:
         asking: Asking,
         prepare: Callable[[], MakeCall],
         *,
+        past: Callable[[], Awaitable[Any]],
         decode: bool | None = None,
     ) -> None:
         self._exchange = exchange
@@ -109,6 +116,7 @@ class EmbeddingJob:
         self._wanted = wanted
         self._asking = asking
         self._prepare = prepare
+        self._past = past
         self._decode = decode
         self._data = asked.body.data
         self._inputs = inputs_of(self._data.get("input"))
@@ -122,6 +130,8 @@ class EmbeddingJob:
     async def result(self) -> Any:
         """Return what the caller gets."""
         asked, engine = self._asked, self._asked.engine
+        if is_beneath(asked.key):
+            return await self._past()
         observer, model = asked.cache.settings.observer, asked.body.data.get("model")
         watch = _events.watch(observer, asked.endpoint.path, model, asked.key)
         try:
@@ -130,6 +140,8 @@ class EmbeddingJob:
             if missing:
                 found |= await self._fetch(missing)
             whole = await self._unsplit(found)
+        except NotSharedError:
+            return await self._exchange.unshared(asked, self._past)
         except WaitedTooLongError:
             error = _sdk.timed_out(asked.address.url)
             if watch is not None:
@@ -223,7 +235,7 @@ class EmbeddingJob:
             value = [self._inputs[at] for at in places]
         data = {**self._data, "input": value}
         body = body_of(data, canonical_json(data), asked.cache.settings.ignore)
-        sending = Sending(lambda options: self._exchange.matches(asked, body, options))
+        sending = Sending(lambda options: self._exchange.matches(asked, body, options), asked.key)
         for key in keys:
             self._sendings[key], self._sizes[key] = sending, len(places)
         content, meta, error = await self._called(sending, value)

@@ -11,16 +11,16 @@ from asynccache._call import Call, Fetched, Mode, Status
 from asynccache._engine import Engine
 from asynccache._entry import Entry
 from asynccache._errors import NotCanonicalError, ReplayMiss
-from asynccache._flight import Caller, Reader
+from asynccache._flight import Caller, NotSharedError, Reader
 from asynccache._gate import WaitedTooLongError
 from asynccache._stats import Outcome
 from asynccache.openai import _sdk
 from asynccache.openai._address import Address
 from asynccache.openai._asked import Asked, Asking, Wanted
-from asynccache.openai._endpoints import Endpoint
+from asynccache.openai._endpoints import EMBEDDINGS, Endpoint
 from asynccache.openai._replay import headers_of, mark, typed
 from asynccache.openai._request import Body, body_of_options
-from asynccache.openai._sending import PAST, Sending
+from asynccache.openai._sending import PAST, Sending, is_beneath
 from asynccache.openai._stream import Body as StreamBody
 from asynccache.openai._stream import ReplayedStream, Source
 from asynccache.openai._upstream import RawCall, Recipe
@@ -113,6 +113,8 @@ class Exchange:
         """
         if self._opaque is not None:
             raise NotCanonicalError(self._opaque)
+        if endpoint is EMBEDDINGS and "input" not in body.data:
+            raise NotCanonicalError("it has no input")  # the server says best what it thinks of it
         namespace = options.namespace(cache.settings.namespace)
         address = self.address(cache, endpoint.path)
         prefix = address.prefix(namespace, headers, query)
@@ -127,7 +129,7 @@ class Exchange:
     def matches(self, asked: Asked, expected: Body, options: Any) -> bool:
         """Tell whether what is being sent is what was asked for, with the body that is expected."""
         path, query = _sdk.request_place(self.client, options.url)
-        if path != asked.endpoint.path or options.method.lower() != "post":
+        if query is None or path != asked.endpoint.path or options.method.lower() != "post":
             return False
         try:
             body = body_of_options(options, asked.cache.settings.ignore)
@@ -144,7 +146,12 @@ class Exchange:
     # -- from a key to a result --------------------------------------------------------------
 
     async def fetch(
-        self, asked: Asked, wanted: Wanted, asking: Asking, prepare: Callable[[], RawCall]
+        self,
+        asked: Asked,
+        wanted: Wanted,
+        asking: Asking,
+        prepare: Callable[[], RawCall],
+        past: Callable[[], Awaitable[Any]],
     ) -> Any:
         """Return the result of a call whose answer wasn't at hand.
 
@@ -154,7 +161,18 @@ class Exchange:
             asking: The rest of the call.
             prepare: Copies the call's arguments and returns what makes it; called at most once,
                 before anything is awaited.
+            past: Makes the call as it came, where nobody else's answer would do.
         """
+        if is_beneath(asked.key):
+            return await past()
+        try:
+            return await self._fetch(asked, wanted, asking, prepare)
+        except NotSharedError:
+            return await self.unshared(asked, past)
+
+    async def _fetch(
+        self, asked: Asked, wanted: Wanted, asking: Asking, prepare: Callable[[], RawCall]
+    ) -> Any:
         engine = asked.engine
         model = asked.body.data.get("model")
         observer, path = asked.cache.settings.observer, asked.endpoint.path
@@ -172,6 +190,8 @@ class Exchange:
                     fetched, reader = await engine.read(call)
                 else:
                     fetched = await engine.fetch(call)
+        except NotSharedError:
+            raise  # nothing is told: the call is made anew
         except WaitedTooLongError:
             error = _sdk.timed_out(asked.address.url)
             if watch is not None:
@@ -185,6 +205,12 @@ class Exchange:
             self._tell(watch, asked, fetched, reader)
         return self.result(asked, wanted, fetched.entry, fetched.outcome, reader)
 
+    async def unshared(self, asked: Asked, past: Callable[[], Awaitable[Any]]) -> Any:
+        """Make a call past the cache that had joined one of which nobody knows what it sent."""
+        path = asked.endpoint.path
+        reason = f"{path}: something changes requests on their way"
+        return await self.bypass(asked.cache, asked.mode, reason, path, past)
+
     def caller(self, address: Address, asking: Asking) -> Caller:
         """Return whose call it is, and how long it would wait."""
         client = self.client
@@ -197,8 +223,13 @@ class Exchange:
     def _call(self, asked: Asked, caller: Caller, prepare: Callable[[], RawCall]) -> Call:
         settings = asked.cache.settings
         make = prepare()
-        sending = Sending(lambda options: self.matches(asked, asked.body, options))
-        recipe = Recipe(lambda: sending.over(make), asked.endpoint.facts, asked.body.secrets)
+        sending = Sending(lambda options: self.matches(asked, asked.body, options), asked.key)
+        recipe = Recipe(
+            lambda: sending.over(make),
+            asked.endpoint.facts,
+            asked.body.secrets,
+            lambda: sending.same,
+        )
         return Call(
             unchanged=lambda: sending.same,
             namespace=asked.namespace,

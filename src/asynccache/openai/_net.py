@@ -22,7 +22,7 @@ from asynccache.openai._embeddings import EmbeddingJob
 from asynccache.openai._endpoints import BY_PATH, EMBEDDINGS
 from asynccache.openai._exchange import Exchange, headers_in
 from asynccache.openai._replay import mark
-from asynccache.openai._request import Body, body_of_options, copied
+from asynccache.openai._request import Body, body_of_options, check_model, copied
 from asynccache.openai._sending import current_sending
 
 
@@ -53,9 +53,12 @@ class Net:
             if sending is not None or cache is None:
                 return await self._original(cast_to, options, stream=stream, stream_cls=stream_cls)
             wish = _Wish(cast_to, options, stream, stream_cls)
+            if stream and stream_cls is None:  # a stream of that type, as the SDK has it
+                stream_cls = _sdk.stream_class(cast_to)
             mode: Mode = cache.settings.mode if chosen.mode is UNSET else chosen.mode
             path, query = _sdk.request_place(self._exchange.client, options.url)
-            endpoint = BY_PATH.get(path) if options.method.lower() == "post" else None
+            known = options.method.lower() == "post" and query is not None
+            endpoint = BY_PATH.get(path) if known else None
             if endpoint is None or mode == "off" or not (cache.is_open or mode == "replay"):
                 reason = None if endpoint is None or mode == "off" else "the cache isn't open"
                 return await self._past(cache, mode, reason, path, wish)
@@ -64,7 +67,8 @@ class Net:
                 await engine.pacer.slot()
             try:
                 cast_to = self._exchange.client._maybe_override_cast_to(cast_to, options)
-                query.update(options.params)
+                query = {**(query or {}), **options.params}
+                check_model(self._exchange.client, options.json_data, options.extra_json)
                 asked = self._exchange.ask(
                     cache, engine, mode, chosen, endpoint,
                     body=body_of_options(options, cache.settings.ignore),
@@ -91,9 +95,10 @@ class Net:
         self, asked: Asked, wanted: Wanted, wish: _Wish, query: dict[str, Any]
     ) -> Any:
         exchange, options = self._exchange, wish.options
-        entry = asked.engine.inline(asked.mode, asked.namespace, asked.key)
-        if entry is not None:
-            return exchange.hit(asked, wanted, entry)
+        if asked.endpoint is not EMBEDDINGS:  # whose entries are parts of answers
+            entry = asked.engine.inline(asked.mode, asked.namespace, asked.key)
+            if entry is not None:
+                return exchange.hit(asked, wanted, entry)
 
         def prepare() -> Callable[..., Awaitable[Any]]:
             again = _repeated(options, asked.body)
@@ -107,10 +112,14 @@ class Net:
 
             return send
 
+        def past() -> Awaitable[Any]:
+            return wish.made(self._original, options)
+
         asking = Asking(headers_in(options), query, options.timeout, options.max_retries)
         if asked.endpoint is EMBEDDINGS and "input" in asked.body.data:
-            return await EmbeddingJob(exchange, asked, wanted, asking, prepare).result()
-        return await exchange.fetch(asked, wanted, asking, prepare)
+            job = EmbeddingJob(exchange, asked, wanted, asking, prepare, past=past)
+            return await job.result()
+        return await exchange.fetch(asked, wanted, asking, prepare, past)
 
 
 class _Wish(Struct, frozen=True):

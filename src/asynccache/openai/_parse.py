@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, cast
 
 from openai.lib._parsing import (
     parse_chat_completion,
@@ -94,7 +94,7 @@ class ParseResponseDoor(Door):
 
 
 class _Schemas:
-    """Remembers what the SDK derives from a class, which takes it a millisecond.
+    """Remembers what the SDK derives from a class, which takes it up to a millisecond.
 
     Args:
         derive: Of the SDK.
@@ -102,18 +102,62 @@ class _Schemas:
 
     def __init__(self, derive: Callable[[Any], Any]) -> None:
         self._derive = derive
-        self._known: dict[type, tuple[object, Any]] = {}
+        self._known: dict[type, tuple[Sequence[Any], object, Any]] = {}
 
     def of(self, kind: type) -> Any:
         """Return what is sent for a class."""
-        # A model that is rebuilt gets another validator.
-        version = getattr(kind, "__pydantic_validator__", None)
         known = self._known.get(kind)
-        if known is None or known[0] is not version:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            known = self._known[kind] = (version, self._derive(kind))
-        return known[1]
+        if known is not None and known[1] == _version(kind, known[0]):
+            return known[2]
+        derived = self._derive(kind)
+        models = _models_in(kind)
+        if models is None:
+            self._known.pop(kind, None)
+            return derived
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        self._known[kind] = (models, _version(kind, models), derived)
+        return derived
+
+
+def _version(kind: Any, models: Sequence[Any]) -> object:
+    """Return what changes when a class is rebuilt, or one that it holds is described anew."""
+    validator = getattr(kind, "__pydantic_validator__", None)
+    return validator, [(model.__name__, model.__doc__) for model in models]
+
+
+def _models_in(kind: Any) -> Sequence[Any] | None:
+    """Return a class and those it holds; None if functions of the user's make its schema."""
+    if not _is_pydantics(getattr(kind, "model_json_schema", None)):
+        return None
+    found: list[Any] = []
+    pending: list[Any] = [getattr(kind, "__pydantic_core_schema__", None)]
+    for part in pending:
+        if isinstance(part, list | tuple):
+            pending.extend(cast("Sequence[Any]", part))
+        if not isinstance(part, dict):
+            continue
+        members = cast("dict[str, Any]", part)
+        said: dict[str, Any] = members.get("metadata") or {}
+        made: list[Any] = [
+            function
+            for name in ("pydantic_js_functions", "pydantic_js_annotation_functions")
+            for function in said.get(name) or ()
+        ]
+        if "pydantic_js_extra" in said or not all(map(_is_pydantics, made)):
+            return None
+        if isinstance(model := members.get("cls"), type):
+            config: Any = getattr(model, "model_config", None) or {}
+            if config.get("json_schema_extra") is not None:
+                return None
+            found.append(model)
+        pending.extend(value for name, value in members.items() if name != "metadata")
+    return found
+
+
+def _is_pydantics(function: Any) -> bool:
+    function = getattr(function, "func", function)  # of a partial
+    return function is None or str(getattr(function, "__module__", "")).startswith("pydantic.")
 
 
 _RESPONSE_FORMATS: Final = _Schemas(type_to_response_format_param)

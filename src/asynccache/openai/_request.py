@@ -94,6 +94,16 @@ def body_of_options(options: Any, ignore: Ignore) -> Body:
     return body_of(merged, canonical, ignore)
 
 
+def check_model(client: Any, body: Any, extra_body: object) -> None:
+    """Look at what ``extra_body`` does to the model in the body proper.
+
+    Raises:
+        NotCanonicalError: The body doesn't tell where the request goes.
+    """
+    if extra_body and _sdk.moves_with_model(client, body, extra_body):
+        raise NotCanonicalError("its deployment is another than its body's model")
+
+
 def _wire_body(arguments: dict[str, Any], params: Any) -> dict[str, Any]:
     """Return the body by the SDK's road: models, tuples, generators and the like become JSON."""
     given = {k: v for k, v in arguments.items() if k not in TRANSPORT and _sdk.is_given(v)}

@@ -12,6 +12,7 @@ from openai import (
     APIConnectionError,
     APIStatusError,
     APITimeoutError,
+    AsyncAzureOpenAI,
     AsyncStream,
     BaseModel,
     NotGiven,
@@ -41,6 +42,7 @@ _CREDENTIAL_STATUS: Final = frozenset({401, 402, 403, 404, 429})
 """What one account may be told and another not: who you are, what you paid for, what you may see,
 how much you had."""
 
+_DEPLOYED: Final = frozenset({"/chat/completions", "/completions", "/embeddings"})
 _SERVER_ERROR: Final = 500  # HTTP's own: from here on it isn't the request's fault
 _MAPS_STREAM_ERRORS: Final = hasattr(_streaming, "APIConnectionError")
 ByteStream = httpx.AsyncByteStream
@@ -167,10 +169,11 @@ def patience(timeout: Any, retries: int) -> float:
 # -- requests ---------------------------------------------------------------------------------
 
 
-def request_place(client: Any, url: str) -> tuple[str, dict[str, Any]]:
+def request_place(client: Any, url: str) -> tuple[str, dict[str, Any] | None]:
     """Return the path below the client's base URL and the query that a request's URL stands for.
 
-    What is no place below it is named by its URL, without what may be secret.
+    There is no query for a URL that no method of the SDK would send. The path is for people then,
+    without what a URL may hold of secrets.
     """
     if "?" not in url and url.startswith("/"):
         return url, {}
@@ -179,12 +182,15 @@ def request_place(client: Any, url: str) -> tuple[str, dict[str, Any]]:
     if parts.is_absolute_url:
         base = httpx.URL(str(client._base_url))
         if parts.copy_with(raw_path=b"/") != base.copy_with(raw_path=b"/"):
-            return plain_url(url), {}
+            return plain_url(url), None
         path = path.removeprefix(base.path.rstrip("/"))
+    path = f"/{path.lstrip('/')}"
     query = dict(parts.params)
     if len(query) != len(parts.params.multi_items()):  # something named twice: no place of ours
-        return f"/{path.lstrip('/')}?", {}
-    return f"/{path.lstrip('/')}", query
+        return path, None
+    # Azure's client sends these to a deployment, and only if they are spelled just so.
+    elsewhere = isinstance(client, AsyncAzureOpenAI) and path in _DEPLOYED
+    return path, None if elsewhere else query
 
 
 def request_options(path: str) -> Any:
@@ -309,18 +315,35 @@ def note_request_id(result: Any, request_id: str | None) -> None:
         add_request_id(result, request_id)
 
 
+_BUILDERS: Final = (
+    "request", "_prepare_options", "_prepare_request", "_prepare_url", "_build_request",
+    "_build_headers",
+)  # fmt: skip
+"""Methods of a client between a method's arguments and the wire, below where ours stand."""
+
+
 def changes_requests(client: Any) -> str | None:
     """Return why a client's requests can't be known beforehand, None if they can.
 
     Subclasses may change a request between a method's arguments and the wire.
     """
-    for name in (
-        "request", "_prepare_options", "_prepare_request", "_build_request", "_build_headers",
-    ):  # fmt: skip
+    for name in _BUILDERS:
         method: Any = getattr(cast("Any", type(client)), name, None)
         if method is not None and not method.__module__.startswith("openai."):
             return f"{_name_of(client)} overrides {name}, which may change the request"
     return None
+
+
+def moves_with_model(client: Any, body: Any, extra: object) -> bool:
+    """Tell whether a body's model, replaced by ``extra_body``, still names where it goes.
+
+    Azure's client makes the path of a deployment of the model that a method was called with.
+    """
+    if not isinstance(client, AsyncAzureOpenAI) or not isinstance(extra, Mapping):
+        return False
+    given = cast("Mapping[str, object]", extra)
+    named: object = (body or {}).get("model")
+    return "model" in given and given["model"] != named
 
 
 def _name_of(value: object) -> str:

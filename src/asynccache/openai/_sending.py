@@ -23,13 +23,15 @@ class Sending:
     Args:
         matches: Tells whether a request's options are what the key stands for; None for a call
             that has no key.
+        key: The request's; empty for none.
     """
 
-    __slots__ = ("_matches", "_strayed", "same")
+    __slots__ = ("_matches", "_strayed", "key", "same")
 
-    def __init__(self, matches: Callable[[Any], bool] | None) -> None:
+    def __init__(self, matches: Callable[[Any], bool] | None, key: bytes = b"") -> None:
         self._matches = matches
         self._strayed = False
+        self.key: Final = key
         self.same = False
         """Whether the request of the key was really sent, and no other."""
 
@@ -59,3 +61,9 @@ PAST: Final = Sending(None)
 def current_sending() -> Sending | None:
     """Return the call of ours that the caller is beneath, if it is."""
     return _sending.get()
+
+
+def is_beneath(key: bytes) -> bool:
+    """Tell whether the caller is beneath a call of ours for the same, which waits for it."""
+    sending = _sending.get()
+    return sending is not None and sending.key == key

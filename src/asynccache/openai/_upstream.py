@@ -36,14 +36,22 @@ class Recipe:
         call: Makes it.
         facts: Reads what the answer says of itself.
         secrets: Of the request: an answer that repeats one isn't stored.
+        same: Tells whether what was sent is what the key stands for.
     """
 
-    __slots__ = ("_call", "_facts", "_secrets")
+    __slots__ = ("_call", "_facts", "_same", "_secrets")
 
-    def __init__(self, call: RawCall, facts: type[Facts], secrets: Sequence[str]) -> None:
+    def __init__(
+        self,
+        call: RawCall,
+        facts: type[Facts],
+        secrets: Sequence[str],
+        same: Callable[[], bool],
+    ) -> None:
         self._call = call
         self._facts = facts
         self._secrets = secrets
+        self._same = same
 
     async def plain(self, flight: Flight) -> Answer:
         """Make a call whose answer is one JSON body."""
@@ -64,6 +72,7 @@ class Recipe:
             response = (await self._call()).http_response
             facts = self._facts()
             pieces = response.aiter_bytes()
+            flight.changed = not self._same()
             flight.start_body(meta_of(facts, response, "sse"))
             try:
                 await _record(flight, facts, pieces)

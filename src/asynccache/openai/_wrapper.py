@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeAlias, cast, overload
 
@@ -136,6 +136,7 @@ class OpenAIWrapper:
             bound = await self._bind()
         extras = None if EXTRAS.isdisjoint(config) else _taken_out(config)
         last = bound.seats[-1]
+        _make_rereadable(config)
         for seat in bound.seats:
             settings, params = seat.asked(config, extras)
             options = _context.current_options()
@@ -260,6 +261,13 @@ def _taken_out(config: dict[str, Any]) -> dict[str, Any] | None:
         if name not in UNUSED and (value is not None or name in NONE_SAYS):
             found[name] = value
     return found or None
+
+
+def _make_rereadable(config: dict[str, Any]) -> None:
+    """Make lists of iterators: what one entry has read, the next can't read again."""
+    for name, value in config.items():
+        if isinstance(value, Iterator):
+            config[name] = list(cast("Iterator[object]", value))
 
 
 def _note(response: object, seat: Seat, *, passed: bool, cost: float) -> None:

@@ -19,7 +19,7 @@ from asynccache.openai._replay import lenient
 from asynccache.openai._wrapper_config import Plan, Settings
 from asynccache.openai._wrapper_loop import LoopState
 from asynccache.openai._wrapper_text import prepared
-from asynccache.openai._wrapper_usage import Usage
+from asynccache.openai._wrapper_usage import Spent, Usage
 
 _DEFAULT_SEED: Final = 41  # AutoGen's, of a wrapper that nobody gave a cache
 _CACHES: Final = 8  # that one client is wrapped for at a time: more than a program has at once
@@ -221,5 +221,9 @@ class Judge:
         return self._passed  # it was looked at already
 
     def _asked(self, response: Any) -> bool:
-        judge = self._settings.filter_func
-        return judge is None or bool(judge(context=self._settings.context, response=response))
+        settings = self._settings
+        beside: dict[str, object] | None = getattr(response, "__dict__", None)
+        if beside is not None:  # a filter may judge by the cost, as in AutoGen
+            beside["cost"] = Spent().add(response, settings.price)
+        judge = settings.filter_func
+        return judge is None or bool(judge(context=settings.context, response=response))

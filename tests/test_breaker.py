@@ -7,7 +7,7 @@ import contextlib
 from contextvars import ContextVar
 
 import pytest
-from openai import AsyncAzureOpenAI, AsyncOpenAI, BadRequestError, omit
+from openai import APIConnectionError, AsyncAzureOpenAI, AsyncOpenAI, BadRequestError, omit
 from openai.resources.chat.completions import AsyncCompletions
 from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
@@ -15,10 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import asynccache
 from asynccache.openai import OpenAIWrapper
+from tests.helpers.http import httpx
 from tests.helpers.openai_api import whole_api
 from tests.helpers.openai_server import (
     DONE,
     MESSAGES,
+    CutError,
     Gate,
     ask,
     choice,
@@ -289,3 +291,30 @@ async def test_a_request_without_input_is_left_to_the_server(api, cached, extra)
         await cached.post("/embeddings", body={"model": "m"}, cast_to=CreateEmbeddingResponse)
 
     assert [seen.body.keys() & {"input"} for seen in api.requests] == [set()] * 3
+
+
+async def test_who_reads_a_raw_stream_sees_the_error_of_its_transport(api, bare, cached):
+    """The SDK translates such an error only where it reads the events itself."""
+
+    async def program(seen):
+        await seen.start()
+        await seen.send(sse(chunk("One ")))
+        raise CutError
+
+    async def read(client):
+        create = client.chat.completions.with_streaming_response.create
+        async with create(model="gpt-4o", messages=MESSAGES, stream=True) as response:
+            async for _ in response.iter_lines():
+                pass
+
+    api.program = program
+    for client in (bare, cached):
+        with pytest.raises(httpx.RemoteProtocolError):
+            await read(client)
+    with pytest.raises((APIConnectionError, httpx.RemoteProtocolError)):
+        await events_of_or_raise(await ask(cached, stream=True))
+
+
+async def events_of_or_raise(stream):
+    """Read a stream to its end."""
+    return [event async for event in stream]

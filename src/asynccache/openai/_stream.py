@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any, Final, TypeVar
 
-from openai import APIError, AsyncStream
+from openai import APIConnectionError, APIError, AsyncStream
 from pydantic import ValidationError
 
 from asynccache._entry import Meta
@@ -74,8 +74,14 @@ class Body(_sdk.ByteStream):
         self._source = source
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        while not self._source.closed and (event := await self._source.next()) is not None:
-            yield event
+        try:
+            while not self._source.closed and (event := await self._source.next()) is not None:
+                yield event
+        except APIConnectionError as exc:
+            # Who reads the response itself sees the transport's error, as without a cache.
+            if isinstance(exc.__cause__, Exception):
+                raise exc.__cause__ from None
+            raise
 
     async def aclose(self) -> None:
         self._source.close()

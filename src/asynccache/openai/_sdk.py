@@ -342,8 +342,8 @@ def moves_with_model(client: Any, body: Any, extra: object) -> bool:
     if not isinstance(client, AsyncAzureOpenAI) or not isinstance(extra, Mapping):
         return False
     given = cast("Mapping[str, object]", extra)
-    named: object = (body or {}).get("model")
-    return "model" in given and given["model"] != named
+    named = cast("Mapping[str, object]", body or {})
+    return "model" in given and given["model"] != named.get("model")
 
 
 def _name_of(value: object) -> str:

@@ -15,9 +15,8 @@ from asynccache._entry import Entry
 from asynccache._lane import Lane
 from asynccache.stores._base import Claim, Claimed, Lease, Unknown
 
-_FIRST_POLL: Final = 0.01  # seconds; doubled up to the longest, each with jitter
-_LONGEST_POLL: Final = 0.1  # seconds: "one poll" in the bound of a waiter's wait
 _WOKEN_POLLS: Final = 4  # within one time-to-live, by those who are woken: a message may be lost
+_LEAST: Final = 0.8  # of a poll's pause, that chance leaves: enough to keep waiters out of step
 _RENEWALS: Final = 3  # within one time-to-live, so that one may fail
 
 
@@ -72,6 +71,7 @@ class LeaseKeeper:
         lane: Lane,
         key: bytes,
         find: Callable[[], Awaitable[Entry | Unknown | None]],
+        check: Callable[[bytes], Awaitable[Entry | None]],
         inherited: Holding | None,
     ) -> Acquired:
         """Get leave to make the call for a key, or the entry that another has made meanwhile.
@@ -84,16 +84,18 @@ class LeaseKeeper:
             lane: Where the lease is held.
             key: What is to be called for.
             find: Looks the entry up, and returns it only if it is sound.
+            check: Returns the entry that bytes hold, if it is sound.
             inherited: A claim that was adopted from an abandoned flight.
         """
         silent_since = self._clock.monotonic()
         silent: Lease | None = None
-        pause, waited = _FIRST_POLL, False
-        messages = lane.store.capabilities.messages
+        (pause, longest), waited = lane.store.polls, False
+        messages, glances = lane.store.capabilities.messages, lane.store.capabilities.glances
+        waiting = False
         while True:
             silence = self._clock.monotonic() - silent_since
             expect = silent if silent is not None and silence >= self._ttl else None
-            holding = inherited or self._begin(lane, key, expect)
+            holding = inherited or self._begin(lane, key, expect, waiting=waiting)
             inherited = None
             await self._settled(holding)
             claimed = holding.claimed
@@ -101,14 +103,24 @@ class LeaseKeeper:
                 return Acquired()
             if claimed.granted:
                 return Acquired(claimed.entry, holding, waited)
+            waiting = glances
+            if claimed.entry is not None:
+                sound = await check(claimed.entry)
+                if sound is not None:
+                    return Acquired(sound, None, waited)
+                if claimed.holder is None:  # left alone for bytes that are no entry: ours, then
+                    waiting = False
+                    continue
             if claimed.holder != silent:
                 silent, silent_since = claimed.holder, self._clock.monotonic()
             waited = True
             jitter = 0.5 + random.random() / 2  # noqa: S311 - not a secret
             woken = messages and await lane.wait(key, self._ttl * jitter / _WOKEN_POLLS)
             if not woken:
-                await asyncio.sleep(pause * jitter)
-                pause = min(_LONGEST_POLL, pause * 2)
+                await asyncio.sleep(pause * random.uniform(_LEAST, 1))  # noqa: S311 - as above
+                pause = min(longest, pause * 2)
+            if waiting:  # the next claim finds the entry, too
+                continue
             entry = await find()
             if isinstance(entry, Unknown):  # whoever has the lease: nothing would be heard of it
                 return Acquired(waited=waited)
@@ -122,11 +134,13 @@ class LeaseKeeper:
             holding.abandoned = False
         return holding
 
-    def _begin(self, lane: Lane, key: bytes, expect: Lease | None) -> Holding:
+    def _begin(
+        self, lane: Lane, key: bytes, expect: Lease | None, *, waiting: bool
+    ) -> Holding:
         lease = Lease(key, secrets.token_bytes(16))
         holding = Holding(lane, lease, self._clock.monotonic())
         self._held.add(holding)
-        holding.operation = self._spawn(self._make(holding, expect))
+        holding.operation = self._spawn(self._make(holding, expect, waiting=waiting))
         return holding
 
     async def _settled(self, holding: Holding) -> None:
@@ -139,9 +153,9 @@ class LeaseKeeper:
         if holding.claimed is None or not holding.claimed.granted:
             self._held.discard(holding)
 
-    async def _make(self, holding: Holding, expect: Lease | None) -> None:
+    async def _make(self, holding: Holding, expect: Lease | None, *, waiting: bool) -> None:
         lease = holding.lease
-        claim = Claim(key=lease.key, token=lease.token, expect=expect)
+        claim = Claim(key=lease.key, token=lease.token, expect=expect, waiting=waiting)
         claimed = await holding.lane.claim(claim)
         holding.renewed_at = self._clock.monotonic()
         holding.claimed = claimed

@@ -12,7 +12,7 @@ from asynccache._entry import Entry, Meta, encode_entry
 from asynccache._key import Namespace
 from asynccache.stores._base import Record, Store
 
-Need = Literal["inline", "leases", "messages", "durable", "clock"]
+Need = Literal["inline", "leases", "messages", "glances", "durable", "clock"]
 """A capability, or a `clock` fixture."""
 
 HOME: Final = Namespace.of("contract")

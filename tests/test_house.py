@@ -94,7 +94,9 @@ def imports(path, *, everywhere=True):
 def test_file_stands_on_its_floor(name, path):
     """A file imports from its floor or those below, drivers where they belong, and isn't long."""
     floor = floor_of(name)
-    lazy_up = {("_factory", f"stores.{name}") for name in ("cosmos", "disk", "_local", "memory", "redis")}
+    lazy_up = {
+        ("_factory", f"stores.{name}") for name in ("cosmos", "disk", "_local", "memory", "redis")
+    }
     for imported in imports(path):
         top, _, rest = imported.partition(".")
         if top == "asynccache" and rest and (name, rest) not in lazy_up:

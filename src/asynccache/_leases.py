@@ -89,9 +89,9 @@ class LeaseKeeper:
         """
         silent_since = self._clock.monotonic()
         silent: Lease | None = None
-        (pause, longest), waited = lane.store.polls, False
-        messages, glances = lane.store.capabilities.messages, lane.store.capabilities.glances
-        waiting = False
+        pause, _ = lane.store.polls
+        glances = lane.store.capabilities.glances
+        waited = waiting = False
         while True:
             silence = self._clock.monotonic() - silent_since
             expect = silent if silent is not None and silence >= self._ttl else None
@@ -103,29 +103,32 @@ class LeaseKeeper:
                 return Acquired()
             if claimed.granted:
                 return Acquired(claimed.entry, holding, waited)
-            waiting = glances
-            if claimed.entry is not None:
-                sound = await check(claimed.entry)
-                if sound is not None:
-                    return Acquired(sound, None, waited)
-                if claimed.holder is None:  # left alone for bytes that are no entry: ours, then
-                    waiting = False
-                    continue
+            sound = None if claimed.entry is None else await check(claimed.entry)
+            if sound is not None:
+                return Acquired(sound, None, waited)
+            waiting = glances and claimed.holder is not None
+            if claimed.entry is not None and claimed.holder is None:
+                # Left alone for bytes that are no entry: asked for again, it is granted.
+                continue
             if claimed.holder != silent:
                 silent, silent_since = claimed.holder, self._clock.monotonic()
             waited = True
-            jitter = 0.5 + random.random() / 2  # noqa: S311 - not a secret
-            woken = messages and await lane.wait(key, self._ttl * jitter / _WOKEN_POLLS)
-            if not woken:
-                await asyncio.sleep(pause * random.uniform(_LEAST, 1))  # noqa: S311 - as above
-                pause = min(longest, pause * 2)
-            if waiting:  # the next claim finds the entry, too
-                continue
-            entry = await find()
+            pause = await self._pause(lane, key, pause)
+            # Where claims glance, the next one finds the entry, too.
+            entry = None if waiting else await find()
             if isinstance(entry, Unknown):  # whoever has the lease: nothing would be heard of it
                 return Acquired(waited=waited)
             if entry is not None:
                 return Acquired(entry, None, waited)
+
+    async def _pause(self, lane: Lane, key: bytes, pause: float) -> float:
+        """Wait for news of a key, or for a while; return how long a while is the next time."""
+        if lane.store.capabilities.messages:
+            jitter = 0.5 + random.random() / 2  # noqa: S311 - not a secret
+            if await lane.wait(key, self._ttl * jitter / _WOKEN_POLLS):
+                return pause
+        await asyncio.sleep(pause * random.uniform(_LEAST, 1))  # noqa: S311 - as above
+        return min(lane.store.polls[1], pause * 2)
 
     def adopt(self, key: bytes) -> Holding | None:
         """Take over the claim that an abandoned flight for a key has left, if there is one."""
@@ -134,9 +137,7 @@ class LeaseKeeper:
             holding.abandoned = False
         return holding
 
-    def _begin(
-        self, lane: Lane, key: bytes, expect: Lease | None, *, waiting: bool
-    ) -> Holding:
+    def _begin(self, lane: Lane, key: bytes, expect: Lease | None, *, waiting: bool) -> Holding:
         lease = Lease(key, secrets.token_bytes(16))
         holding = Holding(lane, lease, self._clock.monotonic())
         self._held.add(holding)

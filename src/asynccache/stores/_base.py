@@ -90,8 +90,8 @@ class Claim(Struct, frozen=True, kw_only=True):
     expect: Lease | None = None
     """Take the lease over if its token and renewal count are still these (compare and set)."""
     waiting: bool = False
-    """The lease was refused before: it is likely to be held yet, and an entry is all that is waited
-    for. A store that `Capabilities.glances` may leave a lease that is free alone where an entry is."""
+    """The lease was refused before: it is likely to be held yet, and an entry is waited for. A
+    store that `Capabilities.glances` may leave a lease that is free alone where an entry is."""
 
 
 class Claimed(Struct, frozen=True, kw_only=True):

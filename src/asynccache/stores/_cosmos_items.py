@@ -191,7 +191,7 @@ def new_lease(token: bytes, ttl: float, renewals: int = 0) -> LeaseText:
 
 
 def pack(body: bytes, expires: int, meta: Meta | None) -> tuple[EntryText, list[str]]:
-    """Return an encoded entry as text, and the text of its parts if it is too large for one item."""
+    """Return an encoded entry as text, and the text of its parts if one item hasn't room for it."""
     envelope, rest = body[:ENVELOPE_BYTES], memoryview(body)[ENVELOPE_BYTES:]
     head = decode_head(body)
     beside: dict[str, Any] = {"head": _text(envelope), "expires": expires}

@@ -27,9 +27,12 @@ from asynccache.stores._cosmos_requests import PATIENT, Requests, Row
 
 _TOGETHER: Final = 8  # keys: from here on a query costs fewer request units than point reads
 _RACES: Final = 100  # times that others may change an item while we do
-_ROW: Final = (
-    "c.id, c._etag, c.entry.head, c.entry.expires, c.entry.parts, IS_DEFINED(c.lease) AS leased"
+_SELECT: Final = (
+    "SELECT c.id, c._etag, c.entry.head, c.entry.expires, c.entry.parts,"
+    " IS_DEFINED(c.lease) AS leased FROM c WHERE"
 )
+_ENTRIES: Final = "IS_DEFINED(c.entry)"
+_ALL: Final = "(IS_DEFINED(c.entry) OR IS_DEFINED(c.part))"
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -89,21 +92,18 @@ class Keys(Requests):
         cursor = None
         while True:
             rows, cursor = await self.query(
-                f"SELECT {_ROW} FROM c WHERE ARRAY_CONTAINS(@ids, c.id) AND IS_DEFINED(c.entry)",
+                f"{_SELECT} ARRAY_CONTAINS(@ids, c.id) AND {_ENTRIES}",
                 {"@ids": list(names)},
                 cursor,
             )
-            heads.update(
-                (names[row.id], text_bytes(row.head)) for row in rows if row.is_live(now)
-            )
+            heads.update((names[row.id], text_bytes(row.head)) for row in rows if row.is_live(now))
             if cursor is None:
                 return heads
 
     async def page(self, cursor: str | None, *, parts: bool) -> tuple[list[Row], str | None]:
         """Return a page of all entries, and of parts where they are asked for, too."""
-        wanted = "(IS_DEFINED(c.entry) OR IS_DEFINED(c.part))" if parts else "IS_DEFINED(c.entry)"
         return await self.query(
-            f"SELECT {_ROW} FROM c WHERE STARTSWITH(c.id, @prefix) AND {wanted}",
+            f"{_SELECT} STARTSWITH(c.id, @prefix) AND {_ALL if parts else _ENTRIES}",
             {"@prefix": prefix_of(self.namespace)},
             cursor,
         )
@@ -130,7 +130,7 @@ class Keys(Requests):
         except BaseException:  # cancelled, too
             self.link.spawn(self._remove_parts(entry.parts))
             raise
-        # From here on a cancelled caller doesn't stop it: what others may see already must be whole.
+        # From here on a cancelled caller doesn't stop it: what others may see must be whole.
         return await asyncio.shield(self.link.spawn(self._commit(record, entry)))
 
     async def _put_parts(self, entry: EntryText, texts: Sequence[str]) -> None:

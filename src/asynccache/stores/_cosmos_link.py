@@ -30,7 +30,7 @@ _log = logging.getLogger("asynccache")
 _SLOTS: Final = 32  # requests under way in one loop: twice as many are no faster
 _OPENING: Final = 10.0  # seconds for handshake, account, container, and making what is missing
 _CLOSING: Final = 5.0  # seconds
-_NEVER: Final = 1e-6  # seconds: the SDK takes 0 for "as usual", and this for "don't wait"
+_NEVER: Final = -1  # times: the SDK takes 0 for "as usual", which is nine times
 
 
 class Address(Struct, frozen=True):
@@ -147,9 +147,7 @@ class Link:
                 f"Cosmos DB did not answer within {self._timeout * times:g} s"
             ) from exc
 
-    async def _ask(
-        self, call: Callable[[Any], Awaitable[T]], end: float
-    ) -> tuple[int, T | None]:
+    async def _ask(self, call: Callable[[Any], Awaitable[T]], end: float) -> tuple[int, T | None]:
         attempt = 0
         while True:
             try:
@@ -206,7 +204,7 @@ def new_client(address: Address) -> Any:  # noqa: ANN401 - the SDK's client
         address.endpoint,
         address.credential,
         retry_total=0, retry_connect=0, retry_read=0, retry_status=0,
-        retry_throttle_backoff_max=_NEVER,
+        retry_throttle_total=_NEVER,
     )  # fmt: skip
 
 

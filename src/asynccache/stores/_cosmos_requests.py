@@ -1,4 +1,4 @@
-"""Single requests about the items of one namespace, each counted, bounded and mapped by its link."""
+"""Single requests about the items of one namespace: counted, bounded and mapped by their link."""
 
 from __future__ import annotations
 
@@ -127,9 +127,7 @@ class Requests:
         status, _ = await self.link.ask(lambda container: call(container, hook), times=times)
         return status, etag
 
-    def _item(
-        self, key: bytes, entry: EntryText | None, lease: LeaseText | None
-    ) -> dict[str, Any]:
+    def _item(self, key: bytes, entry: EntryText | None, lease: LeaseText | None) -> dict[str, Any]:
         now = self.clock.time_us()
         return self.form.item(self.namespace, key, entry=entry, lease=lease, now=now)
 
@@ -148,4 +146,12 @@ class Requests:
 
         _, answer = await self.link.ask(call, times=PATIENT)
         rows, cursor = answer or ([], None)
-        return [msgspec.convert(row, Row) for row in rows], cursor
+        return [_row(row) for row in rows], cursor
+
+
+def _row(row: Any) -> Row:  # noqa: ANN401 - JSON
+    """Return what a query shows of an item; of a damaged one, an entry that is none."""
+    try:
+        return msgspec.convert(row, Row)
+    except msgspec.ValidationError:
+        return Row(id=row["id"], etag=row["_etag"], head="")

@@ -62,9 +62,7 @@ class CosmosStore(Store):
         ValueError: Nothing says where the account is, or too much does.
     """
 
-    capabilities = Capabilities(
-        leases=True, releases=True, glances=True, durable=True, remote=True
-    )
+    capabilities = Capabilities(leases=True, releases=True, glances=True, durable=True, remote=True)
 
     def __init__(
         self,
@@ -186,9 +184,7 @@ class CosmosStore(Store):
     async def delete_many(self, namespace: Namespace, keys: Sequence[bytes]) -> int:
         """Remove entries, and the parts of those that are split."""
         place = await self._keys(namespace)
-        removed: list[bool] = await _each(
-            list(dict.fromkeys(keys)), lambda key: key, place.remove
-        )
+        removed: list[bool] = await _each(list(dict.fromkeys(keys)), lambda key: key, place.remove)
         return sum(removed)
 
     async def clear(self, namespace: Namespace) -> int:

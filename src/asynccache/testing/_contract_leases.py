@@ -106,8 +106,7 @@ class LeaseContract:
 
     @needs("leases", "glances")
     async def test_who_waits_finds_the_entry_alone(self, store: Store) -> None:
-        """A waiting claim finds an entry without taking the lease, is refused while the lease is
-        held, and granted where there is neither."""
+        """A waiting claim takes no lease where an entry is, and one where there is neither."""
 
         async def wait(name: str) -> Claimed:
             (answer,) = await store.claim(

@@ -5,11 +5,13 @@
 // package @vercel/cosmosdb-server. Items are kept and served here, since what the package does with
 // them differs from Azure in what a cache depends on.
 //
-// Run as: node overlay.js FOLDER_OF_NODE_MODULES. Says {"port": …} on its standard output when it
+// Run as: node overlay.js FOLDER_OF_NODE_MODULES [tls]. Says {"port": …} on its standard output when it
 // listens, and ends when its standard input does.
 
 const crypto = require("crypto");
+const fs = require("fs");
 const http = require("http");
+const https = require("https");
 const path = require("path");
 
 const modules = path.resolve(process.argv[2]);
@@ -324,7 +326,10 @@ function control({ skew, rules, reset, readOnly, wipe, items }) {
   return said;
 }
 
-const server = http.createServer({ keepAlive: true }, (req, res) => {
+const tls = process.argv[3] === "tls";
+const pem = (name) => fs.readFileSync(path.join(modules, "@vercel/cosmosdb-server", name));
+const options = tls ? { keepAlive: true, cert: pem("cert.pem"), key: pem("key.pem") } : { keepAlive: true };
+const server = (tls ? https : http).createServer(options, (req, res) => {
   serve(req, res).catch((error) => {
     console.error(error);
     res.statusCode = 500;
@@ -335,7 +340,7 @@ server.keepAliveTimeout = 60_000;
 
 function begin() {
   account = new Account("127.0.0.1", server.address().port);
-  const here = `http://127.0.0.1:${server.address().port}/`;
+  const here = `${tls ? "https" : "http"}://127.0.0.1:${server.address().port}/`;
   for (const where of ["writableLocations", "readableLocations"]) {
     account.read()[where][0].databaseAccountEndpoint = here;
   }

@@ -15,11 +15,12 @@ import random
 import sys
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from _harness import Report, at_once, in_turn, run
 from azure.cosmos.aio import CosmosClient
 
-from asynccache import Cache
+from asynccache import AsyncCache, Cache
 from asynccache._key import value_key
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -41,7 +42,7 @@ FAULTS = {
 }
 
 
-def open_cache(server: CosmosServer, **options: object) -> object:
+def open_cache(server: CosmosServer, **options: Any) -> AsyncCache:
     return Cache.cosmos_db(
         server.connection_string,
         server.container,

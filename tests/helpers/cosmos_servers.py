@@ -64,6 +64,7 @@ class CosmosServer:
             [BIN / "node", SOURCE / "overlay.js", node_modules(), "tls" if self.tls else "-"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
+        assert self.process.stdout is not None
         said = json.loads(self.process.stdout.readline())
         self.port, self.key, self.token = said["port"], said["key"], said["token"]
         return self
@@ -104,9 +105,7 @@ class CosmosServer:
 
     def stop(self):
         """End it."""
-        self.process.stdin.close()
-        self.process.wait()
-        self.process.stdout.close()
+        self.process.communicate(timeout=20)  # it ends when nobody talks to it any more
 
     def __enter__(self):
         """Start it."""

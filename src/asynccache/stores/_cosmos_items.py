@@ -243,9 +243,10 @@ def _decompressed(data: bytes) -> bytes:
     zstd = _zstd()
     try:
         # Nothing larger was packed here: what pretends to be is damaged.
-        return zstd.ZstdDecompressor().decompress(data, _SMALL)
+        rest: bytes = zstd.ZstdDecompressor().decompress(data, _SMALL)
     except zstd.ZstdError as exc:
         raise ValueError("this isn't what was packed") from exc
+    return rest
 
 
 def _zstd() -> Any:  # noqa: ANN401 - one module under two names

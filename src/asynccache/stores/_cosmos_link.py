@@ -13,6 +13,7 @@ from azure.cosmos.aio import CosmosClient
 from msgspec import Struct
 
 from asynccache._errors import StoreTimeoutError, StoreUnavailableError
+from asynccache._key import Namespace
 from asynccache.stores._cosmos_container import Place, found_or_made
 from asynccache.stores._cosmos_errors import (
     ANSWERS,
@@ -23,6 +24,7 @@ from asynccache.stores._cosmos_errors import (
     status_of,
 )
 from asynccache.stores._cosmos_items import Form
+from asynccache.stores._cosmos_lookups import Lookups
 
 T = TypeVar("T")
 _log = logging.getLogger("asynccache")
@@ -48,6 +50,11 @@ class Meter:
         self.requests = 0
         self.charge = 0.0
         self._lock = threading.Lock()
+
+    def reset(self) -> None:
+        """Begin anew."""
+        with self._lock:
+            self.requests, self.charge = 0, 0.0
 
     def add(self, charge: float) -> None:
         """Count a request."""
@@ -82,6 +89,7 @@ class Link:
         self._form: Form | None = None
         self._closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.lookups: dict[Namespace, Lookups] = {}
         self.expires = True
         """Whether the container removes what is past its ``ttl``."""
 

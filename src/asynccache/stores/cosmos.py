@@ -26,6 +26,7 @@ from asynccache.stores._cosmos_items import text_bytes
 from asynccache.stores._cosmos_keys import Keys
 from asynccache.stores._cosmos_leases import Leasing
 from asynccache.stores._cosmos_link import Link, Meter, checked_address
+from asynccache.stores._cosmos_lookups import Lookups
 from asynccache.stores._links import Links
 
 T = TypeVar("T")
@@ -109,6 +110,8 @@ class CosmosStore(Store):
         """
         was_open = self._links.are_open
         self._read_only = read_only
+        if not was_open:
+            self._meter.reset()
         self._links.open()
         self._opening += 1
         try:
@@ -149,18 +152,20 @@ class CosmosStore(Store):
 
     async def get_many(self, namespace: Namespace, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return entries: a point read for a few, a query for many."""
-        place = await self._keys(namespace)
-        unique = list(dict.fromkeys(keys))
-        bodies: dict[bytes, bytes | None] = {}
-        start = 0
-        while start < len(unique):
-            part = unique[start : start + self.batch]
-            start += len(part)
-            for key, body in zip(part, await place.bodies(part), strict=True):
-                bodies[key] = body
-                if body is not None:
-                    self._mean += (len(body) - self._mean) / 64
-        return [bodies[key] for key in keys]
+        link = self._links.mine()
+        lookups = link.lookups.get(namespace)
+        if lookups is None:
+
+            async def read(keys: Sequence[bytes]) -> list[bytes | None]:
+                place = Keys(link, await link.form(), namespace, clock=self._clock, held=self._held)
+                bodies = await place.bodies(keys)
+                for body in bodies:
+                    if body is not None:
+                        self._mean += (len(body) - self._mean) / 64
+                return bodies
+
+            lookups = link.lookups[namespace] = Lookups(read, lambda: self.batch, link.spawn)
+        return await lookups.get(keys)
 
     async def head_many(self, namespace: Namespace, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return envelopes; Cosmos DB sends no more of the entries."""
@@ -193,7 +198,8 @@ class CosmosStore(Store):
         cleared, cursor = 0, None
         while True:
             rows, cursor = await place.page(cursor, parts=True)
-            cleared += sum(await _each(rows, lambda row: row.id, place.remove_row))
+            removed: list[bool] = await _each(rows, lambda row: row.id, place.remove_row)
+            cleared += sum(removed)
             if cursor is None:
                 return cleared
 

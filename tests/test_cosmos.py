@@ -15,6 +15,7 @@ import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -80,13 +81,10 @@ def open_cache(server, **options):
 
 async def make_container(server, *paths, **properties):
     """Make a container as its owner would."""
-    kind = "MultiHash" if len(paths) > 1 else "Hash"
-    path = list(paths) if len(paths) > 1 else paths[0]
+    key = PartitionKey(list(paths), kind="MultiHash") if len(paths) > 1 else PartitionKey(paths[0])
     async with CosmosClient(server.endpoint, server.key) as client:
         database = await client.create_database_if_not_exists(server.database)
-        await database.create_container(
-            server.container, PartitionKey(path, kind=kind), **properties
-        )
+        await database.create_container(server.container, key, **properties)
 
 
 async def used(cache):
@@ -607,7 +605,7 @@ async def test_damaged_items_are_misses(server):
     space = Namespace.of(42)
     name = id_of(space, value_key(space, "value", "key"))
     good = pack(encode_entry(Entry(b"k" * 32, 1, 0, Meta("json"), (b"x" * 2000,))), 0, None)[0]
-    damages = [
+    damages: list[dict[str, Any]] = [
         {}, {"entry": None}, {"entry": 5}, {"entry": {}}, {"entry": {"head": 3}},
         {"entry": {"head": "!", "body": ""}}, {"entry": {"head": "", "body": "AAAA"}},
         {"entry": {"head": good.head, "body": good.body[:-8], "codec": "zstd"}},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ TIMEOUT = 0.5  # seconds: the caches' store_timeout here
 AGES = 600_000  # milliseconds: whoever waits so long hangs, and fails its test
 
 # What is injected, and whether every request meets it or every second one.
-FAULTS = {
+FAULTS: dict[str, dict[str, Any]] = {
     "429 for a moment": {"status": 429, "retryAfter": 10},
     "429 for ages": {"status": 429, "retryAfter": AGES},
     "429 that doesn't say how long": {"status": 429},
@@ -180,6 +181,7 @@ async def test_lost_answers_are_made_good(server):
             server.faults({**lost, "methods": ["PUT"]})
             assert list(await store.renew(HOME, [lease], 5)) == [True]
             (other,) = await store.claim(HOME, [Claim(key=lease.key, token=b"o" * 16)], 5)
+            assert other.holder is not None
             assert other.holder.token == lease.token
             assert other.holder.renewals >= count
         server.faults({**lost, "methods": ["DELETE"]})

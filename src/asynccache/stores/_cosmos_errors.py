@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from azure.core.exceptions import AzureError, ClientAuthenticationError
 from azure.cosmos.exceptions import CosmosClientTimeoutError, CosmosHttpResponseError
@@ -47,11 +48,7 @@ def status_of(exc: BaseException) -> int:
 
 def charge_of(exc: BaseException) -> float:
     """Return the request units that a refused request has cost."""
-    headers = getattr(exc, "headers", None) or {}
-    try:
-        return float(headers.get("x-ms-request-charge", 0))
-    except ValueError:
-        return 0.0
+    return _number(exc, "x-ms-request-charge") or 0.0
 
 
 def pause_before_retry(exc: BaseException, attempt: int) -> float | None:
@@ -59,11 +56,8 @@ def pause_before_retry(exc: BaseException, attempt: int) -> float | None:
     status = status_of(exc)
     backoff: float = _FIRST_PAUSE * 2**attempt
     if status == _THROTTLED:
-        headers = getattr(exc, "headers", None) or {}
-        try:
-            return float(headers["x-ms-retry-after-ms"]) / 1000
-        except (KeyError, ValueError):
-            return backoff
+        milliseconds = _number(exc, "x-ms-retry-after-ms")
+        return backoff if milliseconds is None else milliseconds / 1000
     if status in _PASSING or (status == _FORBIDDEN and _is_failover(exc)):
         return backoff
     if status or isinstance(exc, ClientAuthenticationError | ValueError | KeyError | TypeError):
@@ -108,6 +102,14 @@ def _meaning(exc: BaseException) -> tuple[type[StoreError], str]:
             return StoreTimeoutError, "Cosmos DB did not answer in time"
         case _:
             return StoreUnavailableError, "Cosmos DB can't be used"
+
+
+def _number(exc: BaseException, header: str) -> float | None:
+    headers: Mapping[str, Any] = getattr(exc, "headers", None) or {}
+    try:
+        return float(headers[header])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _is_failover(exc: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import nox
@@ -27,6 +28,16 @@ def tests(session: nox.Session) -> None:
     # All drivers: that `import asynccache` loads none of them shows only where they are there.
     install(session, "test")
     session.run("pytest", *session.posargs)
+
+
+@nox.session(name="cosmos-live")
+def cosmos_live(session: nox.Session) -> None:
+    """Run the store contract against the account that COSMOS_CONNECTION_STRING names."""
+    if not os.environ.get("COSMOS_CONNECTION_STRING"):
+        session.skip("COSMOS_CONNECTION_STRING isn't set, so there is no account to test against")
+    install(session, "test")
+    tests = "tests/test_cosmos_contract.py"
+    session.run("pytest", tests, *session.posargs, env={"ASYNCCACHE_COSMOS": "live"})
 
 
 @nox.session

@@ -8,7 +8,8 @@
         ├── StoreUnavailableError   gone, refusing, or its breaker is open
         │   ├── StoreAuthError          doesn't know this user or password
         │   ├── StoreFailoverError      between one primary and the next
-        │   └── StoreLoadingError       starting, and not ready yet
+        │   ├── StoreLoadingError       starting, and not ready yet
+        │   └── StoreThrottledError     asked for more than it gives at the moment
         ├── StoreTimeoutError       did not answer before the deadline
         ├── StoreFullError          no room: disk full, quota, or memory limit
         ├── StoreReadOnlyError      may be read, not written
@@ -59,6 +60,10 @@ class StoreFailoverError(StoreUnavailableError):
 
 class StoreLoadingError(StoreUnavailableError):
     """The store is loading its data; calls go upstream until it is ready."""
+
+
+class StoreThrottledError(StoreUnavailableError):
+    """The store is asked for more than it gives at the moment; raise its throughput."""
 
 
 class StoreTimeoutError(StoreError):

@@ -19,7 +19,9 @@ from asynccache.stores._base import Store
 
 _MEBIBYTE: Final = 2**20
 _REDIS_URL: Final = "redis://localhost:6379/0"
-_REDIS_TIMEOUT: Final = 1.0  # seconds
+_REMOTE_TIMEOUT: Final = 1.0  # seconds
+_COSMOS_DATABASE: Final = "autogen_cache"
+_COSMOS_CONTAINER: Final = "asynccache"
 _LOCAL_TTL: Final = 5.0  # seconds: a deletion elsewhere shows within that
 _ON_STORE_ERROR: Final = ("continue", "raise")
 
@@ -148,71 +150,99 @@ class Cache:
         _positive("max_connections", max_connections)
         if client is not None and redis_url != _REDIS_URL:
             raise ValueError("give a client or a redis_url, not both")
-        if local_max_bytes is None and local_ttl is not None:
-            raise ValueError("local_ttl needs local_max_bytes: without room there are no copies")
         try:
             from asynccache.stores.redis import RedisStore
         except ImportError as exc:
             raise ImportError("Cache.redis needs redis-py: install asynccache[redis]") from exc
 
         timeout = settings.store_timeout
-        store: Store = RedisStore(
+        store = RedisStore(
             redis_url,
             client=client,
-            timeout=_REDIS_TIMEOUT if timeout is None else timeout,
+            timeout=_REMOTE_TIMEOUT if timeout is None else timeout,
             max_connections=max_connections,
         )
-        if local_max_bytes is not None:
-            from asynccache.stores._local import LocalTier
+        return AsyncCache(_with_copies(store, local_max_bytes, local_ttl), settings)
 
-            fresh = _LOCAL_TTL if local_ttl is None else seconds_of(local_ttl)
-            store = LocalTier(
-                store,
-                max_bytes=_positive("local_max_bytes", local_max_bytes),
-                ttl=_positive("local_ttl", fresh),
-            )
-        return AsyncCache(store, settings)
+    @staticmethod
+    def cosmos_db(
+        connection_string: str | None = None,
+        container_id: str | None = None,
+        cache_seed: int | str = 42,
+        client: object | None = None,
+        *,
+        database_id: str = _COSMOS_DATABASE,
+        endpoint: str | None = None,
+        credential: object | None = None,
+        create: bool = True,
+        local_max_bytes: int | None = None,
+        local_ttl: float | timedelta | None = None,
+        **options: Unpack[CacheOptions],
+    ) -> AsyncCache:
+        """Keep answers in Azure Cosmos DB for NoSQL, which processes everywhere may share.
+
+        Args:
+            connection_string: As the portal shows it: ``AccountEndpoint=https://…;AccountKey=…``.
+            container_id: Where answers are kept; default ``asynccache``.
+            cache_seed: As for `disk`.
+            client: An ``azure.cosmos.aio.CosmosClient`` instead, used as it is, not closed.
+            database_id: Where the container is.
+            endpoint: The account's address, with a ``credential``, instead of a connection string.
+            credential: A key, or a token credential such as ``azure.identity.aio``'s, not closed.
+            create: Make database and container when they are missing.
+            local_max_bytes: As for `redis`.
+            local_ttl: As for `redis`.
+            **options: See `CacheOptions`.
+
+        Raises:
+            ValueError: An option has no such value, or nothing says where the account is.
+            TypeError: An option has the wrong type.
+            ImportError: azure-cosmos isn't installed: it comes with ``asynccache[cosmos]``.
+        """
+        settings = _settings(cache_seed, options)
+        try:
+            from asynccache.stores.cosmos import CosmosStore
+        except ImportError as exc:
+            raise ImportError(
+                "Cache.cosmos_db needs azure-cosmos: install asynccache[cosmos]"
+            ) from exc
+
+        timeout = settings.store_timeout
+        store = CosmosStore(
+            connection_string,
+            _COSMOS_CONTAINER if container_id is None else container_id,
+            database_id=database_id,
+            endpoint=endpoint,
+            credential=credential,
+            client=client,
+            create=create,
+            expiring=settings.ttl is not None,
+            timeout=_REMOTE_TIMEOUT if timeout is None else timeout,
+        )
+        return AsyncCache(_with_copies(store, local_max_bytes, local_ttl), settings)
 
     @staticmethod
     def from_url(url: str, **options: Unpack[CacheOptions]) -> AsyncCache:
         """Make a cache from one line of configuration.
 
         Args:
-            url: ``disk:`` (or ``disk:folder``, ``disk:///srv/cache``), ``memory:``, or a redis_url;
-                options as a query: ``disk:/srv/cache?cache_seed=1&ttl=3600&max_bytes=1000000``.
+            url: ``disk:`` (or ``disk:folder``, ``disk:///srv/cache``), ``memory:``, a redis_url,
+                ``cosmos://:key@account.documents.azure.com/database/container``, or ``cosmos:``,
+                which takes the connection string from ``COSMOS_CONNECTION_STRING``; options as a
+                query: ``disk:/srv/cache?cache_seed=1&ttl=3600&max_bytes=1000000``.
             **options: Further options, see `CacheOptions`; those in the URL win.
 
         Raises:
             ValueError: There is no such scheme or option, or an option has no such value.
         """
-        from urllib.parse import unquote, urlencode, urlsplit
+        from asynccache._urls import parsed
 
-        parts = urlsplit(url)
-        if parts.fragment:
-            raise ValueError(f"write '#' as %23: this URL would lose {parts.fragment!r}")
-        at_redis = parts.scheme == "unix" or parts.scheme.startswith("redis")
-        make = Cache.redis if at_redis else _LOCAL.get(parts.scheme)
-        if make is None:
-            raise ValueError(
-                f"no store is called {parts.scheme!r}; there are disk:, memory: and redis:"
-            )
-        named, others = _options_in(parts.query)
-        found: dict[str, Any] = {**options, **named}
-        if others and not at_redis:
-            raise ValueError(
-                f"no option {others[0][0]!r}; a URL takes {', '.join(sorted(_FROM_TEXT))}"
-            )
-        place = unquote(f"{parts.netloc}{parts.path}")
-        if at_redis:
-            found["redis_url"] = parts._replace(query=urlencode(others)).geturl()
-        elif place:
-            if parts.scheme != "disk":
-                raise ValueError(f"{parts.scheme}: takes no path, and got {place!r}")
-            found["cache_path_root"] = place
+        store, found = parsed(url)
+        make: Callable[..., AsyncCache] = getattr(Cache, store)
         try:
-            return make(**found)
+            return make(**{**options, **found})
         except TypeError as exc:
-            raise ValueError(f"{parts.scheme}: {exc}") from exc
+            raise ValueError(f"{store}: {exc}") from exc
 
     @staticmethod
     def from_store(
@@ -237,52 +267,22 @@ class Cache:
         return AsyncCache(store, _settings(cache_seed, options), clock=clock)
 
 
-def _yes_or_no(text: str) -> bool:
-    if text.lower() in {"1", "true", "yes"}:
-        return True
-    if text.lower() in {"0", "false", "no"}:
-        return False
-    raise ValueError(text)
+def _with_copies(
+    store: Store, local_max_bytes: int | None, local_ttl: float | timedelta | None
+) -> Store:
+    """Return a store, with memory in front of it if it is to have some."""
+    if local_max_bytes is None:
+        if local_ttl is not None:
+            raise ValueError("local_ttl needs local_max_bytes: without room there are no copies")
+        return store
+    from asynccache.stores._local import LocalTier
 
-
-_FROM_TEXT: Final[dict[str, Callable[[str], object]]] = {
-    "cache_seed": lambda text: int(text) if text.lstrip("-").isdecimal() else text,
-    "gitignore": _yes_or_no,
-    "keep_requests": _yes_or_no,
-    "lease_ttl": float,
-    "local_max_bytes": int,
-    "local_ttl": float,
-    "max_bytes": int,
-    "max_connections": int,
-    "max_entry_bytes": int,
-    "mode": str,
-    "on_store_error": str,
-    "store_timeout": float,
-    "tenant": str,
-    "ttl": float,
-    "ttl_jitter": float,
-}
-
-
-_LOCAL: Final[dict[str, Callable[..., AsyncCache]]] = {"disk": Cache.disk, "memory": Cache.memory}
-
-
-def _options_in(query: str) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """Return the options of a cache that a query names, and the rest as it stands."""
-    from urllib.parse import parse_qsl
-
-    found: dict[str, Any] = {}
-    others: list[tuple[str, str]] = []
-    for name, text in parse_qsl(query, keep_blank_values=True):
-        parse = _FROM_TEXT.get(name)
-        if parse is None:
-            others.append((name, text))
-            continue
-        try:
-            found[name] = parse(text)
-        except ValueError as exc:
-            raise ValueError(f"option {name!r} can't be {text!r}") from exc
-    return found, others
+    fresh = _LOCAL_TTL if local_ttl is None else seconds_of(local_ttl)
+    return LocalTier(
+        store,
+        max_bytes=_positive("local_max_bytes", local_max_bytes),
+        ttl=_positive("local_ttl", fresh),
+    )
 
 
 def _settings(cache_seed: int | str, options: CacheOptions) -> Settings:

@@ -15,9 +15,8 @@ from asynccache._entry import Entry
 from asynccache._lane import Lane
 from asynccache.stores._base import Claim, Claimed, Lease, Unknown
 
-_FIRST_POLL: Final = 0.01  # seconds; doubled up to the longest, each with jitter
-_LONGEST_POLL: Final = 0.1  # seconds: "one poll" in the bound of a waiter's wait
 _WOKEN_POLLS: Final = 4  # within one time-to-live, by those who are woken: a message may be lost
+_LEAST: Final = 0.8  # of a poll's pause, that chance leaves: enough to keep waiters out of step
 _RENEWALS: Final = 3  # within one time-to-live, so that one may fail
 
 
@@ -73,6 +72,7 @@ class LeaseKeeper:
         lane: Lane,
         key: bytes,
         find: Callable[[], Awaitable[Entry | Unknown | None]],
+        check: Callable[[bytes], Awaitable[Entry | None]],
         inherited: Holding | None,
     ) -> Acquired:
         """Get leave to make the call for a key, or the entry that another has made meanwhile.
@@ -85,16 +85,18 @@ class LeaseKeeper:
             lane: Where the lease is held.
             key: What is to be called for.
             find: Looks the entry up, and returns it only if it is sound.
+            check: Returns the entry that bytes hold, if it is sound.
             inherited: A claim that was adopted from an abandoned flight.
         """
         silent_since = self._clock.monotonic()
         silent: Lease | None = None
-        pause, waited = _FIRST_POLL, False
-        messages = lane.store.capabilities.messages
+        pause, _ = lane.store.polls
+        glances = lane.store.capabilities.glances
+        waited = waiting = False
         while True:
             silence = self._clock.monotonic() - silent_since
             expect = silent if silent is not None and silence >= self._ttl else None
-            holding = inherited or self._begin(lane, key, expect)
+            holding = inherited or self._begin(lane, key, expect, waiting=waiting)
             inherited = None
             await self._settled(holding)
             claimed = holding.claimed
@@ -102,19 +104,32 @@ class LeaseKeeper:
                 return Acquired()
             if claimed.granted:
                 return Acquired(claimed.entry, holding, waited)
+            sound = None if claimed.entry is None else await check(claimed.entry)
+            if sound is not None:
+                return Acquired(sound, None, waited)
+            waiting = glances and claimed.holder is not None
+            if claimed.entry is not None and claimed.holder is None:
+                # Left alone for bytes that are no entry: asked for again, it is granted.
+                continue
             if claimed.holder != silent:
                 silent, silent_since = claimed.holder, self._clock.monotonic()
             waited = True
-            jitter = 0.5 + random.random() / 2  # noqa: S311 - not a secret
-            woken = messages and await lane.wait(key, self._ttl * jitter / _WOKEN_POLLS)
-            if not woken:
-                await asyncio.sleep(pause * jitter)
-                pause = min(_LONGEST_POLL, pause * 2)
-            entry = await find()
+            pause = await self._pause(lane, key, pause)
+            # Where claims glance, the next one finds the entry, too.
+            entry = None if waiting else await find()
             if isinstance(entry, Unknown):  # whoever has the lease: nothing would be heard of it
                 return Acquired(waited=waited)
             if entry is not None:
                 return Acquired(entry, None, waited)
+
+    async def _pause(self, lane: Lane, key: bytes, pause: float) -> float:
+        """Wait for news of a key, or for a while; return how long a while is the next time."""
+        if lane.store.capabilities.messages:
+            jitter = 0.5 + random.random() / 2  # noqa: S311 - not a secret
+            if await lane.wait(key, self._ttl * jitter / _WOKEN_POLLS):
+                return pause
+        await asyncio.sleep(pause * random.uniform(_LEAST, 1))  # noqa: S311 - as above
+        return min(lane.store.polls[1], pause * 2)
 
     def adopt(self, key: bytes) -> Holding | None:
         """Take over the claim that an abandoned flight for a key has left, if there is one."""
@@ -123,11 +138,11 @@ class LeaseKeeper:
             holding.abandoned = False
         return holding
 
-    def _begin(self, lane: Lane, key: bytes, expect: Lease | None) -> Holding:
+    def _begin(self, lane: Lane, key: bytes, expect: Lease | None, *, waiting: bool) -> Holding:
         lease = Lease(key, secrets.token_bytes(16))
         holding = Holding(lane, lease, self._clock.monotonic())
         self._held.add(holding)
-        holding.operation = self._spawn(self._make(holding, expect))
+        holding.operation = self._spawn(self._make(holding, expect, waiting=waiting))
         return holding
 
     async def _settled(self, holding: Holding) -> None:
@@ -140,9 +155,9 @@ class LeaseKeeper:
         if holding.claimed is None or not holding.claimed.granted:
             self._held.discard(holding)
 
-    async def _make(self, holding: Holding, expect: Lease | None) -> None:
+    async def _make(self, holding: Holding, expect: Lease | None, *, waiting: bool) -> None:
         lease = holding.lease
-        claim = Claim(key=lease.key, token=lease.token, expect=expect)
+        claim = Claim(key=lease.key, token=lease.token, expect=expect, waiting=waiting)
         claimed = await holding.lane.claim(claim)
         holding.renewed_at = self._clock.monotonic()
         holding.claimed = claimed

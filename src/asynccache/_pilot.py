@@ -104,9 +104,12 @@ class Pilot:
                 call.waiting()
             return await self._shelf.found(call.key, self._shelf.ask(call.namespace, call.key))
 
+        async def check(data: bytes) -> Entry | None:
+            return await self._shelf.checked(call.key, data)
+
         inherited, flight.holding = flight.holding, None
         acquired = await self._leases.acquire(
-            self._shelf.lane(call.namespace), call.key, find, inherited
+            self._shelf.lane(call.namespace), call.key, find, check, inherited
         )
         flight.holding = acquired.holding
         if flight.doomed and flight.holding is not None:  # its key was deleted meanwhile

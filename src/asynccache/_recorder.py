@@ -130,6 +130,7 @@ class Recorder:
             expires=entry.expires,
             if_absent=not (kept or over),
             lease=lease,
+            meta=entry.meta,
         )
         if await write(recording.call.namespace, record):
             if holding is not None and lease is not None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from enum import Enum
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
+from asynccache._entry import Meta
 from asynccache._key import Namespace
 
 
@@ -22,7 +23,14 @@ UNKNOWN: Final = Unknown.UNKNOWN
 """What `Store.peek` returns when only an asynchronous lookup can tell."""
 
 
+Counted: TypeAlias = Literal["evicted", "dropped", "expired", "requests", "request_units"]
+"""What a store may count: see `Store.counters`."""
+
 BATCH: Final = 256  # keys: a batch of lookups this long takes a local store a millisecond
+
+
+FIRST_POLL: Final = 0.01  # seconds; doubled up to the longest
+LONGEST_POLL: Final = 0.1  # seconds: "one poll" in the bound of a waiter's wait
 
 
 class Capabilities(Struct, frozen=True, kw_only=True):
@@ -39,6 +47,9 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     once needs no second check."""
     releases: bool = False
     """`set_many` gives back the lease that a record names, in the same step as it writes."""
+    glances: bool = False
+    """A claim that is `Claim.waiting` costs one look and finds the entry, too, so that polling is
+    done by claims alone."""
     durable: bool = False
     """What was set is there in the next process."""
     remote: bool = False
@@ -67,6 +78,8 @@ class Record(Struct, frozen=True, kw_only=True):
     """Write only if no live entry is there (an expired one counts as absent)."""
     lease: Lease | None = None
     """Give this lease back too, if it is still held; named only to stores that can do so."""
+    meta: Meta | None = None
+    """What may be written beside the entry for people to read, where a store has room for it."""
 
 
 class Claim(Struct, frozen=True, kw_only=True):
@@ -76,6 +89,9 @@ class Claim(Struct, frozen=True, kw_only=True):
     token: bytes
     expect: Lease | None = None
     """Take the lease over if its token and renewal count are still these (compare and set)."""
+    waiting: bool = False
+    """The lease was refused before: it is likely to be held yet, and an entry is waited for. A
+    store that `Capabilities.glances` may leave a lease that is free alone where an entry is."""
 
 
 class Claimed(Struct, frozen=True, kw_only=True):
@@ -122,6 +138,11 @@ class Store(ABC):
     def batch(self) -> int:
         """How many keys one `get_many` should ask for, when many are asked for at once."""
         return BATCH
+
+    @property
+    def polls(self) -> tuple[float, float]:
+        """How many seconds who waits for a lease sleeps, at first and in the end, unless woken."""
+        return FIRST_POLL, LONGEST_POLL
 
     @abstractmethod
     async def open(self, *, read_only: bool = False) -> None:
@@ -198,6 +219,9 @@ class Store(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has no messages")
 
-    def counters(self) -> dict[Literal["evicted", "dropped", "expired"], int]:
-        """Return what the store did of its own accord since it was opened."""
+    def counters(self) -> dict[Counted, int]:
+        """Return what the store did of its own accord since it was opened, and what that cost.
+
+        ``requests`` and ``request_units`` are given by stores that are paid for by use.
+        """
         return {}

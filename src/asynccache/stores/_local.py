@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -14,6 +14,7 @@ from asynccache.stores._base import (
     UNKNOWN,
     Claim,
     Claimed,
+    Counted,
     Lease,
     Page,
     Record,
@@ -55,6 +56,11 @@ class LocalTier(Store):
     def batch(self) -> int:
         """As the store behind."""
         return self._store.batch
+
+    @property
+    def polls(self) -> tuple[float, float]:
+        """As the store behind."""
+        return self._store.polls
 
     async def open(self, *, read_only: bool = False) -> None:
         await self._store.open(read_only=read_only)
@@ -145,7 +151,7 @@ class LocalTier(Store):
     async def wait(self, namespace: Namespace, key: bytes, timeout: float) -> None:
         await self._store.wait(namespace, key, timeout)
 
-    def counters(self) -> dict[Literal["evicted", "dropped", "expired"], int]:
+    def counters(self) -> dict[Counted, int]:
         """Return what the store behind counts: copies come and go unsaid."""
         return self._store.counters()
 

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from threading import get_ident
-from typing import Final, Literal
+from typing import Final
 
 from asynccache._clock import SYSTEM_CLOCK, Clock
 from asynccache._errors import StoreError, StoreFullError, StoreUnavailableError
@@ -19,6 +19,7 @@ from asynccache.stores._base import (
     Capabilities,
     Claim,
     Claimed,
+    Counted,
     Lease,
     Page,
     Record,
@@ -69,7 +70,7 @@ class DiskStore(Store):
         self._session: Session | None = None
         self._folders: dict[str, Folder] = {}  # the session's own, one look-up nearer
         self._dropped = 0
-        self._counted: dict[Literal["evicted", "dropped", "expired"], int] = {}
+        self._counted: dict[Counted, int] = {}
         self._lock = threading.Lock()
         _STORES.add(self)
 
@@ -246,12 +247,12 @@ class DiskStore(Store):
         if leases:
             await leaser.submit(LeaseWork(namespace.seed, namespace.tenant, leases, release=True))
 
-    def counters(self) -> dict[Literal["evicted", "dropped", "expired"], int]:
+    def counters(self) -> dict[Counted, int]:
         """Return what was evicted, purged as expired, and dropped since the store was opened."""
         session = self._session
         return self._counted.copy() if session is None else self._count(session)
 
-    def _count(self, session: Session) -> dict[Literal["evicted", "dropped", "expired"], int]:
+    def _count(self, session: Session) -> dict[Counted, int]:
         evictor = session.evictor
         return {
             "evicted": evictor.evicted, "dropped": self._dropped, "expired": evictor.expired

@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
-from typing import Final, Literal, TypeAlias
+from typing import Final, TypeAlias
 
 from anyio.lowlevel import checkpoint
 
@@ -19,6 +19,7 @@ from asynccache.stores._base import (
     Capabilities,
     Claim,
     Claimed,
+    Counted,
     Lease,
     Page,
     Record,
@@ -243,7 +244,7 @@ class MemoryStore(Store):
                     if not waiters:
                         del self._waiters[place]
 
-    def counters(self) -> dict[Literal["evicted", "dropped", "expired"], int]:
+    def counters(self) -> dict[Counted, int]:
         """Return how many entries made room for others, and how many were found past their time."""
         return {"evicted": self._evicted, "expired": self._expired}
 

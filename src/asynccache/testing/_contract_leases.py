@@ -105,6 +105,27 @@ class LeaseContract:
             body_of("a"), body_of("big", 1_000_000), None, None,
         ]  # fmt: skip
 
+    @needs("leases", "glances")
+    async def test_who_waits_finds_the_entry_alone(self, store: Store) -> None:
+        """A waiting claim takes no lease where an entry is, and one where there is neither."""
+
+        async def wait(name: str) -> Claimed:
+            (answer,) = await store.claim(
+                HOME, [Claim(key=key_of(name), token=_token(), waiting=True)], _TTL
+            )
+            return answer
+
+        await store.set_many(HOME, [record_of("a")])
+        assert await wait("a") == Claimed(granted=False, entry=body_of("a"))
+        mine = _token()
+        assert (await _claim(store, "a", mine)).granted
+        held = Claimed(granted=False, entry=body_of("a"), holder=Lease(key_of("a"), mine))
+        assert await wait("a") == held
+        await store.delete_many(HOME, [key_of("a")])
+        assert await wait("a") == Claimed(granted=False, holder=Lease(key_of("a"), mine))
+        await store.release(HOME, [Lease(key_of("a"), mine)])
+        assert await wait("a") == Claimed(granted=True)
+
     @needs("leases")
     async def test_leases_keep_to_their_namespace(self, store: Store) -> None:
         """A lease says nothing about the same key elsewhere."""

@@ -12,7 +12,9 @@ from asynccache._entry import Entry, Meta, encode_entry
 from asynccache._key import Namespace
 from asynccache.stores._base import Record, Store
 
-Need = Literal["inline", "leases", "messages", "releases", "durable", "clock"]
+Need = Literal[
+    "inline", "leases", "messages", "releases", "glances", "durable", "clock"
+]  # fmt: skip
 """A capability, or a `clock` fixture."""
 
 HOME: Final = Namespace.of("contract")

@@ -17,6 +17,7 @@ from asynccache.stores._base import (
     Capabilities,
     Claim,
     Claimed,
+    Counted,
     Lease,
     Page,
     Record,
@@ -258,7 +259,12 @@ class FaultyStore(Store):
     async def wait(self, namespace: Namespace, key: bytes, timeout: float) -> None:
         await self._call("wait", 1, lambda: self.inner.wait(namespace, key, timeout))
 
-    def counters(self) -> dict[Literal["evicted", "dropped", "expired"], int]:
+    @property
+    def polls(self) -> tuple[float, float]:
+        """As the store behind."""
+        return self.inner.polls
+
+    def counters(self) -> dict[Counted, int]:
         return self.inner.counters()
 
     async def _call(self, method: Method, size: int, work: Callable[[], Awaitable[_T]]) -> _T:

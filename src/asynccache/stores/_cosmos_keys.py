@@ -182,11 +182,12 @@ class Keys(Requests):
                     return True, None
                 continue
             there = item.live(self.clock.time_us())
-            if there is not None and there == entry:  # the answer to our own request was lost
+            ours = item.lease is not None and item.lease.token == token
+            if there is not None and there == entry and not ours:  # our own request's answer was lost
                 return True, None
             if there is not None and record.if_absent:
                 return False, None
-            kept = None if item.lease is None or item.lease.token == token else item.lease
+            kept = None if ours else item.lease
             status, _ = await self.replace(key, item.etag, entry=entry, lease=kept)
             if not status:
                 return True, None if item.entry is None else item.entry.parts

@@ -377,6 +377,22 @@ async def test_readers_of_split_entries_see_whole_ones(server):
         assert seen > 3
 
 
+async def test_overwritten_between_item_and_parts(server):
+    """A reader whose parts are gone when it asks for them finds the entry that took their place."""
+    values = [os.urandom(2_000_000) for _ in range(2)]
+    async with open_cache(server) as cache, open_cache(server) as reader:
+        await cache.set("key", values[0])
+        server.control(reset=True)
+        # The item is read at once, its three parts only after they were removed.
+        server.faults({"methods": ["GET"], "after": 1, "times": 3, "delay": 1500})
+        reading = asyncio.create_task(reader.get("key"))
+        while server.counts().get("GET", 0) < 4:
+            await asyncio.sleep(0.01)
+        await cache.set("key", values[1])
+        assert not reading.done()
+        assert await reading == values[1]
+
+
 WRITER = """
 import asyncio, os, sys
 from asynccache import Cache

@@ -32,7 +32,7 @@ from asynccache import (
 )
 from asynccache._entry import Entry, Meta, encode_entry
 from asynccache._key import Namespace, value_key
-from asynccache.stores._base import Record
+from asynccache.stores._base import Claim, Record
 from asynccache.stores._cosmos_items import Form, id_of, pack, prefix_of, read, unpack
 from asynccache.stores.cosmos import CosmosStore
 from tests.helpers.cosmos_servers import CosmosServer
@@ -377,6 +377,22 @@ async def test_readers_of_split_entries_see_whole_ones(server):
         assert seen > 3
 
 
+async def test_overwritten_between_item_and_parts(server):
+    """A reader whose parts are gone when it asks for them finds the entry that took their place."""
+    values = [os.urandom(2_000_000) for _ in range(2)]
+    async with open_cache(server) as cache, open_cache(server) as reader:
+        await cache.set("key", values[0])
+        server.control(reset=True)
+        # The item is read at once, its three parts only after they were removed.
+        server.faults({"methods": ["GET"], "after": 1, "times": 3, "delay": 1500})
+        reading = asyncio.create_task(reader.get("key"))
+        while server.counts().get("GET", 0) < 4:
+            await asyncio.sleep(0.01)
+        await cache.set("key", values[1])
+        assert not reading.done()
+        assert await reading == values[1]
+
+
 WRITER = """
 import asyncio, os, sys
 from asynccache import Cache
@@ -478,8 +494,6 @@ async def test_a_dead_holders_lease_ends(server):
     async with open_cache(server, lease_ttl=5) as cache:
         store = cache._store
         space, key = cache.settings.namespace, value_key(cache.settings.namespace, "value", "key")
-        from asynccache.stores._base import Claim
-
         (claimed,) = await store.claim(space, [Claim(key=key, token=b"t" * 16)], 5)
         assert claimed.granted
         (item,) = server.items()
@@ -487,6 +501,22 @@ async def test_a_dead_holders_lease_ends(server):
         server.control(skew=6)
         assert server.items() == []
         assert await cache.get_or_create("key", Upstream()) == {"call": 1}
+
+
+async def test_a_dead_holder_is_succeeded_where_ttl_is_off(server):
+    """Where Cosmos DB ends no lease, whoever waits takes a silent one over, and pays once."""
+    await make_container(server, "/id")
+    upstream = Upstream()
+    async with open_cache(server, lease_ttl=0.5) as cache:
+        space = cache.settings.namespace
+        claim = Claim(key=value_key(space, "value", "key"), token=b"t" * 16)
+        assert (await cache._store.claim(space, [claim], 0.5))[0].granted
+        async with open_cache(server, lease_ttl=0.5) as other:
+            asked = [each.get_or_create("key", upstream) for each in (cache, other)]
+            assert await asyncio.gather(*asked) == [{"call": 1}] * 2
+    assert upstream.calls == 1
+    (item,) = server.items()
+    assert "lease" not in item
 
 
 # -- what is written, and what it costs ------------------------------------------------------------

@@ -230,6 +230,25 @@ async def test_server_that_goes_and_returns(server):
         await back(cache)
 
 
+async def test_container_that_is_deleted(server):
+    """When the container is deleted, calls go past it; opened again, the cache has a new one."""
+    upstream = Upstream()
+    cache = open_cache(server)
+    async with cache:
+        await cache.set("key", "value")
+        server.control(wipe=True)
+        server.control(reset=True)
+        for number in range(20):
+            answer = await cache.get_or_create(number, upstream.answer_to(number))
+            assert answer == f"answer {number}"
+        assert cache.stats().store_errors.keys() == {"unavailable", "breaker_open"}
+        assert sum(server.counts().values()) < 20
+    async with cache:
+        assert await cache.get_or_create(1, upstream.answer_to(1)) == "answer 1"
+        await settled(SimpleNamespace(cache=cache))
+        assert await cache.contains(1)
+
+
 async def test_cancelled_calls_leave_no_lease(server):
     """Callers that give up in any phase leave no lease behind, and a store that works."""
     async with open_cache(server, store_timeout=10) as cache:

@@ -30,20 +30,27 @@ DRIVER_ERRORS: Final = (
 NOT_FOUND: Final = 404
 CONFLICT: Final = 409
 CHANGED: Final = 412
-ANSWERS: Final = frozenset({NOT_FOUND, CONFLICT, CHANGED})
-"""Statuses that are answers, not failures."""
 
 _THROTTLED: Final = 429
 _RETRY_WITH: Final = 449
 _FORBIDDEN: Final = 403
 _FAILING_OVER: Final = frozenset({3, 1008})  # not the write region any more; not there any more
 _PASSING: Final = frozenset({408, 410, _RETRY_WITH, 500, 502, 503, 504})
+_NO_CONTAINER: Final = 1003  # sub-status of a 404
 _FIRST_PAUSE: Final = 0.02  # seconds, doubled each time, where Cosmos DB doesn't say how long
 
 
 def status_of(exc: BaseException) -> int:
     """Return the HTTP status that an error stands for; 0 for none."""
     return int(exc.status_code or 0) if isinstance(exc, CosmosHttpResponseError) else 0
+
+
+def answer_in(exc: BaseException) -> int | None:
+    """Return the status of a refusal that is an answer: not there, there already, or changed."""
+    status = status_of(exc)
+    if status not in (NOT_FOUND, CONFLICT, CHANGED) or _is_homeless(exc):
+        return None
+    return status
 
 
 def charge_of(exc: BaseException) -> float:
@@ -88,6 +95,10 @@ def _meaning(exc: BaseException) -> tuple[type[StoreError], str]:
                 "this identity may not do that in Cosmos DB: give it the role"
                 " 'Cosmos DB Built-in Data Contributor', and create database and container first"
             )
+        case 404 if _is_homeless(exc):
+            return StoreUnavailableError, (
+                "the container was deleted: close the cache and open it again, which makes it anew"
+            )
         case 408:
             return StoreTimeoutError, "Cosmos DB did not answer in time"
         case 413:
@@ -102,6 +113,11 @@ def _meaning(exc: BaseException) -> tuple[type[StoreError], str]:
             return StoreTimeoutError, "Cosmos DB did not answer in time"
         case _:
             return StoreUnavailableError, "Cosmos DB can't be used"
+
+
+def _is_homeless(exc: BaseException) -> bool:
+    """Tell whether it isn't the item that is missing, but its container."""
+    return getattr(exc, "sub_status", 0) == _NO_CONTAINER
 
 
 def _number(exc: BaseException, header: str) -> float | None:

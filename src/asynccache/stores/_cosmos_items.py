@@ -14,7 +14,7 @@ import sys
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import sha256
 from typing import Any, Final, Literal
 
@@ -249,6 +249,7 @@ def _decompressed(data: bytes) -> bytes:
     return rest
 
 
+@cache
 def _zstd() -> Any:  # noqa: ANN401 - one module under two names
     built_in = sys.version_info >= (3, 14)
     return importlib.import_module("compression.zstd" if built_in else "backports.zstd")

@@ -16,12 +16,11 @@ from asynccache._errors import StoreTimeoutError, StoreUnavailableError
 from asynccache._key import Namespace
 from asynccache.stores._cosmos_container import Place, found_or_made
 from asynccache.stores._cosmos_errors import (
-    ANSWERS,
     DRIVER_ERRORS,
+    answer_in,
     charge_of,
     mapped,
     pause_before_retry,
-    status_of,
 )
 from asynccache.stores._cosmos_items import Form
 from asynccache.stores._cosmos_lookups import Lookups
@@ -164,7 +163,7 @@ class Link:
                 raise
             except DRIVER_ERRORS as exc:
                 self._meter.add(charge_of(exc))
-                if (status := status_of(exc)) in ANSWERS:
+                if (status := answer_in(exc)) is not None:
                     return status, None
                 pause = pause_before_retry(exc, attempt)
                 # A wait that ends after the deadline would help nobody.

@@ -183,7 +183,7 @@ class Keys(Requests):
                 continue
             there = item.live(self.clock.time_us())
             ours = item.lease is not None and item.lease.token == token
-            if there is not None and there == entry and not ours:  # our own request's answer was lost
+            if there is not None and there == entry and not ours:  # our answer was lost
                 return True, None
             if there is not None and record.if_absent:
                 return False, None

@@ -63,10 +63,10 @@ class Links(Generic[LinkT]):
         with self._lock:
             if not self.are_open:
                 raise StoreUnavailableError("the store isn't open in this process: open it first")
-            for past in [past for past in self._links if past.is_closed()]:
-                del self._links[past], self._endings[past]
             if self._only_one is not None and self._links:
                 raise StoreUnavailableError(self._only_one)
+            for past in [past for past in self._links if past.is_closed()]:
+                del self._links[past], self._endings[past]
             link = self._links[loop] = self._make()
             # Known to the loop, which closes it if it ends before the store does.
             self._endings[loop] = _until_the_loop_ends(link)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
 from redis.crc import key_slot
@@ -272,10 +272,3 @@ class Link:
             await self._server.aclose()
         if not self._lent:
             await close_client(self._client)
-
-    async def until_the_loop_ends(self) -> AsyncGenerator[None]:
-        """Close the link when the loop shuts down its generators, if nobody has before."""
-        try:
-            yield
-        finally:
-            await self.aclose()

@@ -9,11 +9,11 @@ from asynccache._clock import SYSTEM_CLOCK, Clock
 from asynccache._entry import ENVELOPE_BYTES
 from asynccache._key import Namespace
 from asynccache.stores._base import Capabilities, Claim, Claimed, Lease, Page, Record, Store
+from asynccache.stores._links import Links
 from asynccache.stores._redis_address import Address
 from asynccache.stores._redis_client import belongs
 from asynccache.stores._redis_keys import CHANNEL, names_of
 from asynccache.stores._redis_link import Link
-from asynccache.stores._redis_links import Links
 from asynccache.stores._redis_scan import Scans
 from asynccache.stores._redis_scripts import (
     CLAIM,
@@ -29,6 +29,10 @@ DEFAULT_URL: Final = "redis://localhost:6379/0"
 DEFAULT_CONNECTIONS: Final = 8  # to one server and loop: two keep it busy, more let large ones pass
 _BATCH: Final = 256  # commands or keys in one round trip
 _BATCH_BYTES: Final = 2**20  # of entries in one round trip, as far as that is known before
+_LENT: Final = (
+    "the client that was given belongs to another event loop: give redis_url instead, and each loop"
+    " gets connections of its own"
+)
 _SLACK: Final = 0.02  # seconds beyond a lease's end until who waits claims it
 
 
@@ -68,7 +72,11 @@ class RedisStore(Store):
                 "client must be a redis.asyncio.Redis or RedisCluster,"
                 f" not {type(client).__module__}.{type(client).__qualname__}"
             )
-        self._links = Links(Address.of(url), client, timeout=timeout, limit=max_connections)
+        address = Address.of(url)
+        self._links = Links(
+            lambda: Link(address, client, timeout=timeout, limit=max_connections),
+            only_one=None if client is None else _LENT,
+        )
         self._opening = 0
         self._timeout = timeout
         self._clock = clock

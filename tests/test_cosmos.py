@@ -1,6 +1,6 @@
 """The cache on Cosmos DB: containers, credentials, sizes, expiry, what is written, what it costs.
 
-Which loop it runs on the contract shows for both; here it is asyncio's alone.
+The contract runs on uvloop; here it is asyncio's own loop.
 """
 
 from __future__ import annotations

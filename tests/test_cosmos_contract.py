@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import secrets
 
@@ -39,6 +40,12 @@ class Account:
     def __exit__(self, *exc):
         with CosmosClient.from_connection_string(self.connection_string) as client:
             client.delete_database(self.database)
+
+
+@pytest.fixture(scope="module")
+def anyio_backend():
+    """Run on uvloop where it is; the other tests of this store run on asyncio's own loop."""
+    return ("asyncio", {"use_uvloop": importlib.util.find_spec("uvloop") is not None})
 
 
 @pytest.fixture(scope="module")

@@ -102,7 +102,7 @@ async def back(cache):
     ("fault", "often"),
     [
         *((fault, "every") for fault in FAULTS),
-        *((fault, "every second") for fault in ("429 for ages", "503", "dropped after", "silent")),
+        *((fault, "every second") for fault in ("429 for ages", "503", "dropped after")),
     ],
 )
 async def test_faults_while_500_calls_run(server, fault, often):

@@ -50,7 +50,7 @@ def test_the_cache_on_cosmos_does_as_a_plain_model():
             server = running
 
         run_state_machine_as_test(
-            Machine, settings=settings(max_examples=50, stateful_step_count=40)
+            Machine, settings=settings(max_examples=40, stateful_step_count=40)
         )
 
 

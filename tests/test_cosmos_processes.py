@@ -62,7 +62,7 @@ async def test_four_processes_pay_once(server, tmp_path, kind):
     assert [item["id"] for item in server.items() if "lease" in item] == []
 
 
-@pytest.mark.parametrize("kind", [(), ("--streamed",)], ids=["plain", "streamed"])
+@pytest.mark.parametrize("kind", [("--streamed",)], ids=["streamed"])
 async def test_killed_holder_costs_one_more_call(server, tmp_path, kind):
     """When the process that holds a lease is killed, one other call is made in its place."""
     swarm = Swarm(url_of(server), tmp_path, "--tasks", "50", "--keys", "10", *kind, *SHORT)

@@ -36,7 +36,7 @@ DEFAULT_DATABASE: Final = "autogen_cache"  # AutoGen's
 DEFAULT_CONTAINER: Final = "asynccache"
 _FIRST_POLL: Final = 0.25  # seconds: reads cost money, and models take their time
 _LONGEST_POLL: Final = 1.2  # seconds: with jitter a second, and twelve polls in ten
-_BATCH: Final = 256  # keys in one query
+_BATCH: Final = 1000  # keys in one query, the most that the SDK puts into one
 _BATCH_BYTES: Final = 2 * 2**20  # of entries in one query, as far as that is known before
 
 

@@ -27,6 +27,7 @@ def tests(session: nox.Session) -> None:
     """Run the tests, once on every Python that is here."""
     # All drivers: that `import asynccache` loads none of them shows only where they are there.
     install(session, "test")
+    session.run("python", "-m", "tests.helpers.cosmos_servers")
     session.run("pytest", *session.posargs)
 
 

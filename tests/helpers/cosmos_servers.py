@@ -114,3 +114,7 @@ class CosmosServer:
     def __exit__(self, *exc):
         """End it."""
         self.stop()
+
+
+if __name__ == "__main__":  # before the tests, whose own time is limited
+    node_modules()

@@ -28,7 +28,33 @@ def tests(session: nox.Session) -> None:
     # All drivers: that `import asynccache` loads none of them shows only where they are there.
     install(session, "test")
     session.run("python", "-m", "tests.helpers.cosmos_servers")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", "--ignore=tests/frameworks", *session.posargs)
+
+
+@nox.session
+def tests_frameworks(session: nox.Session) -> None:
+    """Run the tests of the frameworks that work with the newest SDK."""
+    install(session, "frameworks")
+    run_framework_tests(session, "newest")
+
+
+@nox.session
+def tests_frameworks_openai2(session: nox.Session) -> None:
+    """Run the tests of the frameworks that need the SDK's 2.x."""
+    install(session, "frameworks-openai2")
+    run_framework_tests(session, "openai2")
+
+
+@nox.session
+def tests_frameworks_autogen02(session: nox.Session) -> None:
+    """Run the tests of AutoGen 0.2, whose module AG2's has taken the name of."""
+    install(session, "frameworks-autogen02")
+    run_framework_tests(session, "autogen02")
+
+
+def run_framework_tests(session: nox.Session, folder: str) -> None:
+    """Run what is in one folder: the tests of the frameworks of one environment."""
+    session.run("pytest", *(session.posargs or [f"tests/frameworks/{folder}"]))
 
 
 @nox.session(name="cosmos-live")

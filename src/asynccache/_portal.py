@@ -1,0 +1,183 @@
+"""A loop in a background thread, for callers that can't await: one for the whole process.
+
+It starts when it is first needed and ends with the process. Caches work in any number of loops; to
+them this is one more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from contextvars import copy_context
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+import anyio
+from anyio.from_thread import BlockingPortal
+from msgspec import Struct
+
+T = TypeVar("T")
+
+
+class _Running(Struct, frozen=True):
+    portal: BlockingPortal
+    thread: threading.Thread
+
+
+_lock = threading.Lock()
+_running: _Running | None = None
+
+
+class CallerGoneError(Exception):
+    """The thread in which a call was to be made has been interrupted; never leaves the library."""
+
+
+def portal() -> BlockingPortal:
+    """Return the way into the background loop, which starts if it isn't running."""
+    global _running  # noqa: PLW0603 - one for the process is what it is
+    running = _running
+    if running is None:
+        with _lock:
+            running = _running
+            if running is None:
+                running = _running = _start()
+    return running.portal
+
+
+def _start() -> _Running:
+    # Not anyio's own way of starting one: what it leaves behind would, in a child process, wait for
+    # a thread that only the parent has.
+    started: Future[BlockingPortal] = Future()
+
+    async def serve() -> None:
+        async with BlockingPortal() as made:
+            started.set_result(made)
+            await made.sleep_until_stopped()
+
+    # A thread of this kind keeps no process from ending; `_stop` lets it end in order.
+    thread = threading.Thread(target=anyio.run, args=(serve,), name="asynccache", daemon=True)
+    thread.start()
+    return _Running(started.result(), thread)
+
+
+def in_portal() -> bool:
+    """Tell whether the caller is on the background loop's own thread, which can't wait for it."""
+    return _running is not None and _running.thread is threading.current_thread()
+
+
+class Guest:
+    """A thread that waits for what it has started in the background loop.
+
+    Meanwhile it runs what is handed to it: a user's function, and the call that is paid for, are
+    run in the thread they came from, whose connections and locals they may rely on.
+    """
+
+    __slots__ = ("_errands", "_gone", "_lock")
+
+    def __init__(self) -> None:
+        self._errands: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._gone = False
+        self._lock = threading.Lock()
+
+    def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:  # noqa: ANN401 - its own
+        """Await a coroutine function in the background loop; interrupted, cancel it.
+
+        Raises:
+            RuntimeError: This is the background loop's own thread.
+        """
+        future = portal().start_task_soon(function, *args)
+        future.add_done_callback(lambda _: self._errands.put(None))
+        try:
+            while (errand := self._errands.get()) is not None:
+                errand()
+            return future.result()
+        finally:
+            future.cancel()  # a thread that was interrupted waits no longer
+            self._leave()
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._gone = True
+        while True:
+            try:
+                errand = self._errands.get_nowait()
+            except Empty:
+                return
+            if errand is not None:
+                errand()  # fails now
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """Run a function in the waiting thread, in the context of the running task.
+
+        Raises:
+            CallerGoneError: The thread waits no longer, or was interrupted meanwhile.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+        context = copy_context()
+
+        def errand() -> None:
+            if self._gone:
+                _settle(loop, done, None, CallerGoneError())
+                return
+            try:
+                result = context.run(function)
+            except Exception as exc:  # noqa: BLE001 - it is handed on, whatever it is
+                _settle(loop, done, None, exc)
+            except BaseException:
+                _settle(loop, done, None, CallerGoneError())
+                raise
+            else:
+                _settle(loop, done, result, None)
+
+        with self._lock:
+            if self._gone:
+                raise CallerGoneError
+            self._errands.put(errand)
+        return await done
+
+
+def call(function: Callable[..., Awaitable[T]], *args: Any) -> T:  # noqa: ANN401 - its own
+    """Await a coroutine function in the background loop, as a `Guest` with no errands."""
+    return Guest().call(function, *args)
+
+
+def _settle(
+    loop: asyncio.AbstractEventLoop,
+    future: asyncio.Future[Any],
+    result: object,
+    error: Exception | None,
+) -> None:
+    def settle() -> None:
+        if future.done():  # nobody waits for it any more
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+    loop.call_soon_threadsafe(settle)
+
+
+def _stop() -> None:
+    global _running
+    running, _running = _running, None
+    if running is not None:
+        running.portal.call(running.portal.stop, True)
+        running.thread.join()
+
+
+def _after_fork() -> None:
+    """Forget the parent's loop, whose thread this process doesn't have."""
+    global _lock, _running  # noqa: PLW0603 - as above
+    _lock = threading.Lock()
+    _running = None
+
+
+atexit.register(_stop)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -6,17 +6,15 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 import threading
-import time
 
 import openai
 import pytest
-from openai import AsyncOpenAI, AzureOpenAI, OpenAI, Stream
+from openai import AzureOpenAI, OpenAI, Stream
 from pydantic import BaseModel
 
 import asynccache
-from asynccache import Cache, ReplayMiss
+from asynccache import Cache, ReplayMiss, _portal
 from tests.helpers.openai_embeddings import embed
 from tests.helpers.openai_server import (
     COMPLETION,
@@ -28,7 +26,6 @@ from tests.helpers.openai_server import (
     ask,
     choice,
     chunk,
-    completion,
     sse,
     state,
     stored,
@@ -139,9 +136,7 @@ DOORS = {
 
 
 @pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
-async def test_every_door_pays_once_and_gives_what_the_bare_client_gives(
-    plain, wrapped, api, door
-):
+async def test_every_door_pays_once_and_gives_what_the_bare_client_gives(plain, wrapped, api, door):
     """Fifty threads at once pay for one call, later ones for none, and all get equal answers."""
     expected = dump(await asyncio.to_thread(door, plain))
     api.requests.clear()
@@ -162,9 +157,7 @@ async def test_parse_gives_each_caller_the_parsed_class(api, plain, wrapped):
     api.program = program
 
     def parse(client):
-        return client.chat.completions.parse(
-            model="m", messages=MESSAGES, response_format=Answer
-        )
+        return client.chat.completions.parse(model="m", messages=MESSAGES, response_format=Answer)
 
     for _ in range(2):
         parsed = await asyncio.to_thread(parse, wrapped)
@@ -332,7 +325,7 @@ async def test_many_streams_at_once_are_one(api, wrapped):
 
 
 async def test_on_the_loops_thread_what_is_at_hand_is_served(api, wrapped, api_cache, caplog):
-    """A hit needs no waiting, and is served where nothing may wait; the rest goes past, once told."""
+    """A hit is served where nothing may wait; the rest goes past, and that is told once."""
     await asyncio.to_thread(ask, wrapped)
     await stored(api_cache)
     with caplog.at_level(logging.WARNING, "asynccache"):
@@ -483,11 +476,11 @@ def test_without_any_loop(api, tmp_path):
     async def opened():
         return await Cache.disk(cache_path_root=tmp_path).open()
 
-    cache = asynccache._portal.call(opened)
+    cache = _portal.call(opened)
     try:
         with OpenAI(api_key="k", base_url=api.base_url, max_retries=0) as client:
             wrapped = cache.wrap(client)
             assert [state(ask(wrapped)).outcome for _ in range(3)] == ["miss", "hit", "hit"]
     finally:
-        asynccache._portal.call(cache.aclose)
+        _portal.call(cache.aclose)
     assert len(api.requests) == 1

@@ -94,3 +94,16 @@ def note_request_id(result: Any, request_id: str | None) -> None:
     """Note a request's id on what a caller gets, as the SDK does."""
     if isinstance(result, BaseModel):
         add_request_id(result, request_id)
+
+
+def http_of(raw: Any) -> Any:
+    """Return the HTTP response beneath a raw one.
+
+    Or beneath a stream: a patch on the SDK's method may have made one of the raw response.
+    """
+    return raw.response if is_opened(raw) else raw.http_response
+
+
+def is_opened(raw: Any) -> bool:
+    """Tell whether what should be a raw response is a stream already."""
+    return not hasattr(raw, "http_response")

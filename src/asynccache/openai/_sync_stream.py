@@ -78,7 +78,8 @@ class AsyncReading:
     """
 
     def __init__(self, raw: Any) -> None:
-        response = raw.http_response
+        response = _sdk_responses.http_of(raw)
+        self._raw = raw
         self._response = response
         self._limiter = CapacityLimiter(1)
         self._lock = threading.Lock()  # an abandoned read goes on: nothing is closed beneath it
@@ -107,6 +108,9 @@ class AsyncReading:
 
         def close() -> None:
             with self._lock:
+                if _sdk_responses.is_opened(self._raw):
+                    with self._raw:  # whoever made a stream of it waits for its end
+                        pass
                 self._response.close()
 
         await self._in_thread(close)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from asynccache._memoize import memoize
     from asynccache._stats import Stats
     from asynccache._values import MISSING
+    from asynccache.sync import SyncCache
 
 __all__ = [
     "MISSING",
@@ -65,6 +66,7 @@ __all__ = [
     "StoreThrottledError",
     "StoreTimeoutError",
     "StoreUnavailableError",
+    "SyncCache",
     "canonical_value",
     "current_cache",
     "instrument_openai",
@@ -95,6 +97,7 @@ _HOMES: Final = {
     "_memoize": ("memoize",),
     "_stats": ("Stats",),
     "_values": ("MISSING",),
+    "sync": ("SyncCache",),
 }  # fmt: skip
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 

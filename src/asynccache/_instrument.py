@@ -5,15 +5,21 @@ from __future__ import annotations
 import importlib
 import sys
 from contextlib import AbstractContextManager
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from asynccache._cache import AsyncCache
+from asynccache._context import asynchronous
+
+if TYPE_CHECKING:
+    from asynccache.sync import SyncCache
 
 _OPENAI: Final = "asynccache.openai._instrument"
 """Told by name, so that no floor imports from above, and nobody the SDK who doesn't use it."""
 
 
-def instrument_openai(cache: AsyncCache | None = None) -> AbstractContextManager[object]:
+def instrument_openai(
+    cache: AsyncCache | SyncCache | None = None,
+) -> AbstractContextManager[object]:
     """Send the calls of every OpenAI client of this process to the cache in force around them.
 
     All clients, ``AsyncOpenAI`` and ``OpenAI``, whoever made them and when. Where no cache is in
@@ -34,7 +40,8 @@ def instrument_openai(cache: AsyncCache | None = None) -> AbstractContextManager
         TypeError: ``cache`` is no cache.
         ImportError: openai isn't installed: it comes with ``asynccache[openai]``.
     """
-    if cache is not None and not isinstance(cache, AsyncCache):
+    found = asynchronous(cache)
+    if found is not None and not isinstance(found, AsyncCache):
         raise TypeError(f"instrument_openai takes a cache or None, not {cache!r}")
     try:
         home = importlib.import_module(_OPENAI)
@@ -42,7 +49,7 @@ def instrument_openai(cache: AsyncCache | None = None) -> AbstractContextManager
         if exc.name != "openai":
             raise
         raise ImportError("instrument_openai needs openai: install asynccache[openai]") from exc
-    return cast("AbstractContextManager[object]", home.instrument(cache))
+    return cast("AbstractContextManager[object]", home.instrument(found))
 
 
 def uninstrument_openai() -> None:

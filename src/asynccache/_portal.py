@@ -126,6 +126,10 @@ class Guest:
                 return
             try:
                 result = context.run(function)
+            except StopIteration as exc:  # which no future takes, as it would end a generator
+                error = RuntimeError("the function raised StopIteration")
+                error.__cause__ = exc
+                _settle(loop, done, None, error)
             except Exception as exc:  # noqa: BLE001 - it is handed on, whatever it is
                 _settle(loop, done, None, exc)
             except BaseException:

@@ -17,6 +17,7 @@ from asynccache._engine import Engine
 from asynccache._entry import Entry, encode_entry
 from asynccache._key import Namespace, value_key
 from asynccache._lifetime import Lifetime, Settings
+from asynccache._portal import held_loop
 from asynccache._recorder import expiry
 from asynccache._shelf import Asked, all_found
 from asynccache._values import MISSING, decode_value, encode_value
@@ -212,12 +213,19 @@ class Contents(Lifetime):
         mine = self.engine()
         others = [engine for engine in list(self._engines.values()) if engine is not mine]
         if others:
-            settling = [
+            running = [engine for engine in others if engine.loop.is_running()]
+            posted = [
                 asyncio.wrap_future(
                     asyncio.run_coroutine_threadsafe(engine.settle(keys), engine.loop)
                 )
-                for engine in others
-                if engine.loop.is_running()
+                for engine in running
+            ]
+            # A loop whose thread waits for this very call settles once it goes on.
+            held = held_loop.get()
+            settling = [
+                future
+                for engine, future in zip(running, posted, strict=True)
+                if engine.loop is not held
             ]
             if settling:
                 await asyncio.wait(settling, timeout=_FOREIGN_SETTLE)

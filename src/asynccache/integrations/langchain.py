@@ -159,6 +159,7 @@ def _taken_apart(generation: Generation) -> _Stored:
     message = fields.pop("message", None)
     if message is None:
         return _Stored(type(generation).__name__, fields)
+    del fields["text"]  # made from the message
     return _Stored(
         type(generation).__name__, fields, type(message).__name__, _fields(message, _MESSAGES)
     )

@@ -15,6 +15,7 @@ from langchain_core.outputs import (
     GenerationChunk,
 )
 from langchain_openai import ChatOpenAI
+from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
 from pydantic import BaseModel
 
 import asynccache
@@ -81,9 +82,19 @@ def llm_cache():
     set_llm_cache(None)
 
 
-def model(server, **options):
-    """Return LangChain's client of the server."""
-    return ChatOpenAI(model="gpt-4o", base_url=server.base_url, api_key="sk-1", **options)
+@pytest.fixture
+async def model(server):
+    """Return a maker of LangChain's clients of the server, whose connections end with the test."""
+    with DefaultHttpxClient() as http:
+        async with DefaultAsyncHttpxClient() as http_async:
+
+            def made(**options):
+                return ChatOpenAI(
+                    model="gpt-4o", base_url=server.base_url, api_key="sk-1", http_client=http,
+                    http_async_client=http_async, **options,
+                )  # fmt: skip
+
+            yield made
 
 
 @pytest.mark.parametrize("generation", GENERATIONS, ids=lambda g: type(g).__name__)
@@ -228,20 +239,20 @@ async def test_clear_takes_this_namespace_alone(cache):
         assert await found.alookup("p", "m") == GENERATIONS
 
 
-async def test_model_is_paid_once(server, cache, llm_cache):
+async def test_model_is_paid_once(server, cache, llm_cache, model):
     """The second `ainvoke` and `invoke` make no request; another temperature does."""
-    first = await model(server).ainvoke("Hello?")
-    second = await model(server).ainvoke("Hello?")
-    third = await asyncio.to_thread(cache.bind(model(server).invoke), "Hello?")
+    first = await model().ainvoke("Hello?")
+    second = await model().ainvoke("Hello?")
+    third = await asyncio.to_thread(cache.bind(model().invoke), "Hello?")
     assert len(server.requests) == 1
     assert first.content == second.content == third.content == "Hello!"
     assert first.response_metadata == second.response_metadata
     assert first.usage_metadata["total_tokens"] == second.usage_metadata["total_tokens"] == 12
-    await model(server, temperature=0.5).ainvoke("Hello?")
+    await model(temperature=0.5).ainvoke("Hello?")
     assert len(server.requests) == 2
 
 
-async def test_tool_calls_are_found(server, cache, llm_cache):
+async def test_tool_calls_are_found(server, cache, llm_cache, model):
     """An answer with tool calls comes back with them."""
 
     async def calls(seen):
@@ -251,13 +262,13 @@ async def test_tool_calls_are_found(server, cache, llm_cache):
 
     server.program = calls
     tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
-    bound = model(server).bind_tools([tool])
+    bound = model().bind_tools([tool])
     first, second = await bound.ainvoke("Look"), await bound.ainvoke("Look")
     assert len(server.requests) == 1
     assert first.tool_calls == second.tool_calls != []
 
 
-async def test_structured_output_is_found(server, cache, llm_cache):
+async def test_structured_output_is_found(server, cache, llm_cache, model):
     """An answer parsed into a class of the user's is stored as data, and parsed anew."""
 
     async def point(seen):
@@ -265,7 +276,7 @@ async def test_structured_output_is_found(server, cache, llm_cache):
         await seen.answer(choice(message=message))
 
     server.program = point
-    asking = model(server).with_structured_output(Point)
+    asking = model().with_structured_output(Point)
     assert await asking.ainvoke("Where?") == Point(x=1, y=2)
     assert await asking.ainvoke("Where?") == Point(x=1, y=2)
     assert len(server.requests) == 1

@@ -262,7 +262,8 @@ def _request_key(kwargs: Mapping[str, Any], namespace: str | None) -> str:
         for name, value in kwargs.items()
         if name not in _DENIED and not name.startswith("_") and value is not None
     }
-    canonical = canonical_value((_PREFIX, namespace, request, _addresses(kwargs)))
+    around = (_addresses(kwargs), _of_client(kwargs.get("client")))
+    canonical = canonical_value((_PREFIX, namespace, request, around))
     return hashlib.sha256(canonical).hexdigest()
 
 
@@ -278,10 +279,25 @@ def _addresses(kwargs: Mapping[str, Any]) -> dict[str, str]:
         for name in _ADDRESSES
         if (value := os.environ.get(f"{provider}_{name}"))
     }
-    for name in ("api_base", "api_version", "organization"):
+    for name in ("api_base", "api_version", "drop_params", "modify_params", "organization"):
         if value := getattr(litellm, name, None):
             found[name] = str(value)
+    for name, value in (getattr(litellm, "headers", None) or {}).items():
+        if name.lower() not in _DENIED_HEADERS:
+            found[f"header {name}"] = str(value)
     return found
+
+
+def _of_client(client: object) -> object:
+    """Return what a client of the caller's own adds to a request: where it goes, and as whom."""
+    named = {
+        name: str(value)
+        for name in ("base_url", "organization", "project")
+        if (value := getattr(client, name, None)) is not None
+    }
+    headers = _less_secrets(getattr(client, "_custom_headers", None))
+    query = getattr(client, "_custom_query", None)
+    return (named, headers or None, query or None)
 
 
 def _less_secrets(headers: object) -> object:

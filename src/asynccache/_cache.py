@@ -173,6 +173,13 @@ class AsyncCache(Contents):
             self._told.add(reason)
             _log.warning("not cached, further ones are only counted: %s", reason)
 
+    def note_lookup(self, *, hit: bool) -> None:
+        """Count a call that a framework makes itself, if it finds nothing here."""
+        if hit:
+            self._outside.hits += 1
+        else:
+            self._outside.misses += 1
+
     def now(self) -> int:
         """Return what the cache's clock says, in microseconds since the epoch."""
         return self._clock.time_us()

@@ -11,7 +11,10 @@ nox.options.default_venv_backend = "venv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["tests", "tests_openai2", "lint", "typing"]
+nox.options.sessions = [
+    "tests", "tests_openai2", "tests_frameworks", "tests_frameworks_openai2",
+    "tests_frameworks_autogen02", "lint", "typing",
+]  # fmt: skip
 
 PROJECT = nox.project.load_toml()
 BENCHMARKS = Path("benchmarks")

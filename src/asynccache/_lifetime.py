@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from concurrent.futures import Future
+from contextvars import ContextVar, Token
 from typing import Final, Self
 from weakref import WeakSet
 
@@ -44,6 +45,30 @@ class Settings(Struct, frozen=True, kw_only=True):
     observer: Observer | None = None
 
 
+_held: Final[ContextVar[asyncio.AbstractEventLoop | None]] = ContextVar(
+    "asynccache_held", default=None
+)
+
+
+def hold_loop() -> Token[asyncio.AbstractEventLoop | None] | None:
+    """Note the loop of a thread that is about to wait for another; `free_loop` takes it back."""
+    try:
+        return _held.set(asyncio.get_running_loop())
+    except RuntimeError:
+        return None
+
+
+def free_loop(token: Token[asyncio.AbstractEventLoop | None] | None) -> None:
+    """Note that a loop that was held goes on."""
+    if token is not None:
+        _held.reset(token)
+
+
+def held_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the loop that can't go on before the caller is through, None for none."""
+    return _held.get()
+
+
 class _Turn:
     """A cache's opening or closing, one at a time over all loops.
 
@@ -51,11 +76,12 @@ class _Turn:
     caches have to be closed there too.
     """
 
-    __slots__ = ("_cache", "_done")
+    __slots__ = ("_cache", "done", "loop")
 
     def __init__(self, cache: Lifetime) -> None:
         self._cache = cache
-        self._done: Future[None] = Future()
+        self.done: Future[None] = Future()
+        self.loop: Final = asyncio.get_running_loop()
 
     async def __aenter__(self) -> None:
         cache = self._cache
@@ -63,15 +89,15 @@ class _Turn:
             with cache._lock:  # noqa: SLF001 - this module's own
                 turn = cache._turn  # noqa: SLF001 - as above
                 if turn is None:
-                    cache._turn = self._done  # noqa: SLF001 - as above
+                    cache._turn = self  # noqa: SLF001 - as above
                     return
-            await asyncio.shield(asyncio.wrap_future(turn))
+            await asyncio.shield(asyncio.wrap_future(turn.done))
 
     async def __aexit__(self, *exc_info: object) -> None:
         cache = self._cache
         with cache._lock:  # noqa: SLF001 - this module's own
             cache._turn = None  # noqa: SLF001 - as above
-        self._done.set_result(None)
+        self.done.set_result(None)
 
 
 class Lifetime:
@@ -88,7 +114,7 @@ class Lifetime:
         self._outside = Counters()  # of calls that met no engine
         self._opened = 0
         self._lock = threading.Lock()
-        self._turn: Future[None] | None = None  # of whoever is opening or closing
+        self._turn: _Turn | None = None  # of whoever is opening or closing
         self._leaked: object = None
 
     async def _open_store(self) -> None:
@@ -152,6 +178,8 @@ class Lifetime:
                 await engine.aclose()
             elif engine.loop.is_running():
                 closing = asyncio.run_coroutine_threadsafe(engine.aclose(), engine.loop)
+                if engine.loop is held_loop():
+                    return  # it closes its own once it may go on
                 # The other loop may be ending just now, which cancels or forgets what it is given.
                 await asyncio.wait({asyncio.wrap_future(closing)}, timeout=_FOREIGN_CLOSE)
         finally:
@@ -160,6 +188,11 @@ class Lifetime:
     def _changing(self) -> _Turn:
         """Let only one task of any loop open or close at a time."""
         return _Turn(self)
+
+    def changing_in(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Tell whether a task of that loop is opening or closing the cache now."""
+        turn = self._turn
+        return turn is not None and turn.loop is loop
 
     def engine(self) -> Engine:
         """Return the running loop's engine.
@@ -199,6 +232,7 @@ class Lifetime:
     def _leak(self) -> None:
         """Forget everything that belongs to the parent process, without touching it."""
         self._opened = 0
+        self._lock = threading.Lock()  # a thread that only the parent has may hold the old one
         self._turn = None
         self._leaked = (self._engines, self._store)
         self._engines = {}

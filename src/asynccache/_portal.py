@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -30,10 +30,6 @@ class _Running(Struct, frozen=True):
 
 _lock = threading.Lock()
 _running: _Running | None = None
-held_loop: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar(
-    "asynccache_held_loop", default=None
-)
-"""The loop whose thread waits for what runs in this context: nothing may wait for it."""
 
 
 class CallerGoneError(Exception):
@@ -93,10 +89,7 @@ class Guest:
         Raises:
             RuntimeError: This is the background loop's own thread.
         """
-        way = portal()
-        context = copy_context()
-        context.run(held_loop.set, _running_loop())
-        future = context.run(way.start_task_soon, function, *args)
+        future = portal().start_task_soon(function, *args)
         future.add_done_callback(lambda _: self._errands.put(None))
         try:
             while (errand := self._errands.get()) is not None:
@@ -146,13 +139,6 @@ class Guest:
                 raise CallerGoneError
             self._errands.put(errand)
         return await done
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 def call(function: Callable[..., Awaitable[T]], *args: Any) -> T:  # noqa: ANN401 - its own

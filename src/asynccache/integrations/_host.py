@@ -7,7 +7,7 @@ can be told of whatever goes wrong here; except in mode "replay", where a call w
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from msgspec import UNSET
 
@@ -16,11 +16,26 @@ from asynccache._cache import AsyncCache
 from asynccache._call import Mode
 from asynccache._context import current_cache, current_options
 from asynccache._errors import CacheClosedError, ReplayMiss
+from asynccache._lifetime import free_loop, hold_loop
 
 T = TypeVar("T")
 
 _CLOSED: Final = "the cache isn't open"
 _OWN_LOOP: Final = "a sync call on asynccache's own loop, which can't wait for itself: await it"
+
+
+class Face(Protocol):
+    """What ``with`` gives: a `SyncCache`, which stands for a cache."""
+
+    @property
+    def asynchronous(self) -> AsyncCache:
+        """The cache itself."""
+        ...
+
+
+def cache_of(named: AsyncCache | Face | None) -> AsyncCache | None:
+    """Return the cache that a framework's was made with, by whichever of its faces."""
+    return named if named is None or isinstance(named, AsyncCache) else named.asynchronous
 
 
 def mode_of(cache: AsyncCache) -> Mode:
@@ -102,4 +117,17 @@ def from_thread(
         if reading:
             cache.note_bypass(_OWN_LOOP)
         return default
-    return _portal.call(function, cache, *args)
+    return waited(function, cache, *args)
+
+
+def waited(function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
+    """Await a coroutine function in the background loop; holds the loop of this thread meanwhile.
+
+    Raises:
+        RuntimeError: This is the background loop's own thread.
+    """
+    token = hold_loop()
+    try:
+        return _portal.call(function, *args)
+    finally:
+        free_loop(token)

@@ -7,7 +7,7 @@ can be told of whatever goes wrong here; except in mode "replay", where a call w
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from msgspec import UNSET
 
@@ -21,6 +21,20 @@ T = TypeVar("T")
 
 _CLOSED: Final = "the cache isn't open"
 _OWN_LOOP: Final = "a sync call on asynccache's own loop, which can't wait for itself: await it"
+
+
+class Face(Protocol):
+    """What ``with`` gives: a `SyncCache`, which stands for a cache."""
+
+    @property
+    def asynchronous(self) -> AsyncCache:
+        """The cache itself."""
+        ...
+
+
+def cache_of(named: AsyncCache | Face | None) -> AsyncCache | None:
+    """Return the cache that a framework's was made with, by whichever of its faces."""
+    return named if named is None or isinstance(named, AsyncCache) else named.asynchronous
 
 
 def mode_of(cache: AsyncCache) -> Mode:

@@ -7,7 +7,7 @@ classes: nothing in a store says which class to import.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 from langchain_core import messages
@@ -24,7 +24,14 @@ from pydantic import BaseModel
 from asynccache import _portal
 from asynccache._cache import AsyncCache
 from asynccache._values import encode_value
-from asynccache.integrations._host import answered, cache_for, cache_to_clear, from_thread
+from asynccache.integrations._host import (
+    Face,
+    answered,
+    cache_for,
+    cache_of,
+    cache_to_clear,
+    from_thread,
+)
 
 _GENERATIONS: Final[dict[str, type[Generation]]] = {
     kind.__name__: kind
@@ -68,12 +75,12 @@ class LangChainCache(BaseCache):
     calls under way.
 
     Args:
-        cache: None takes the one in force around each call; where there is none, every lookup is a
-            miss.
+        cache: An `AsyncCache` or `SyncCache`; None takes the one in force around each call; where
+            there is none, every lookup is a miss.
     """
 
-    def __init__(self, cache: AsyncCache | None = None) -> None:
-        self._cache = cache
+    def __init__(self, cache: AsyncCache | Face | None = None) -> None:
+        self._cache = cache_of(cache)
 
     async def alookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
         """Return the generations stored for a prompt and a model, or None.
@@ -175,9 +182,11 @@ def _fields(value: BaseModel, kinds: dict[str, Any]) -> dict[str, Any]:
 
 
 def _built(stored: _Stored) -> Generation:
-    kind, fields = _GENERATIONS[stored.kind], stored.fields
+    kind = _GENERATIONS[stored.kind]
+    fields: dict[str, Any] = stored.fields
     if stored.message_kind:
-        fields = {**fields, "message": _MESSAGES[stored.message_kind](**stored.message)}
+        message: Any = _MESSAGES[stored.message_kind](**stored.message)
+        fields = {**fields, "message": message}
     return kind(**fields)
 
 
@@ -195,4 +204,4 @@ def _without_parsed(generation: Generation) -> Generation:
     plain = parsed.model_dump(mode="json", by_alias=True, round_trip=True)
     data = {**message.additional_kwargs, "parsed": plain}
     changed = message.model_copy(update={"additional_kwargs": data})
-    return cast("Generation", generation.model_copy(update={"message": changed}))
+    return generation.model_copy(update={"message": changed})

@@ -17,7 +17,15 @@ from msgspec import ValidationError
 from asynccache import _portal
 from asynccache._cache import AsyncCache
 from asynccache._context import options
-from asynccache.integrations._host import answered, cache_for, cache_to_clear, from_thread, mode_of
+from asynccache.integrations._host import (
+    Face,
+    answered,
+    cache_for,
+    cache_of,
+    cache_to_clear,
+    from_thread,
+    mode_of,
+)
 
 ValueT = TypeVar("ValueT")
 
@@ -34,8 +42,8 @@ class LangGraphCache(BaseCache[ValueT]):
     The sync methods work in any thread, as those of `LangChainCache` do.
 
     Args:
-        cache: None takes the one in force around each call; where there is none, every lookup is a
-            miss.
+        cache: An `AsyncCache` or `SyncCache`; None takes the one in force around each call; where
+            there is none, every lookup is a miss.
         allowed: Classes of your own that results are made of; those of LangChain, LangGraph and
             the standard library that hold data are known. A result with another is not stored.
         serde: Another serializer, which then decides alone what may be built from stored bytes.
@@ -43,7 +51,7 @@ class LangGraphCache(BaseCache[ValueT]):
 
     def __init__(
         self,
-        cache: AsyncCache | None = None,
+        cache: AsyncCache | Face | None = None,
         *,
         allowed: Iterable[type] = (),
         serde: SerializerProtocol | None = None,
@@ -52,7 +60,7 @@ class LangGraphCache(BaseCache[ValueT]):
         # Nothing that isn't on the list, whatever LangGraph's environment variable says.
         strict = JsonPlusSerializer(pickle_fallback=False, allowed_msgpack_modules=names or None)
         super().__init__(serde=serde or strict)
-        self._cache = cache
+        self._cache = cache_of(cache)
 
     async def aget(self, keys: Sequence[FullKey]) -> dict[FullKey, ValueT]:
         """Return the values stored under keys, without those that aren't."""

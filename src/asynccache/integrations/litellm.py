@@ -24,12 +24,15 @@ from litellm.caching.caching import Cache
 from asynccache import _portal
 from asynccache._cache import AsyncCache
 from asynccache._canonical import canonical_value
-from asynccache._errors import NotCanonicalError
+from asynccache._errors import NotCanonicalError, ReplayMiss
 from asynccache.integrations._host import (
+    Face,
     answered,
     cache_for,
+    cache_of,
     cache_to_clear,
     from_thread,
+    mode_of,
 )
 
 _PREFIX: Final = "asynccache.litellm/1"
@@ -64,8 +67,8 @@ class LiteLLMCache(Cache):  # type: ignore[misc]  # untyped here, see above
     is not shared here.
 
     Args:
-        cache: None takes the one in force around each call; where there is none, every lookup is a
-            miss.
+        cache: An `AsyncCache` or `SyncCache`; None takes the one in force around each call; where
+            there is none, every lookup is a miss.
         namespace: Keeps answers apart, as ``cache={"namespace": ...}`` does for one call.
         ttl: Seconds until answers expire; None leaves the cache's own.
         options: Further options of LiteLLM's own cache: ``mode``, ``supported_call_types``.
@@ -74,14 +77,14 @@ class LiteLLMCache(Cache):  # type: ignore[misc]  # untyped here, see above
 
     def __init__(
         self,
-        cache: AsyncCache | None = None,
+        cache: AsyncCache | Face | None = None,
         *,
         namespace: str | None = None,
         ttl: float | None = None,
         **options: Any,  # noqa: ANN401 - LiteLLM's own
     ) -> None:
         super().__init__(namespace=namespace, ttl=ttl, **{"max_messages": None, **options})
-        self.cache = _Backend(cache)
+        self.cache = _Backend(cache_of(cache))
 
     def get_cache_key(self, **kwargs: Any) -> str | None:  # noqa: ANN401 - a request's
         """Return the key of a request; None if it has none, and is not cached."""
@@ -158,15 +161,14 @@ class _Backend(BaseCache):  # type: ignore[misc]  # untyped here, see above
         """Count a request that has no key."""
         cache = cache_for(self._cache, reading=False)
         if cache is not None:
-            answered_nothing(cache)
+            _unanswered(cache)
 
     async def async_get_cache(self, key: str, **kwargs: object) -> dict[str, Any] | None:
         cache = cache_for(self._cache, reading=True)
         return None if cache is None else await _get(cache, key)
 
     def get_cache(self, key: str, **kwargs: object) -> dict[str, Any] | None:
-        found = from_thread(self._cache, None, _get, key, True, reading=True)
-        return found
+        return from_thread(self._cache, None, _get, key, True, reading=True)
 
     async def async_set_cache(self, key: str, value: object, **kwargs: Any) -> None:  # noqa: ANN401 - LiteLLM's
         await self.async_set_cache_pipeline([(key, value)], **kwargs)
@@ -205,11 +207,12 @@ class _Backend(BaseCache):  # type: ignore[misc]  # untyped here, see above
         """Leave the cache open: whoever opened it closes it."""
 
 
-def answered_nothing(cache: AsyncCache) -> None:
-    """Count a request that goes past the cache."""
-    from asynccache._errors import ReplayMiss
-    from asynccache.integrations._host import mode_of
+def _unanswered(cache: AsyncCache) -> None:
+    """Count a request that goes past the cache.
 
+    Raises:
+        ReplayMiss: In mode "replay", where it may not.
+    """
     cache.note_bypass(_UNKEYED)
     if mode_of(cache) == "replay":
         raise ReplayMiss(_UNKEYED)

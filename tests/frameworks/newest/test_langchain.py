@@ -19,8 +19,10 @@ from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
 from pydantic import BaseModel
 
 import asynccache
-from asynccache import Cache, ReplayMiss, _portal
+from asynccache import Cache, ReplayMiss, _contents, _portal
 from asynccache.integrations.langchain import LangChainCache
+from asynccache.stores.memory import MemoryStore
+from asynccache.testing import FaultyStore
 from tests.helpers.openai_server import choice, running
 
 MESSAGE = AIMessage(
@@ -187,9 +189,23 @@ async def test_modes_hold(cache):
             found.lookup("other", "m")
 
 
-async def test_sync_calls_on_the_loops_own_thread(cache):
-    """On the thread of the cache's own loop the sync methods answer, and wait for no one."""
+async def test_failing_store_takes_no_call_down(server, llm_cache, model):
+    """Whatever fails at the store, calls are answered, and the failures counted."""
+    store = FaultyStore(MemoryStore(), hide_inline=True)
+    async with Cache.from_store(store) as cache:
+        store.fail()
+        for _ in range(2):
+            assert (await model().ainvoke("Hello?")).content == "Hello!"
+        assert sum(cache.stats().store_errors.values()) == 4  # two lookups, two writes
+        await asyncio.to_thread(cache.bind(model().invoke), "Hello?")
+    assert len(server.requests) == 3
+
+
+async def test_sync_calls_on_the_loops_own_thread(cache, monkeypatch):
+    """On the thread of the cache's own loop the sync methods answer, and don't wait for it."""
+    monkeypatch.setattr(_contents, "_FOREIGN_SETTLE", 1000)
     found = LangChainCache(cache)
+    await found.alookup("p", "m")
     found.update("p", "m", GENERATIONS)
     assert found.lookup("p", "m") == GENERATIONS
     assert await found.alookup("p", "m") == GENERATIONS

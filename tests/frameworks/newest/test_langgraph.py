@@ -110,7 +110,7 @@ async def test_sync_run_runs_no_node(cache):
 
 
 async def test_clear_forgets_those_namespaces_and_no_others(cache):
-    """Clearing one namespace leaves others, and those that begin alike; what is stored later stays."""
+    """Clearing a namespace leaves others, also those that begin alike; later values stay."""
     found = LangGraphCache(cache)
     await found.aset({ONE: ("1", None), TWO: ("2", None), OTHER: ("3", 60), JOINED: ("4", None)})
     assert len(await found.aget([ONE, TWO, OTHER, JOINED])) == 4
@@ -165,7 +165,7 @@ async def test_modes_hold(memory):
 
 
 async def test_only_named_classes_are_built(memory, caplog):
-    """A class that isn't named isn't stored, since it would come back bare; a named one is whole."""
+    """A class that isn't named isn't stored: it would come back bare; a named one is whole."""
     strict = LangGraphCache(memory)
     await strict.aset({ONE: ([("answer", Place("x"))], None)})
     assert await strict.aget([ONE]) == {}

@@ -16,7 +16,6 @@ from asynccache._cache import AsyncCache
 from asynccache._call import Mode
 from asynccache._context import current_cache, current_options
 from asynccache._errors import CacheClosedError, ReplayMiss
-from asynccache._lifetime import free_loop, hold_loop
 
 T = TypeVar("T")
 
@@ -117,17 +116,4 @@ def from_thread(
         if reading:
             cache.note_bypass(_OWN_LOOP)
         return default
-    return waited(function, cache, *args)
-
-
-def waited(function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
-    """Await a coroutine function in the background loop; holds the loop of this thread meanwhile.
-
-    Raises:
-        RuntimeError: This is the background loop's own thread.
-    """
-    token = hold_loop()
-    try:
-        return _portal.call(function, *args)
-    finally:
-        free_loop(token)
+    return _portal.call(function, cache, *args)

@@ -21,6 +21,7 @@ from langchain_core.outputs import (
 from msgspec import Struct
 from pydantic import BaseModel
 
+from asynccache import _portal
 from asynccache._cache import AsyncCache
 from asynccache._values import encode_value
 from asynccache.integrations._host import (
@@ -30,7 +31,6 @@ from asynccache.integrations._host import (
     cache_of,
     cache_to_clear,
     from_thread,
-    waited,
 )
 
 _GENERATIONS: Final[dict[str, type[Generation]]] = {
@@ -120,7 +120,7 @@ class LangChainCache(BaseCache):
         """Clear as `aclear` does, for a caller that can't await."""
         cache = cache_to_clear(self._cache)
         if cache is not None:
-            waited(cache.clear)
+            _portal.call(cache.clear)
 
 
 def _key(prompt: str, llm_string: str) -> tuple[str, str, str]:

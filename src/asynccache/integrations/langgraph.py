@@ -14,6 +14,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from msgspec import ValidationError
 
+from asynccache import _portal
 from asynccache._cache import AsyncCache
 from asynccache._context import options
 from asynccache.integrations._host import (
@@ -24,7 +25,6 @@ from asynccache.integrations._host import (
     cache_to_clear,
     from_thread,
     mode_of,
-    waited,
 )
 
 ValueT = TypeVar("ValueT")
@@ -99,7 +99,7 @@ class LangGraphCache(BaseCache[ValueT]):
         """Clear as `aclear` does, for a caller that can't await."""
         cache = cache_to_clear(self._cache)
         if cache is not None:
-            waited(_clear, cache, namespaces)
+            _portal.call(_clear, cache, namespaces)
 
     async def _get(self, cache: AsyncCache, keys: Sequence[FullKey]) -> dict[FullKey, ValueT]:
         tokens = await _tokens(cache, {tuple(namespace) for namespace, _ in keys})

@@ -21,6 +21,7 @@ import litellm
 from litellm.caching.base_cache import BaseCache
 from litellm.caching.caching import Cache
 
+from asynccache import _portal
 from asynccache._cache import AsyncCache
 from asynccache._canonical import canonical_value
 from asynccache._errors import NotCanonicalError, ReplayMiss
@@ -32,7 +33,6 @@ from asynccache.integrations._host import (
     cache_to_clear,
     from_thread,
     mode_of,
-    waited,
 )
 
 _PREFIX: Final = "asynccache.litellm/1"
@@ -201,7 +201,7 @@ class _Backend(BaseCache):  # type: ignore[misc]  # untyped here, see above
     def flush_cache(self) -> None:
         cache = cache_to_clear(self._cache)
         if cache is not None:
-            waited(cache.clear)
+            _portal.call(cache.clear)
 
     async def disconnect(self) -> None:
         """Leave the cache open: whoever opened it closes it."""

@@ -35,6 +35,8 @@ class AsyncCache(Contents):
         super().__init__(store, settings, clock)
         self._frames: list[_context.Frame[AsyncCache]] = []
         self._told: set[str] = set()
+        self.url: str | None = None
+        """What `Cache.from_url` made it of, where that says it all; it may hold a password."""
 
     async def __aenter__(self) -> Self:
         await self.open()

@@ -3,6 +3,7 @@
 # AutoGen isn't there where this is checked, and what it gives is then unknown.
 # pyright: reportMissingImports=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false
+# pyright: reportUnknownParameterType=false
 
 from __future__ import annotations
 

@@ -2,12 +2,13 @@
 
 # pyright: reportMissingImports=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false
+# pyright: reportUnknownParameterType=false
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
@@ -65,7 +66,7 @@ def streamed(
 
 
 @asynccontextmanager
-async def own_token() -> AsyncIterator[CancellationToken]:
+async def own_token() -> AsyncGenerator[CancellationToken]:
     """Give a flight's call a token of its own: its callers' are theirs alone.
 
     It is cancelled with the call, for clients that heed nothing else.

@@ -3,6 +3,7 @@
 # Clients and their arguments are other people's, so that pyright can't know what is in them.
 # pyright: reportMissingImports=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false
+# pyright: reportUnknownParameterType=false
 
 from __future__ import annotations
 
@@ -97,7 +98,7 @@ class _Reading:
             NotCanonicalError: There is no such form.
         """
         if value is None or isinstance(value, bool | int | float | str):
-            return value.value if isinstance(value, enum.Enum) else value
+            return getattr(value, "value", value)  # an enum's
         if isinstance(value, Mapping):
             kept: dict[str, Any] = {}
             for name, inner in value.items():
@@ -160,8 +161,9 @@ def identity_of(client: ChatCompletionClient, upstream: str | None) -> Identity:
     reading = _Reading(lenient=upstream is not None)
     left_out = _PATIENCE if upstream is None else _PATIENCE | _ADDRESSES
     raw, create_args = getattr(client, "_raw_config", None), getattr(client, "_create_args", None)
-    known = isinstance(raw, Mapping) and isinstance(create_args, Mapping)
-    if isinstance(raw, Mapping) and known:
+    known = False
+    if isinstance(raw, Mapping) and isinstance(create_args, Mapping):
+        known = True
         # Not its component config, which lacks what its model of a config doesn't name.
         facts["arguments"] = reading.arguments(raw, left_out | _BILLED)
         facts["create"] = reading.arguments(create_args, left_out | _BILLED)

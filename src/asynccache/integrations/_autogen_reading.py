@@ -2,6 +2,7 @@
 
 # pyright: reportMissingImports=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false
+# pyright: reportUnknownParameterType=false
 
 from __future__ import annotations
 
@@ -53,12 +54,14 @@ async def read(
         entry, mode = asked.found()
         if entry is not None:
             asked.engine.count_hit(entry)
-            fetched = Fetched(entry, "hit")
+            answer = Fetched(entry, "hit")
         else:
-            fetched, reader = await leaving.wait(asked.engine.read(asked.call(upstream(), mode)))
-        items = _stored(asked, fetched, leaving)
-        if reader is not None:
-            items = _live(asked, fetched, reader, leaving)
+            answer, reader = await leaving.wait(asked.engine.read(asked.call(upstream(), mode)))
+        fetched = answer
+        if reader is None:
+            items = _stored(asked, answer, leaving)
+        else:
+            items = _live(asked, answer, reader, leaving)
         async with aclosing(items):
             async for item in items:
                 yield item

@@ -3,6 +3,7 @@
 # AutoGen isn't there where this is checked, and what it gives is then unknown.
 # pyright: reportMissingImports=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false
+# pyright: reportUnknownParameterType=false
 # pyright: reportUntypedBaseClass=false
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
 from autogen_core import CancellationToken, Component, ComponentModel
@@ -44,7 +45,7 @@ from asynccache.integrations._autogen_reading import fetch, read
 
 __all__ = ["CachedChatCompletionClient", "CachedChatCompletionClientConfig"]
 
-ToolChoice = Tool | Literal["auto", "required", "none"]
+ToolChoice: TypeAlias = Tool | Literal["auto", "required", "none"]
 
 
 class CachedChatCompletionClientConfig(BaseModel):

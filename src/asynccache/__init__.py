@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
     from asynccache._events import CallEvent, record
     from asynccache._factory import Cache, CacheOptions
+    from asynccache._instrument import instrument_openai, uninstrument_openai
     from asynccache._memoize import memoize
     from asynccache._stats import Stats
     from asynccache._values import MISSING
@@ -68,11 +69,13 @@ __all__ = [
     "SyncCache",
     "canonical_value",
     "current_cache",
+    "instrument_openai",
     "memoize",
     "options",
     "record",
     "set_default_cache",
     "status",
+    "uninstrument_openai",
 ]
 
 # Each name is loaded when it is first asked for, as anyio does it: importing the package costs
@@ -90,6 +93,7 @@ _HOMES: Final = {
     ),
     "_events": ("CallEvent", "record"),
     "_factory": ("Cache", "CacheOptions"),
+    "_instrument": ("instrument_openai", "uninstrument_openai"),
     "_memoize": ("memoize",),
     "_stats": ("Stats",),
     "_values": ("MISSING",),

@@ -134,7 +134,8 @@ class AsyncCache(Contents):
         """Return a client of the same type whose cacheable calls go through this cache.
 
         Args:
-            client: An ``AsyncOpenAI`` or a subclass. It stays as it is; the two share connections.
+            client: An ``AsyncOpenAI`` or ``OpenAI``, or of a subclass. It stays as it is; the two
+                share connections.
             upstream: A name for the server, where its address changes from run to run: it takes
                 the address' place in the key.
 

@@ -92,9 +92,13 @@ async def model(server):
 
             def made(**options):
                 return ChatOpenAI(
-                    model="gpt-4o", base_url=server.base_url, api_key=SecretStr("sk-1"), http_client=http,
-                    http_async_client=http_async, **options,
-                )  # fmt: skip
+                    model="gpt-4o",
+                    base_url=server.base_url,
+                    api_key=SecretStr("sk-1"),
+                    http_client=http,
+                    http_async_client=http_async,
+                    **options,
+                )
 
             yield made
 

@@ -280,8 +280,10 @@ async def test_config_round_trip(api, tmp_path):
     assert isinstance(loaded.client, OpenAIChatCompletionClient)
     assert (await loaded.create(HELLO)).cached
     assert loaded.dump_component() == dumped
+    opened = loaded._cache
+    assert opened is not None
     await loaded.close()
-    assert not loaded._cache.is_open
+    assert not opened.is_open
 
 
 async def test_config_without_a_cache_means_the_one_in_force():

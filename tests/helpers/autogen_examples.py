@@ -21,7 +21,7 @@ from tests.helpers.redis_servers import Valkey
 os.environ["AUTOGEN_USE_DOCKER"] = "False"
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # about optional packages
-    import autogen
+    import autogen  # type: ignore[import-not-found] # in environments of its own
 
 REDIS = """
 with Cache.redis(redis_url="redis://localhost:6379/0") as cache:
@@ -68,7 +68,7 @@ def model(api, tmp_path, monkeypatch):
             content = f"Done in {number}. TERMINATE"
         else:
             content = f"Draft {number}"
-        message = {**CHOICE["message"], "content": content}
+        message = {"role": "assistant", "content": content}
         await seen.answer(
             completion(id=f"chatcmpl-{number}", choices=[{**CHOICE, "message": message}])
         )
@@ -97,7 +97,7 @@ def agents(api, **changes):
 
 
 def run(source, api, places):
-    """Run an example in a program of its own; return what was said, and how many requests it made."""
+    """Run an example as a new program; return what was said, and how many requests it made."""
     for stands, place in places.items():
         source = source.replace(stands, str(place))
     user, assistant = agents(api)
@@ -224,7 +224,7 @@ def _chat(api, **words):
 
 
 def test_exception_leaves_nothing_behind(model):
-    """A chat that fails leaves no cache in force or open, and nothing stored for the failed call."""
+    """A chat that fails leaves no cache in force or open, and nothing stored for its call."""
     answering = model.program
 
     async def failing(seen):
@@ -271,7 +271,7 @@ def test_autogens_own_cache_is_untouched(model, tmp_path):
 
 
 def test_group_chat_pays_nothing_when_it_is_run_again(model):
-    """Under `instrument_openai` all calls of a group chat are cached, choosing speakers included."""
+    """Under `instrument_openai` a group chat is cached whole, the choice of speakers included."""
 
     def chat():
         llm = config(model)

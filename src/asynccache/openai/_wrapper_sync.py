@@ -138,7 +138,8 @@ class SyncCalls:
         """
         response = waited(partial(self.acreate, **config))
         if isinstance(response, CountedStream):
-            return cast("SyncResponse", SyncStream(response))
+            counted: Any = response
+            return cast("SyncResponse", SyncStream(counted))
         return cast("SyncResponse", response)
 
     # What the class below has.

@@ -137,10 +137,8 @@ class SyncCalls:
             Exception: As `acreate`.
         """
         response = waited(partial(self.acreate, **config))
-        if isinstance(response, CountedStream):
-            counted: Any = response
-            return cast("SyncResponse", SyncStream(counted))
-        return cast("SyncResponse", response)
+        found: Any = SyncStream(response) if type(response) is CountedStream else response
+        return cast("SyncResponse", found)
 
     # What the class below has.
 

@@ -30,7 +30,7 @@ FLOORS = {
 DRIVERS = {
     "aiocache": ("integrations.aiocache", "stores.aiocache"),
     "aiofiles": "stores.",
-    "autogen_core": "integrations.autogen",
+    "autogen_core": ("integrations.autogen", "integrations._autogen_"),
     "azure": ("stores.cosmos", "stores._cosmos_"),
     "langchain_core": "integrations.langchain",
     "langgraph": "integrations.langgraph",

@@ -14,6 +14,7 @@ from openai.resources.chat.completions import AsyncCompletions
 
 import asynccache
 from asynccache import Cache, instrument_openai, uninstrument_openai
+from asynccache.openai import _instrument
 from tests.helpers.openai_embeddings import embed
 from tests.helpers.openai_server import COMPLETION, MESSAGES, ask, state
 
@@ -24,7 +25,8 @@ BASE = openai._base_client
 
 @pytest.fixture(autouse=True)
 def as_before():
-    """Leave the SDK as it was found, whatever the test did."""
+    """Leave the SDK as it was found, whatever the test did, and begin to count anew."""
+    _instrument._state.watch = _instrument._Watch()
     yield
     uninstrument_openai()
 

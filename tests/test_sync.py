@@ -456,7 +456,7 @@ async def test_last_block_may_be_left_in_a_loop_with_work_under_way(made, endles
         await waiting_call
 
 
-async def test_opening_in_the_same_loop_is_refused(monkeypatch):
+async def test_opening_in_the_same_loop_is_refused():
     """A block can't wait for its own loop's opening of the cache: it says so instead of hanging."""
     made = Cache.memory()
     opening, go = asyncio.Event(), asyncio.Event()
@@ -467,7 +467,7 @@ async def test_opening_in_the_same_loop_is_refused(monkeypatch):
         await go.wait()
         await open_store(read_only=read_only)
 
-    monkeypatch.setattr(made._store, "open", slowly)
+    made._store.open = slowly  # type: ignore[method-assign] # a store that takes its time
     task = asyncio.create_task(made.open())
     await opening.wait()
     with pytest.raises(RuntimeError, match="this very thread"), made:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import openai
 import pytest
@@ -113,18 +114,19 @@ def test_filter_is_called_in_the_background(wrapper, cache, numbered):
 
 @pytest.mark.parametrize("again", [False, True], ids=["live", "replayed"])
 def test_stream_is_read_without_awaiting(wrapper, cache, api, again):
-    """A stream iterates over the SDK's events, with what the wrapper notes, live or replayed."""
+    """A stream is an iterator of the SDK's events with the wrapper's notes, live or replayed."""
     if again:
         with ask(wrapper, cache=cache, stream=True) as stream:
             list(stream)
     stream = ask(wrapper, cache=cache, stream=True)
     events = list(stream)
-    assert issubclass(type(stream), Stream)
+    assert isinstance(stream, Stream)
     assert all(type(event) is ChatCompletionChunk for event in events)
     assert [event.choices[0].delta.content for event in events] == ["One ", "two ", "three"]
     assert next(stream, None) is None
     assert stream.response.status_code == 200
-    assert (stream.config_id, stream.pass_filter) == (0, True)
+    notes: Any = stream
+    assert (notes.config_id, notes.pass_filter) == (0, True)
     assert state(stream).outcome == ("hit" if again else "miss")
     assert len(api.requests) == 1
 

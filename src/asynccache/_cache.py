@@ -41,6 +41,8 @@ class AsyncCache(Contents):
         self._frames: list[_context.Frame[AsyncCache]] = []
         self._told: set[str] = set()
         self._face: SyncCache | None = None  # one, however often it is entered
+        self.url: str | None = None
+        """What `Cache.from_url` made it of, where that says it all; it may hold a password."""
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -172,6 +174,13 @@ class AsyncCache(Contents):
         if reason is not None and reason not in self._told:
             self._told.add(reason)
             _log.warning("not cached, further ones are only counted: %s", reason)
+
+    def note_lookup(self, *, hit: bool) -> None:
+        """Count a call that a framework makes itself, if it finds nothing here."""
+        if hit:
+            self._outside.hits += 1
+        else:
+            self._outside.misses += 1
 
     def now(self) -> int:
         """Return what the cache's clock says, in microseconds since the epoch."""

@@ -16,7 +16,8 @@ from asynccache._compute import VALUE_META
 from asynccache._engine import Engine
 from asynccache._entry import Entry, Meta, encode_entry
 from asynccache._key import Namespace, value_key
-from asynccache._lifetime import Lifetime, Settings, held_loop
+from asynccache._lifetime import Lifetime, Settings
+from asynccache._portal import held_loop
 from asynccache._recorder import expiry
 from asynccache._shelf import Asked, all_found
 from asynccache._values import MISSING, decode_value, encode_value

@@ -6,7 +6,6 @@ import asyncio
 import os
 import threading
 from concurrent.futures import Future
-from contextvars import ContextVar, Token
 from typing import Final, Self
 from weakref import WeakSet
 
@@ -19,6 +18,7 @@ from asynccache._errors import CacheClosedError, StoreError, StoreRefusedError
 from asynccache._events import Observer
 from asynccache._guard import Guard
 from asynccache._key import Namespace
+from asynccache._portal import held_loop
 from asynccache._stats import Counters, Stats
 from asynccache.stores._base import Store
 
@@ -43,30 +43,6 @@ class Settings(Struct, frozen=True, kw_only=True):
     store_timeout: float | None = None
     lease_ttl: float = 5.0
     observer: Observer | None = None
-
-
-_held: Final[ContextVar[asyncio.AbstractEventLoop | None]] = ContextVar(
-    "asynccache_held", default=None
-)
-
-
-def hold_loop() -> Token[asyncio.AbstractEventLoop | None] | None:
-    """Note the loop of a thread that is about to wait for another; `free_loop` takes it back."""
-    try:
-        return _held.set(asyncio.get_running_loop())
-    except RuntimeError:
-        return None
-
-
-def free_loop(token: Token[asyncio.AbstractEventLoop | None] | None) -> None:
-    """Note that a loop that was held goes on."""
-    if token is not None:
-        _held.reset(token)
-
-
-def held_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the loop that can't go on before the caller is through, None for none."""
-    return _held.get()
 
 
 class _Turn:

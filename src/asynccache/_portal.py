@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -30,6 +30,7 @@ class _Running(Struct, frozen=True):
 
 _lock = threading.Lock()
 _running: _Running | None = None
+_held: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar("asynccache_held", default=None)
 
 
 class CallerGoneError(Exception):
@@ -69,6 +70,14 @@ def in_portal() -> bool:
     return _running is not None and _running.thread is threading.current_thread()
 
 
+def held_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the loop whose thread waits for what the caller does: nothing may wait for that loop.
+
+    None for none.
+    """
+    return _held.get()
+
+
 class Guest:
     """A thread that waits for what it has started in the background loop.
 
@@ -89,7 +98,10 @@ class Guest:
         Raises:
             RuntimeError: This is the background loop's own thread.
         """
-        future = portal().start_task_soon(function, *args)
+        way = portal()
+        context = copy_context()
+        context.run(_held.set, _running_loop())
+        future = context.run(way.start_task_soon, function, *args)
         future.add_done_callback(lambda _: self._errands.put(None))
         try:
             while (errand := self._errands.get()) is not None:
@@ -145,6 +157,13 @@ class Guest:
         return await done
 
 
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 def call(function: Callable[..., Awaitable[T]], *args: Any) -> T:  # noqa: ANN401 - its own
     """Await a coroutine function in the background loop, as a `Guest` with no errands."""
     return Guest().call(function, *args)
@@ -182,6 +201,8 @@ def _after_fork() -> None:
     _running = None
 
 
-atexit.register(_stop)
+# Before executors are shut down, by which caches that close with the loop still write: in the way
+# of Python's own `concurrent.futures`.
+getattr(threading, "_register_atexit", atexit.register)(_stop)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

@@ -22,7 +22,7 @@ from anyio import to_thread
 from asynccache import _context, _objects, _portal
 from asynccache._cache import AsyncCache
 from asynccache._compute import compute
-from asynccache._lifetime import Settings, free_loop, hold_loop
+from asynccache._lifetime import Settings
 from asynccache._memoize import Recipe
 from asynccache._stats import Stats
 
@@ -319,12 +319,7 @@ def waited(
             "called in the background loop, which would wait for itself: use the AsyncCache there"
             " (`cache.asynchronous`), or call from another thread"
         )
-    held = hold_loop()
-    try:
-        bound = functools.partial(function, *args, **kwargs)
-        return (guest or _portal.Guest()).call(bound)
-    finally:
-        free_loop(held)
+    return (guest or _portal.Guest()).call(functools.partial(function, *args, **kwargs))
 
 
 _faces: Final[WeakSet[SyncCache]] = WeakSet()

@@ -21,7 +21,7 @@ from tests.helpers.redis_servers import Valkey
 os.environ["AUTOGEN_USE_DOCKER"] = "False"
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # about optional packages
-    import autogen  # type: ignore[import-not-found] # in environments of its own
+    import autogen
 
 REDIS = """
 with Cache.redis(redis_url="redis://localhost:6379/0") as cache:
@@ -68,7 +68,7 @@ def model(api, tmp_path, monkeypatch):
             content = f"Done in {number}. TERMINATE"
         else:
             content = f"Draft {number}"
-        message = {"role": "assistant", "content": content}
+        message = {**CHOICE["message"], "content": content}
         await seen.answer(
             completion(id=f"chatcmpl-{number}", choices=[{**CHOICE, "message": message}])
         )

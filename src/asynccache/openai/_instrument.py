@@ -54,7 +54,7 @@ class _State:
 
 
 class _Watch:
-    """Says once why nothing is served, if that is so."""
+    """Says why nothing is served, if that is so: once in the life of a process."""
 
     def __init__(self) -> None:
         self.over = False
@@ -286,8 +286,6 @@ def instrument(cache: AsyncCache | None) -> Instrumentation:
     """Do what `asynccache.instrument_openai` says."""
     with _state.lock:
         before = (_state.active, _state.cache)
-        if not _state.active:
-            _state.watch = _Watch()
         if cache is not None:
             _state.cache = cache
         _patch_all()

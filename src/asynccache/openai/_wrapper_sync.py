@@ -137,8 +137,9 @@ class SyncCalls:
             Exception: As `acreate`.
         """
         response = waited(partial(self.acreate, **config))
-        found: Any = SyncStream(response) if type(response) is CountedStream else response
-        return cast("SyncResponse", found)
+        if isinstance(response, CountedStream):
+            return SyncStream(cast("Any", response))
+        return cast("SyncResponse", response)
 
     # What the class below has.
 

@@ -5,7 +5,8 @@ demo: .venv/bin/nox
 	.venv/bin/nox -s demo
 
 test: .venv/bin/nox
-	.venv/bin/nox -s tests tests_openai2 --error-on-missing-interpreters \
+	.venv/bin/nox -s tests tests_openai2 tests_frameworks tests_frameworks_openai2 \
+		tests_frameworks_autogen02 --error-on-missing-interpreters \
 		--force-python "$$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
 
 .venv/bin/nox:

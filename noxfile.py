@@ -11,10 +11,17 @@ nox.options.default_venv_backend = "venv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["tests", "tests_openai2", "lint", "typing"]
+nox.options.sessions = [
+    "tests", "tests_openai2", "tests_frameworks", "tests_frameworks_openai2",
+    "tests_frameworks_autogen02", "lint", "typing",
+]  # fmt: skip
 
 PROJECT = nox.project.load_toml()
 BENCHMARKS = Path("benchmarks")
+# What frameworks' own tests bring along for pytest: it would run, record or cut off ours.
+FOREIGN_PLUGINS = (
+    "asyncio", "codspeed", "langsmith_plugin", "socket", "syrupy",
+)  # fmt: skip
 
 
 def install(session: nox.Session, group: str, *, extra: str = "all") -> None:
@@ -54,7 +61,8 @@ def tests_frameworks_autogen02(session: nox.Session) -> None:
 
 def run_framework_tests(session: nox.Session, folder: str) -> None:
     """Run what is in one folder: the tests of the frameworks of one environment."""
-    session.run("pytest", *(session.posargs or [f"tests/frameworks/{folder}"]))
+    unwanted = [word for name in FOREIGN_PLUGINS for word in ("-p", f"no:{name}")]
+    session.run("pytest", *unwanted, *(session.posargs or [f"tests/frameworks/{folder}"]))
 
 
 @nox.session(name="cosmos-live")

@@ -23,14 +23,14 @@ FLOORS = {
     1: ["_batch", "_board", "_call", "_convoy", "_engine", "_flight", "_gate", "_guard", "_lane",
         "_leases", "_pacer", "_pilot", "_portal", "_recorder", "_shelf", "stores._base", "stores"],
     2: ["stores.*"],
-    3: ["_cache", "_compute", "_contents", "_context", "_events", "_factory", "_lifetime",
-        "_memoize", "_urls", "_wrappers"],
+    3: ["_cache", "_compute", "_contents", "_context", "_events", "_factory", "_instrument",
+        "_lifetime", "_memoize", "_objects", "_urls", "_wrappers"],
     4: ["", "integrations", "integrations.*", "openai", "openai.*", "sync", "testing", "testing.*"],
 }  # fmt: skip
 DRIVERS = {
     "aiocache": ("integrations.aiocache", "stores.aiocache"),
     "aiofiles": "stores.",
-    "autogen_core": "integrations.autogen",
+    "autogen_core": ("integrations.autogen", "integrations._autogen_"),
     "azure": ("stores.cosmos", "stores._cosmos_"),
     "langchain_core": "integrations.langchain",
     "langgraph": "integrations.langgraph",

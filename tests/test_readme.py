@@ -109,6 +109,7 @@ async def session(server, valkey, tmp_path, monkeypatch):
     server.state.reset()
     yield vars(module)
     asynccache.set_default_cache(None)
+    asynccache.uninstrument_openai()
     for client in clients:
         await client.close()
 

@@ -35,9 +35,11 @@ if TYPE_CHECKING:
     )
     from asynccache._events import CallEvent, record
     from asynccache._factory import Cache, CacheOptions
+    from asynccache._instrument import instrument_openai, uninstrument_openai
     from asynccache._memoize import memoize
     from asynccache._stats import Stats
     from asynccache._values import MISSING
+    from asynccache.sync import SyncCache
 
 __all__ = [
     "MISSING",
@@ -64,13 +66,16 @@ __all__ = [
     "StoreThrottledError",
     "StoreTimeoutError",
     "StoreUnavailableError",
+    "SyncCache",
     "canonical_value",
     "current_cache",
+    "instrument_openai",
     "memoize",
     "options",
     "record",
     "set_default_cache",
     "status",
+    "uninstrument_openai",
 ]
 
 # Each name is loaded when it is first asked for, as anyio does it: importing the package costs
@@ -88,9 +93,11 @@ _HOMES: Final = {
     ),
     "_events": ("CallEvent", "record"),
     "_factory": ("Cache", "CacheOptions"),
+    "_instrument": ("instrument_openai", "uninstrument_openai"),
     "_memoize": ("memoize",),
     "_stats": ("Stats",),
     "_values": ("MISSING",),
+    "sync": ("SyncCache",),
 }  # fmt: skip
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 from asynccache import _context, _memoize
 from asynccache._call import status_of
@@ -16,6 +16,9 @@ from asynccache._contents import Contents
 from asynccache._lifetime import Settings
 from asynccache._wrappers import wrap_client
 from asynccache.stores._base import Store
+
+if TYPE_CHECKING:
+    from asynccache.sync import SyncCache
 
 _log = logging.getLogger("asynccache")
 
@@ -27,6 +30,8 @@ T = TypeVar("T")
 class AsyncCache(Contents):
     """A cache of finished answers. Made by `Cache`, opened by ``async with`` or `open`.
 
+    ``with`` opens it too, for code that can't await, and gives a `SyncCache`.
+
     One object works in several event loops and threads at once, and may be opened again after it
     was closed. Opening counts: it closes when it was closed as often as it was opened.
     """
@@ -35,6 +40,9 @@ class AsyncCache(Contents):
         super().__init__(store, settings, clock)
         self._frames: list[_context.Frame[AsyncCache]] = []
         self._told: set[str] = set()
+        self._face: SyncCache | None = None  # one, however often it is entered
+        self.url: str | None = None
+        """What `Cache.from_url` made it of, where that says it all; it may hold a password."""
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -49,6 +57,22 @@ class AsyncCache(Contents):
     ) -> None:
         _context.leave(self, self._frames)
         await self.aclose()
+
+    def __enter__(self) -> SyncCache:
+        from asynccache.sync import SyncCache
+
+        with self._lock:
+            face = self._face = self._face or SyncCache(self)
+        return face.__enter__()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._face is not None:
+            self._face.__exit__(exc_type, exc, traceback)
 
     def __repr__(self) -> str:
         state = "open" if self._opened else "closed"
@@ -112,7 +136,8 @@ class AsyncCache(Contents):
         """Return a client of the same type whose cacheable calls go through this cache.
 
         Args:
-            client: An ``AsyncOpenAI`` or a subclass. It stays as it is; the two share connections.
+            client: An ``AsyncOpenAI`` or ``OpenAI``, or of a subclass. It stays as it is; the two
+                share connections.
             upstream: A name for the server, where its address changes from run to run: it takes
                 the address' place in the key.
 
@@ -149,6 +174,13 @@ class AsyncCache(Contents):
         if reason is not None and reason not in self._told:
             self._told.add(reason)
             _log.warning("not cached, further ones are only counted: %s", reason)
+
+    def note_lookup(self, *, hit: bool) -> None:
+        """Count a call that a framework makes itself, if it finds nothing here."""
+        if hit:
+            self._outside.hits += 1
+        else:
+            self._outside.misses += 1
 
     def now(self) -> int:
         """Return what the cache's clock says, in microseconds since the epoch."""

@@ -11,8 +11,9 @@ from asynccache import _context, _events
 from asynccache._call import Answer, Call, Fetched, Mode
 from asynccache._entry import Meta
 from asynccache._errors import NotCanonicalError, ReplayMiss
-from asynccache._flight import Caller, Flight
+from asynccache._flight import Caller, Flight, Scope
 from asynccache._key import Namespace, value_key
+from asynccache._portal import CallerGoneError
 from asynccache._values import CONTENT_TYPE, decode_value, encode_value
 
 if TYPE_CHECKING:
@@ -117,6 +118,12 @@ def _call(
         key=key,
         mode=mode,
         upstream=upstream,
+        scope=_scope,
         ttl=cache.ttl_in_force(ttl),
         store_if=cache.rule_in_force(),
     )
+
+
+def _scope(error: BaseException) -> Scope:
+    """Share a function's error with all, but not that its thread was interrupted."""
+    return "own" if isinstance(error, CallerGoneError) else "all"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, TypeVar, overload
 
@@ -14,9 +14,10 @@ from asynccache._call import Mode, StoreIf
 from asynccache._clock import Clock
 from asynccache._compute import VALUE_META
 from asynccache._engine import Engine
-from asynccache._entry import Entry, encode_entry
+from asynccache._entry import Entry, Meta, encode_entry
 from asynccache._key import Namespace, value_key
 from asynccache._lifetime import Lifetime, Settings
+from asynccache._portal import held_loop
 from asynccache._recorder import expiry
 from asynccache._shelf import Asked, all_found
 from asynccache._values import MISSING, decode_value, encode_value
@@ -81,15 +82,20 @@ class Contents(Lifetime):
             msgspec.ValidationError: What is stored isn't of that type.
             CacheClosedError: The cache isn't open.
         """
+        entry = await self.find(key)
+        return default if entry is None else decode_value(entry.body, type)
+
+    async def find(self, key: object) -> Entry | None:
+        """Return the entry of a value, None for nothing; raises as `get` does."""
         await self.paced()
         engine, namespace, mode, digest = self._now(key)
         if mode in {"off", "refresh"}:
-            return default
+            return None
         shelf = engine.shelf
         entry = engine.pending(digest) or shelf.peek(namespace, digest)
         if isinstance(entry, Unknown):
             entry = await shelf.found(digest, shelf.ask(namespace, digest))
-        return decode_value(entry.body, type) if isinstance(entry, Entry) else default
+        return entry if isinstance(entry, Entry) else None
 
     async def get_many(
         self,
@@ -99,6 +105,11 @@ class Contents(Lifetime):
         type: Any = Any,  # noqa: ANN401 - any type form
     ) -> list[Any]:
         """Return the values stored under keys, in order, with ``default`` for those that aren't."""
+        found = await self.find_many(keys)
+        return [default if entry is None else decode_value(entry.body, type) for entry in found]
+
+    async def find_many(self, keys: Sequence[object]) -> list[Entry | None]:
+        """Return the entries of values, None for each that isn't there."""
         await self.paced()
         found: list[Any] = []
         asked: list[Asked] = []
@@ -113,7 +124,7 @@ class Contents(Lifetime):
             found.append(entry)
         for at, entry in await all_found(asked):
             found[at] = entry
-        return [default if entry is None else decode_value(entry.body, type) for entry in found]
+        return found
 
     async def set(
         self, key: object, value: object, *, ttl: float | timedelta | None = None
@@ -143,6 +154,16 @@ class Contents(Lifetime):
         ttl: float | timedelta | None = None,
     ) -> list[bool]:
         """Store several values as `set` does; pairs, as not every key can be a dict's."""
+        return await self.put(items, _packed, ttl=ttl)
+
+    async def put(
+        self,
+        items: Mapping[Any, object] | Sequence[tuple[object, object]],
+        pack: Callable[[object], tuple[Meta, bytes]],
+        *,
+        ttl: float | timedelta | None = None,
+    ) -> list[bool]:
+        """Store several values, given what makes bytes of them and says what these are."""
         pairs = list(items.items()) if isinstance(items, Mapping) else list(items)
         kept = self.ttl_in_force(_context.seconds_of(ttl))
         await self.paced()
@@ -153,7 +174,8 @@ class Contents(Lifetime):
             engine, namespace, mode, digest = self._now(key)
             if mode not in {"read_write", "refresh"}:
                 continue
-            entry = Entry(digest, now, expires, VALUE_META, (encode_value(value),))
+            meta, data = pack(value)
+            entry = Entry(digest, now, expires, meta, (data,))
             if len(entry.body) > _LARGE:  # compressing and summing it would hold the loop
                 body = await asyncio.to_thread(encode_entry, entry)
             else:
@@ -212,13 +234,14 @@ class Contents(Lifetime):
         mine = self.engine()
         others = [engine for engine in list(self._engines.values()) if engine is not mine]
         if others:
-            settling = [
-                asyncio.wrap_future(
-                    asyncio.run_coroutine_threadsafe(engine.settle(keys), engine.loop)
-                )
-                for engine in others
-                if engine.loop.is_running()
-            ]
+            held = held_loop()  # which settles once it may go on
+            running = [engine for engine in others if engine.loop.is_running()]
+            begun = [(e, asyncio.run_coroutine_threadsafe(e.settle(keys), e.loop)) for e in running]
+            settling = [asyncio.wrap_future(f) for e, f in begun if e.loop is not held]
             if settling:
                 await asyncio.wait(settling, timeout=_FOREIGN_SETTLE)
         await mine.settle(keys)
+
+
+def _packed(value: object) -> tuple[Meta, bytes]:
+    return VALUE_META, encode_value(value)

@@ -20,6 +20,7 @@ from asynccache._key import Namespace
 
 if TYPE_CHECKING:
     from asynccache._cache import AsyncCache
+    from asynccache.sync import SyncCache
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -167,7 +168,7 @@ def options(
     cache_seed: int | str | UnsetType = UNSET,
     sample: int | Literal["each"] | UnsetType = UNSET,
     store_if: StoreIf | UnsetType = UNSET,
-    cache: AsyncCache | UnsetType | None = UNSET,
+    cache: AsyncCache | SyncCache | UnsetType | None = UNSET,
 ) -> Generator[None]:
     """Set options for every cached call in a block, also in tasks started inside it.
 
@@ -205,7 +206,7 @@ def options(
     if store_if is not UNSET:
         changed = replace(changed, store_if=rule_of(store_if))
     if cache is not UNSET:
-        changed = replace(changed, cache=cache)
+        changed = replace(changed, cache=asynchronous(cache))
     frame = _options.push(changed)
     try:
         yield
@@ -238,14 +239,20 @@ def leave(cache: AsyncCache, frames: list[Frame[AsyncCache]]) -> None:
     frame.dead = True
 
 
-def set_default_cache(cache: AsyncCache | None) -> None:
+def asynchronous(cache: AsyncCache | SyncCache | None) -> AsyncCache | None:
+    """Return the cache that is behind either face."""
+    found: Any = cache
+    return cast("AsyncCache | None", getattr(found, "asynchronous", found))
+
+
+def set_default_cache(cache: AsyncCache | SyncCache | None) -> None:
     """Name the cache for code that runs in no block of any: web handlers, workers, threads.
 
     Args:
         cache: The process-wide default; None for none. It has to be opened by somebody.
     """
     global _default  # noqa: PLW0603 - process-wide is what it is for
-    _default = cache
+    _default = asynchronous(cache)
 
 
 def current_cache() -> AsyncCache | None:

@@ -240,9 +240,11 @@ class Cache:
         store, found = parsed(url)
         make: Callable[..., AsyncCache] = getattr(Cache, store)
         try:
-            return make(**{**options, **found})
+            cache = make(**{**options, **found})
         except TypeError as exc:
             raise ValueError(f"{store}: {exc}") from exc
+        cache.url = None if options else url
+        return cache
 
     @staticmethod
     def from_store(

@@ -18,6 +18,7 @@ from asynccache._errors import CacheClosedError, StoreError, StoreRefusedError
 from asynccache._events import Observer
 from asynccache._guard import Guard
 from asynccache._key import Namespace
+from asynccache._portal import held_loop
 from asynccache._stats import Counters, Stats
 from asynccache.stores._base import Store
 
@@ -51,11 +52,12 @@ class _Turn:
     caches have to be closed there too.
     """
 
-    __slots__ = ("_cache", "_done")
+    __slots__ = ("_cache", "done", "loop")
 
     def __init__(self, cache: Lifetime) -> None:
         self._cache = cache
-        self._done: Future[None] = Future()
+        self.done: Future[None] = Future()
+        self.loop: Final = asyncio.get_running_loop()
 
     async def __aenter__(self) -> None:
         cache = self._cache
@@ -63,15 +65,15 @@ class _Turn:
             with cache._lock:  # noqa: SLF001 - this module's own
                 turn = cache._turn  # noqa: SLF001 - as above
                 if turn is None:
-                    cache._turn = self._done  # noqa: SLF001 - as above
+                    cache._turn = self  # noqa: SLF001 - as above
                     return
-            await asyncio.shield(asyncio.wrap_future(turn))
+            await asyncio.shield(asyncio.wrap_future(turn.done))
 
     async def __aexit__(self, *exc_info: object) -> None:
         cache = self._cache
         with cache._lock:  # noqa: SLF001 - this module's own
             cache._turn = None  # noqa: SLF001 - as above
-        self._done.set_result(None)
+        self.done.set_result(None)
 
 
 class Lifetime:
@@ -88,7 +90,7 @@ class Lifetime:
         self._outside = Counters()  # of calls that met no engine
         self._opened = 0
         self._lock = threading.Lock()
-        self._turn: Future[None] | None = None  # of whoever is opening or closing
+        self._turn: _Turn | None = None  # of whoever is opening or closing
         self._leaked: object = None
 
     async def _open_store(self) -> None:
@@ -152,6 +154,8 @@ class Lifetime:
                 await engine.aclose()
             elif engine.loop.is_running():
                 closing = asyncio.run_coroutine_threadsafe(engine.aclose(), engine.loop)
+                if engine.loop is held_loop():
+                    return  # it closes its own once it may go on
                 # The other loop may be ending just now, which cancels or forgets what it is given.
                 await asyncio.wait({asyncio.wrap_future(closing)}, timeout=_FOREIGN_CLOSE)
         finally:
@@ -160,6 +164,11 @@ class Lifetime:
     def _changing(self) -> _Turn:
         """Let only one task of any loop open or close at a time."""
         return _Turn(self)
+
+    def changing_in(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Tell whether a task of that loop is opening or closing the cache now."""
+        turn = self._turn
+        return turn is not None and turn.loop is loop
 
     def engine(self) -> Engine:
         """Return the running loop's engine.
@@ -199,6 +208,7 @@ class Lifetime:
     def _leak(self) -> None:
         """Forget everything that belongs to the parent process, without touching it."""
         self._opened = 0
+        self._lock = threading.Lock()  # a thread that only the parent has may hold the old one
         self._turn = None
         self._leaked = (self._engines, self._store)
         self._engines = {}

@@ -65,7 +65,7 @@ def memoize(
         if not inspect.iscoroutinefunction(function):
             name = getattr(function, "__qualname__", repr(function))
             raise TypeError(f"memoize takes async functions; {name} isn't one")
-        recipe = _Recipe(function, frozenset(ignore), version)
+        recipe = Recipe(function, frozenset(ignore), version)
 
         @functools.wraps(function)
         async def memoized(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -87,7 +87,7 @@ def memoize(
     return decorate
 
 
-class _Recipe:
+class Recipe:
     """How one function's calls become keys, and its results typed."""
 
     def __init__(

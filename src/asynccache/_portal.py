@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -30,6 +30,7 @@ class _Running(Struct, frozen=True):
 
 _lock = threading.Lock()
 _running: _Running | None = None
+_held: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar("asynccache_held", default=None)
 
 
 class CallerGoneError(Exception):
@@ -69,6 +70,14 @@ def in_portal() -> bool:
     return _running is not None and _running.thread is threading.current_thread()
 
 
+def held_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the loop whose thread waits for what the caller does: nothing may wait for that loop.
+
+    None for none.
+    """
+    return _held.get()
+
+
 class Guest:
     """A thread that waits for what it has started in the background loop.
 
@@ -89,7 +98,10 @@ class Guest:
         Raises:
             RuntimeError: This is the background loop's own thread.
         """
-        future = portal().start_task_soon(function, *args)
+        way = portal()
+        context = copy_context()
+        context.run(_held.set, _running_loop())
+        future = context.run(way.start_task_soon, function, *args)
         future.add_done_callback(lambda _: self._errands.put(None))
         try:
             while (errand := self._errands.get()) is not None:
@@ -126,6 +138,10 @@ class Guest:
                 return
             try:
                 result = context.run(function)
+            except StopIteration as exc:  # which no future takes, as it would end a generator
+                error = RuntimeError("the function raised StopIteration")
+                error.__cause__ = exc
+                _settle(loop, done, None, error)
             except Exception as exc:  # noqa: BLE001 - it is handed on, whatever it is
                 _settle(loop, done, None, exc)
             except BaseException:
@@ -139,6 +155,13 @@ class Guest:
                 raise CallerGoneError
             self._errands.put(errand)
         return await done
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def call(function: Callable[..., Awaitable[T]], *args: Any) -> T:  # noqa: ANN401 - its own

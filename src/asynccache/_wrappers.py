@@ -22,4 +22,5 @@ def wrap_client(client: ClientT, **options: object) -> ClientT:
         if module is not None:
             wrapped: ClientT = importlib.import_module(module).wrap(client, **options)
             return wrapped
-    raise TypeError(f"can't wrap a {type(client).__qualname__}: pass an openai.AsyncOpenAI")
+    kind = type(client).__qualname__
+    raise TypeError(f"can't wrap a {kind}: pass an openai.AsyncOpenAI or openai.OpenAI")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from hashlib import sha256
-from typing import Any, Final, cast
-
-from openai import AsyncOpenAI
+from typing import Any, Final
 
 from asynccache._canonical import canonical_value
 from asynccache._errors import NotCanonicalError
@@ -46,10 +44,9 @@ class Address:
         self._path = path
         self._upstream = upstream
         self._ignore = ignore_headers
-        kind = cast("Any", type(client))
         # A subclass may make its headers or query anew for each request.
-        self._own_headers = kind.default_headers is not AsyncOpenAI.default_headers
-        self._own_query = kind.default_query is not AsyncOpenAI.default_query
+        self._own_headers = _sdk.sets_own(client, "default_headers")
+        self._own_query = _sdk.sets_own(client, "default_query")
         self._base_url: Any = None
         self._headers: Mapping[str, Any] = {}
         self._query: Mapping[str, Any] = {}

@@ -29,6 +29,7 @@ class Door:
         endpoint: Which endpoint it asks.
         name: Of the method.
         original: The SDK's own method, bound.
+        latest: Call what is patched onto the SDK's class by then, instead of this very method.
     """
 
     uncopied: tuple[str, ...] = ()
@@ -42,6 +43,8 @@ class Door:
         endpoint: Endpoint,
         name: str,
         original: Callable[..., Awaitable[Any]],
+        *,
+        latest: bool = True,
     ) -> None:
         self._exchange = exchange
         self._endpoint = endpoint
@@ -49,6 +52,7 @@ class Door:
         bound = cast("Any", original)
         self._signed: Any = bound
         self._resource: Any = bound.__self__
+        self._latest = latest
         self._known, self._takes_all = _parameters(bound.__func__)
         self._wanted = Wanted(endpoint.result, endpoint.event)
 
@@ -60,7 +64,7 @@ class Door:
         @functools.wraps(self._signed)
         async def create(*args: Any, **kwargs: Any) -> Any:
             options = _context.current_options()
-            cache = exchange.cache if options.cache is UNSET else options.cache
+            cache = exchange.in_force(options)
             if cache is None:
                 return await self._original(*args, **kwargs)
             mode: Mode = cache.settings.mode if options.mode is UNSET else options.mode
@@ -95,6 +99,9 @@ class Door:
         return create
 
     def _original(self, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+        if not self._latest:
+            made: Awaitable[Any] = self._signed(*args, **kwargs)
+            return made
         # Looked up anew each time, so that what was patched onto the SDK's class later is called.
         kind = cast("Any", type(self._resource))
         found: Awaitable[Any] = getattr(kind, self._name)(self._resource, *args, **kwargs)
@@ -138,7 +145,9 @@ class Door:
             endpoint.event,
             finish=finish,
             raw=headers[_sdk.RAW_HEADER],
-            stream_cls=None if endpoint.event is None else _sdk.stream_class(endpoint.event),
+            stream_cls=None
+            if endpoint.event is None
+            else _sdk.stream_class(self._exchange.client, endpoint.event),
             options=_sdk.request_options(endpoint.path),
         )
 

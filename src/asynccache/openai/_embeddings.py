@@ -21,7 +21,7 @@ from asynccache._flight import Caller, NotSharedError, Scope
 from asynccache._gate import WaitedTooLongError
 from asynccache._key import KEY_BYTES
 from asynccache._stats import Outcome
-from asynccache.openai import _assembly, _sdk
+from asynccache.openai import _assembly, _sdk, _sdk_responses
 from asynccache.openai._asked import Asked, Asking, Wanted
 from asynccache.openai._door import Arguments, Door
 from asynccache.openai._exchange import Exchange
@@ -322,7 +322,7 @@ class EmbeddingJob:
         if self._decode is not None and not wanted.raw and is_buildable(exchange.client, meta):
             built = _assembly.embedding_response(head, items, decode=self._decode)
             if built is not None:
-                _sdk.note_request_id(built, request_id(meta))
+                _sdk_responses.note_request_id(built, request_id(meta))
                 mark(built, exchange.status(self._asked, told, how, parts))
                 return built
         whole = replace(told, chunks=(_assembly.assembled(head, items),))

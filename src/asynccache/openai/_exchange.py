@@ -1,9 +1,11 @@
-"""What all doors of one wrapped client share: from a request to its key, and on to its result."""
+"""What all doors of one client share: from a request to its key, and on to its result."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
+
+from msgspec import UNSET
 
 from asynccache import _context, _events
 from asynccache._cache import AsyncCache
@@ -14,7 +16,7 @@ from asynccache._errors import NotCanonicalError, ReplayMiss
 from asynccache._flight import Caller, NotSharedError, Reader
 from asynccache._gate import WaitedTooLongError
 from asynccache._stats import Outcome
-from asynccache.openai import _sdk
+from asynccache.openai import _sdk, _sdk_responses
 from asynccache.openai._address import Address
 from asynccache.openai._asked import Asked, Asking, Wanted
 from asynccache.openai._endpoints import EMBEDDINGS, Endpoint
@@ -23,25 +25,35 @@ from asynccache.openai._request import Body, body_of_options
 from asynccache.openai._sending import PAST, Sending, is_beneath
 from asynccache.openai._stream import Body as StreamBody
 from asynccache.openai._stream import ReplayedStream, Source
+from asynccache.openai._sync_stream import SyncBody
 from asynccache.openai._upstream import RawCall, Recipe
 
 
 class Exchange:
-    """One wrapped client's way through its cache.
+    """One client's way through caches.
 
     Args:
-        client: The wrapped client.
-        cache: The cache it was wrapped with.
+        client: The SDK's, synchronous or not.
+        cache: The cache it was wrapped with; None for none.
         upstream: A name that takes the base URL's place in keys.
     """
 
-    def __init__(self, client: Any, cache: AsyncCache, upstream: str | None) -> None:
+    def __init__(
+        self, client: Any, cache: AsyncCache | None = None, upstream: str | None = None
+    ) -> None:
         self.client = client
         self.cache = cache
         self._upstream = upstream
+        self._stream_body = SyncBody if _sdk.is_sync(client) else StreamBody
         self._opaque = _sdk.changes_requests(client)
         self._addresses: dict[tuple[frozenset[str], str], Address] = {}
         self._own: dict[str, Address] = {}  # those for the client's own cache
+
+    def in_force(self, options: _context.Options) -> AsyncCache | None:
+        """Return the cache that a call under these options goes to; None for none."""
+        chosen = options.cache
+        found: AsyncCache | None = self.cache if chosen is UNSET else chosen
+        return found
 
     def address(self, cache: AsyncCache, path: str) -> Address:
         """Return where an endpoint's requests go; caches may ignore different headers."""
@@ -134,7 +146,7 @@ class Exchange:
         try:
             body = body_of_options(options, asked.cache.settings.ignore)
             prefix = asked.address.prefix(
-                asked.namespace, headers_in(options), {**query, **options.params}
+                asked.namespace, _sdk.headers_in(options), {**query, **options.params}
             )
         except NotCanonicalError:
             return False
@@ -314,8 +326,8 @@ class Exchange:
         url, meta = asked.address.url, entry.meta
         content: Any = entry.body
         if asked.streaming:
-            content = StreamBody(Source(reader or entry.chunks, url))
-        return _sdk.made_response(
+            content = self._stream_body(Source(reader or entry.chunks, url))
+        return _sdk_responses.made_response(
             url, meta.status, headers_of(meta), content, raw=wanted.raw, seconds=meta.seconds
         )
 
@@ -328,16 +340,10 @@ class Exchange:
             mark(result, status)
             return result
 
-        return _sdk.raw_response(
+        return _sdk_responses.raw_response(
             self.client,
             self._response(asked, wanted, entry, reader),
             wanted.result,
             wanted.stream_cls if asked.streaming else None,
             _sdk.with_parser(wanted.options, parsed),
         )
-
-
-def headers_in(options: Any) -> Mapping[str, Any] | None:
-    """Return the headers of a request's options, None if there are none."""
-    headers: Any = options.headers
-    return headers if _sdk.is_given(headers) else None

@@ -15,22 +15,50 @@ from msgspec import UNSET, Struct
 from asynccache import _context
 from asynccache._cache import AsyncCache
 from asynccache._call import Mode, status_of
+from asynccache._engine import Engine
 from asynccache._errors import NotCanonicalError
-from asynccache.openai import _sdk
+from asynccache.openai import _sdk, _sdk_responses
 from asynccache.openai._asked import Asked, Asking, Wanted
 from asynccache.openai._embeddings import EmbeddingJob
-from asynccache.openai._endpoints import BY_PATH, EMBEDDINGS
-from asynccache.openai._exchange import Exchange, headers_in
+from asynccache.openai._endpoints import BY_PATH, EMBEDDINGS, Endpoint
+from asynccache.openai._exchange import Exchange
 from asynccache.openai._replay import mark
 from asynccache.openai._request import Body, body_of_options, check_model, copied
 from asynccache.openai._sending import current_sending
+
+
+class Wish(Struct, frozen=True):
+    """The arguments of a call of ``request``."""
+
+    cast_to: Any
+    options: Any
+    stream: bool
+    stream_cls: Any
+
+    def made(self, request: Callable[..., Any], options: Any) -> Any:
+        """Make the call, with these or other options."""
+        return request(self.cast_to, options, stream=self.stream, stream_cls=self.stream_cls)
+
+
+class Road(Struct, frozen=True):
+    """Where a call goes: through a cache, or past it."""
+
+    cache: AsyncCache
+    chosen: _context.Options
+    mode: Mode
+    path: str
+    query: dict[str, Any]
+    endpoint: Endpoint | None
+    """None for past."""
+    reason: str | None = None
+    """Why past, where that is worth telling."""
 
 
 class Net:
     """What stands in the place of a client's own ``request``.
 
     Args:
-        exchange: The wrapped client's.
+        exchange: The client's.
         original: The SDK's own, bound.
     """
 
@@ -45,55 +73,40 @@ class Net:
         async def request(
             cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None
         ) -> Any:
+            wish = Wish(cast_to, options, stream, stream_cls)
             sending = current_sending()
             if sending is not None:
                 sending.note(options)
-            chosen = _context.current_options()
-            cache = self._exchange.cache if chosen.cache is UNSET else chosen.cache
-            if sending is not None or cache is None:
-                return await self._original(cast_to, options, stream=stream, stream_cls=stream_cls)
-            wish = _Wish(cast_to, options, stream, stream_cls)
-            if stream and stream_cls is None:  # a stream of that type, as the SDK has it
-                stream_cls = _sdk.stream_class(cast_to)
-            mode: Mode = cache.settings.mode if chosen.mode is UNSET else chosen.mode
-            path, query = _sdk.request_place(self._exchange.client, options.url)
-            known = options.method.lower() == "post" and query is not None
-            endpoint = BY_PATH.get(path) if known else None
-            if endpoint is None or mode == "off" or not (cache.is_open or mode == "replay"):
-                reason = None if endpoint is None or mode == "off" else "the cache isn't open"
-                return await self._past(cache, mode, reason, path, wish)
-            engine = cache.engine()
-            if engine.pacer.spent():
-                await engine.pacer.slot()
-            try:
-                cast_to = self._exchange.client._maybe_override_cast_to(cast_to, options)
-                query = {**(query or {}), **options.params}
-                check_model(self._exchange.client, options.json_data, options.extra_json)
-                asked = self._exchange.ask(
-                    cache, engine, mode, chosen, endpoint,
-                    body=body_of_options(options, cache.settings.ignore),
-                    headers=headers_in(options), query=query, streaming=stream,
-                )  # fmt: skip
-            except NotCanonicalError as exc:
-                return await self._past(cache, mode, f"{path}: {exc}", path, wish)
-            wanted = _wanted(cast_to, options, stream_cls if stream else None)
-            result = await self._answer(asked, wanted, wish, query)
-            if wanted.strange:
-                return await _processed(self._exchange.client, result, wanted)
-            return result
+                return await wish.made(self._original, options)
+            road = road_of(self._exchange, wish)
+            if road is None:
+                return await wish.made(self._original, options)
+            return await self.send(wish, road)
 
         return request
 
-    async def _past(
-        self, cache: AsyncCache, mode: Mode, reason: str | None, path: str, wish: _Wish
-    ) -> Any:
-        return await self._exchange.bypass(
-            cache, mode, reason, path, lambda: wish.made(self._original, wish.options)
-        )
+    async def send(self, wish: Wish, road: Road) -> Any:
+        """Return a call's result, by way of the cache if it can be."""
+        if road.endpoint is None:
+            return await self._past(wish, road, road.reason)
+        engine = road.cache.engine()
+        if engine.pacer.spent():
+            await engine.pacer.slot()
+        try:
+            asked, query = asked_on(self._exchange, engine, wish, road)
+        except NotCanonicalError as exc:
+            return await self._past(wish, road, f"{road.path}: {exc}")
+        wanted = wanted_of(self._exchange.client, wish)
+        result = await self._answer(asked, wanted, wish, query)
+        return await finished(self._exchange.client, result, wanted)
 
-    async def _answer(
-        self, asked: Asked, wanted: Wanted, wish: _Wish, query: dict[str, Any]
-    ) -> Any:
+    async def _past(self, wish: Wish, road: Road, reason: str | None) -> Any:
+        return await self._exchange.bypass(
+            road.cache, road.mode, reason, road.path,
+            lambda: wish.made(self._original, wish.options),
+        )  # fmt: skip
+
+    async def _answer(self, asked: Asked, wanted: Wanted, wish: Wish, query: dict[str, Any]) -> Any:
         exchange, options = self._exchange, wish.options
         if asked.endpoint is not EMBEDDINGS:  # whose entries are parts of answers
             entry = asked.engine.inline(asked.mode, asked.namespace, asked.key)
@@ -113,26 +126,86 @@ class Net:
             return send
 
         def past() -> Awaitable[Any]:
-            return wish.made(self._original, options)
+            made: Awaitable[Any] = wish.made(self._original, options)
+            return made
 
-        asking = Asking(headers_in(options), query, options.timeout, options.max_retries)
+        asking = Asking(_sdk.headers_in(options), query, options.timeout, options.max_retries)
         if asked.endpoint is EMBEDDINGS and "input" in asked.body.data:
             job = EmbeddingJob(exchange, asked, wanted, asking, prepare, past=past)
             return await job.result()
         return await exchange.fetch(asked, wanted, asking, prepare, past)
 
 
-class _Wish(Struct, frozen=True):
-    """The arguments of a call of ``request``."""
+def road_of(exchange: Exchange, wish: Wish) -> Road | None:
+    """Return where a call goes; None where no cache is in force."""
+    chosen = _context.current_options()
+    cache = exchange.in_force(chosen)
+    if cache is None:
+        return None
+    mode: Mode = cache.settings.mode if chosen.mode is UNSET else chosen.mode
+    options = wish.options
+    path, query = _sdk.request_place(exchange.client, options.url)
+    known = options.method.lower() == "post" and query is not None
+    endpoint = BY_PATH.get(path) if known else None
+    if endpoint is None or mode == "off" or not (cache.is_open or mode == "replay"):
+        reason = None if endpoint is None or mode == "off" else "the cache isn't open"
+        return Road(cache, chosen, mode, path, {}, None, reason)
+    return Road(cache, chosen, mode, path, query or {}, endpoint)
 
-    cast_to: Any
-    options: Any
-    stream: bool
-    stream_cls: Any
 
-    def made(self, request: Callable[..., Awaitable[Any]], options: Any) -> Awaitable[Any]:
-        """Make the call, with these or other options."""
-        return request(self.cast_to, options, stream=self.stream, stream_cls=self.stream_cls)
+def asked_on(
+    exchange: Exchange, engine: Engine, wish: Wish, road: Road
+) -> tuple[Asked, dict[str, Any]]:
+    """Return what a call asks for, and its whole query.
+
+    Raises:
+        NotCanonicalError: The request has no key.
+    """
+    options, endpoint = wish.options, road.endpoint
+    assert endpoint is not None  # noqa: S101 - calls that go past aren't asked about
+    query = {**road.query, **options.params}
+    check_model(exchange.client, options.json_data, options.extra_json)
+    asked = exchange.ask(
+        road.cache, engine, road.mode, road.chosen, endpoint,
+        body=body_of_options(options, road.cache.settings.ignore),
+        headers=_sdk.headers_in(options), query=query, streaming=wish.stream,
+    )  # fmt: skip
+    return asked, query
+
+
+def wanted_of(client: Any, wish: Wish) -> Wanted:
+    """Return as what a call wants its answer."""
+    options, stream_cls = wish.options, None
+    if wish.stream:  # without a class, a stream of that type, as the SDK has it
+        stream_cls = wish.stream_cls or _sdk.stream_class(client, wish.cast_to)
+    raw = (_sdk.headers_in(options) or {}).get(_sdk.RAW_HEADER, "")
+    cast_to = client._maybe_override_cast_to(wish.cast_to, options)
+    event = None if stream_cls is None else _sdk.event_type(stream_cls)
+    finish = options.post_parser if _sdk.is_given(options.post_parser) else None
+    # What isn't the SDK's own kind of answer is left to the SDK, over the recorded response.
+    strange = not raw and (event is None if stream_cls is not None else not _sdk.is_typed(cast_to))
+    return Wanted(
+        cast_to,
+        event,
+        finish=finish,
+        raw=raw,
+        stream_cls=stream_cls,
+        options=options,
+        strange=strange,
+    )
+
+
+async def finished(client: Any, result: Any, wanted: Wanted) -> Any:
+    """Return what the SDK makes of a response that is strange to us; other results as they are."""
+    if not wanted.strange:
+        return result
+    made = await _sdk_responses.processed(
+        client, result, wanted.result, wanted.stream_cls, wanted.options
+    )
+    status = status_of(result)
+    if status is not None:
+        mark(made, status)
+    return made
 
 
 def _repeated(options: Any, body: Body) -> Callable[..., Any]:
@@ -150,30 +223,3 @@ def _repeated(options: Any, body: Body) -> Callable[..., Any]:
         return _sdk.with_body(raw, changed)
 
     return again
-
-
-async def _processed(client: Any, response: Any, wanted: Wanted) -> Any:
-    result = await _sdk.processed(
-        client, response, wanted.result, wanted.stream_cls, wanted.options
-    )
-    status = status_of(response)
-    if status is not None:
-        mark(result, status)
-    return result
-
-
-def _wanted(cast_to: Any, options: Any, stream_cls: Any) -> Wanted:
-    raw = (headers_in(options) or {}).get(_sdk.RAW_HEADER, "")
-    event = None if stream_cls is None else _sdk.event_type(stream_cls)
-    finish = options.post_parser if _sdk.is_given(options.post_parser) else None
-    # What isn't the SDK's own kind of answer is left to the SDK, over the recorded response.
-    strange = not raw and (event is None if stream_cls is not None else not _sdk.is_typed(cast_to))
-    return Wanted(
-        cast_to,
-        event,
-        finish=finish,
-        raw=raw,
-        stream_cls=stream_cls,
-        options=options,
-        strange=strange,
-    )

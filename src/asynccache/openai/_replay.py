@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from asynccache._call import Status
 from asynccache._entry import Entry, Meta
-from asynccache.openai import _sdk
+from asynccache.openai import _sdk, _sdk_responses
 from asynccache.openai._address import Address
 
 _REQUEST_ID: Final = "x-request-id"
@@ -59,11 +59,13 @@ def typed(
                 object.__setattr__(found, "_request_id", request_id(meta))  # where the SDK keeps it
                 return found
     if found is None:
-        response = _sdk.made_response(address.url, meta.status, headers_of(meta), entry.body)
-        found = _sdk.parsed_by_sdk(client, response, cast_to)
+        response = _sdk_responses.made_response(
+            address.url, meta.status, headers_of(meta), entry.body
+        )
+        found = _sdk_responses.parsed_by_sdk(client, response, cast_to)
     if finish is not None:
         found = finish(found)
-        _sdk.note_request_id(found, request_id(meta))
+        _sdk_responses.note_request_id(found, request_id(meta))
     return found
 
 

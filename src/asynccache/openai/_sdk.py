@@ -1,11 +1,10 @@
-"""What is known of the SDK's inside, in one place: httpx or httpx2, errors, raw responses."""
+"""What is known of the SDK's inside, on the way to a request: httpx or httpx2, options, errors."""
 
 from __future__ import annotations
 
 import importlib
 import math
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, cast, get_origin
 
 from openai import (
@@ -13,17 +12,19 @@ from openai import (
     APIStatusError,
     APITimeoutError,
     AsyncAzureOpenAI,
+    AsyncOpenAI,
     AsyncStream,
+    AzureOpenAI,
     BaseModel,
     NotGiven,
+    OpenAI,
+    Stream,
     _base_client,
     _streaming,
     omit,
 )
 from openai._constants import RAW_RESPONSE_HEADER
-from openai._legacy_response import LegacyAPIResponse
-from openai._models import FinalRequestOptions, add_request_id
-from openai._response import AsyncAPIResponse
+from openai._models import FinalRequestOptions
 from openai._streaming import extract_stream_chunk_type
 from openai._types import Omit
 from openai._utils import maybe_transform
@@ -45,8 +46,19 @@ how much you had."""
 _DEPLOYED: Final = frozenset({"/chat/completions", "/completions", "/embeddings"})
 _SERVER_ERROR: Final = 500  # HTTP's own: from here on it isn't the request's fault
 _MAPS_STREAM_ERRORS: Final = hasattr(_streaming, "APIConnectionError")
-ByteStream = httpx.AsyncByteStream
+AZURE: Final = (AsyncAzureOpenAI, AzureOpenAI)
 OMIT: Final = omit
+
+
+def is_sync(client: Any) -> bool:
+    """Tell whether a client is the SDK's synchronous one."""
+    return isinstance(client, OpenAI)
+
+
+def sets_own(client: Any, name: str) -> bool:
+    """Tell whether a client's class has a property of its own in the place of the SDK's."""
+    base = OpenAI if is_sync(client) else AsyncOpenAI
+    return getattr(cast("Any", type(client)), name) is not getattr(base, name)
 
 
 # -- arguments --------------------------------------------------------------------------------
@@ -189,8 +201,14 @@ def request_place(client: Any, url: str) -> tuple[str, dict[str, Any] | None]:
     if len(query) != len(parts.params.multi_items()):  # something named twice: no place of ours
         return path, None
     # Azure's client sends these to a deployment, and only if they are spelled just so.
-    elsewhere = isinstance(client, AsyncAzureOpenAI) and path in _DEPLOYED
+    elsewhere = isinstance(client, AZURE) and path in _DEPLOYED
     return path, None if elsewhere else query
+
+
+def headers_in(options: Any) -> Mapping[str, Any] | None:
+    """Return the headers of a request's options, None if there are none."""
+    headers: Any = options.headers
+    return headers if is_given(headers) else None
 
 
 def request_options(path: str) -> Any:
@@ -222,7 +240,10 @@ def is_typed(cast_to: Any) -> bool:
 
 
 def event_type(stream_cls: Any) -> Any:
-    """Return the type of a stream's events, None for a stream class that isn't the SDK's."""
+    """Return the type of a stream's events; None for a stream of another class than `AsyncStream`.
+
+    Synchronous ones are among those: the SDK makes them itself, of responses.
+    """
     if (get_origin(stream_cls) or stream_cls) is not AsyncStream:
         return None
     try:
@@ -231,88 +252,16 @@ def event_type(stream_cls: Any) -> Any:
         return None
 
 
-def stream_class(event: Any) -> Any:
-    """Return the SDK's class of a stream of such events."""
-    return AsyncStream[event]
+def stream_class(client: Any, event: Any) -> Any:
+    """Return the SDK's class of a client's streams of such events; None for no events."""
+    if event is None:
+        return None
+    return Stream[event] if is_sync(client) else AsyncStream[event]
 
 
 def is_refusal(error: BaseException) -> bool:
     """Tell whether a server refused a request for what is in it."""
     return isinstance(error, APIStatusError) and error.status_code < _SERVER_ERROR
-
-
-# -- responses --------------------------------------------------------------------------------
-
-
-def made_response(
-    url: str,
-    status: int,
-    headers: list[tuple[str, str]],
-    content: bytes | ByteStream,
-    *,
-    raw: str = "",
-    seconds: float = 0.0,
-) -> Any:
-    """Return an HTTP response as the SDK would have received it.
-
-    Args:
-        url: Where the request went.
-        status: HTTP's.
-        headers: Of the response.
-        content: The body, or what its pieces are read from.
-        raw: Kind of raw response that the request's header asked for: "true", "stream" or "".
-        seconds: How long it took.
-    """
-    request = httpx.Request("POST", url, headers={RAW_HEADER: raw} if raw else None)
-    if isinstance(content, bytes):
-        response = httpx.Response(status, headers=headers, content=content, request=request)
-    else:
-        response = httpx.Response(status, headers=headers, stream=content, request=request)
-    response.elapsed = timedelta(seconds=seconds)
-    return response
-
-
-def raw_response(client: Any, response: Any, cast_to: Any, stream_cls: Any, options: Any) -> Any:
-    """Return the raw response of the kind that the response's request asks for."""
-    legacy = response.request.headers.get(RAW_HEADER) == "true"
-    kind: Any = LegacyAPIResponse if legacy else AsyncAPIResponse
-    return kind(
-        raw=response,
-        cast_to=cast_to,
-        client=client,
-        stream=stream_cls is not None,
-        stream_cls=stream_cls,
-        options=options,
-    )
-
-
-async def processed(client: Any, response: Any, cast_to: Any, stream_cls: Any, options: Any) -> Any:
-    """Return what the SDK itself makes of a response, however it was asked for."""
-    return await client._process_response(
-        cast_to=cast_to,
-        options=options,
-        response=response,
-        stream=stream_cls is not None,
-        stream_cls=stream_cls,
-    )
-
-
-def parsed_by_sdk(client: Any, response: Any, cast_to: type[Any]) -> Any:
-    """Return what the SDK itself makes of a response's body."""
-    return LegacyAPIResponse(
-        raw=response,
-        cast_to=cast_to,
-        client=client,
-        stream=False,
-        stream_cls=None,
-        options=FinalRequestOptions.construct(method="post", url=""),
-    ).parse()
-
-
-def note_request_id(result: Any, request_id: str | None) -> None:
-    """Note a request's id on what a caller gets, as the SDK does."""
-    if isinstance(result, BaseModel):
-        add_request_id(result, request_id)
 
 
 _BUILDERS: Final = (
@@ -339,7 +288,7 @@ def moves_with_model(client: Any, body: Any, extra: object) -> bool:
 
     Azure's client makes the path of a deployment of the model that a method was called with.
     """
-    if not isinstance(client, AsyncAzureOpenAI) or not isinstance(extra, Mapping):
+    if not isinstance(client, AZURE) or not isinstance(extra, Mapping):
         return False
     given = cast("Mapping[str, object]", extra)
     named = cast("Mapping[str, object]", body or {})

@@ -27,7 +27,7 @@ def connector(exchange: Exchange, path: str, original: Callable[..., Any]) -> Ca
     @functools.wraps(original)
     def connect(*args: Any, **kwargs: Any) -> Any:
         chosen = _context.current_options()
-        cache = exchange.cache if chosen.cache is UNSET else chosen.cache
+        cache = exchange.in_force(chosen)
         if cache is not None:
             mode = cache.settings.mode if chosen.mode is UNSET else chosen.mode
             if mode == "replay":

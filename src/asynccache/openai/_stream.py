@@ -14,7 +14,7 @@ from asynccache._entry import Meta
 from asynccache._flight import Reader
 from asynccache._gate import WaitedTooLongError
 from asynccache._pacer import Pacer
-from asynccache.openai import _sdk
+from asynccache.openai import _sdk, _sdk_responses
 from asynccache.openai._facts import DONE, members
 from asynccache.openai._replay import event_builder, headers_of
 from asynccache.openai._sse import EventReader
@@ -40,6 +40,11 @@ class Source:
         self._at = 0
         self._url = url
         self.closed = False
+
+    @property
+    def live(self) -> bool:
+        """Whether events may still come; else all are recorded, and `ready` gives them."""
+        return self._reader is not None
 
     def ready(self) -> bytes | None:
         """Return the next event if it is there already."""
@@ -67,7 +72,7 @@ class Source:
             self._reader.close(error)
 
 
-class Body(_sdk.ByteStream):
+class Body(_sdk_responses.AsyncByteStream):
     """A stream's events as the body of an HTTP response: closing that closes the stream."""
 
     def __init__(self, source: Source) -> None:
@@ -137,7 +142,7 @@ class ReplayedStream(AsyncStream[T]):
     def response(self) -> Any:  # type: ignore[override]  # an attribute in the base
         """An HTTP response with the recorded status and headers, and the rest of the events."""
         if self._made is None:
-            self._made = _sdk.made_response(
+            self._made = _sdk_responses.made_response(
                 self._url, self._meta.status, headers_of(self._meta), Body(self._source)
             )
         return self._made

@@ -10,7 +10,7 @@ from typing import Any, Final
 from asynccache._call import Answer
 from asynccache._entry import Kind, Meta
 from asynccache._flight import Flight
-from asynccache.openai import _sdk
+from asynccache.openai import _sdk, _sdk_responses
 from asynccache.openai._facts import Facts
 from asynccache.openai._secrets import repeats
 from asynccache.openai._sse import EventReader, EventSplitter
@@ -69,7 +69,8 @@ class Recipe:
         """
 
         async def upstream(flight: Flight) -> Answer:
-            response = (await self._call()).http_response
+            raw = await self._call()
+            response = _sdk_responses.http_of(raw)
             facts = self._facts()
             pieces = response.aiter_bytes()
             flight.changed = not self._same()
@@ -86,7 +87,7 @@ class Recipe:
                 raise error from exc
             finally:
                 # In a task of its own, as this one may have been cancelled.
-                spawn(_finish(response, pieces if facts.closed else None))
+                spawn(_finish(raw, response, pieces if facts.closed else None))
 
         return upstream
 
@@ -149,7 +150,7 @@ def meta_of(facts: Facts, response: Any, kind: Kind) -> Meta:
     )
 
 
-async def _finish(response: Any, rest: Any) -> None:
+async def _finish(raw: Any, response: Any, rest: Any) -> None:
     """Close a response; after its end read what is left, so that the connection lives on."""
     # The answer is whole or given up: nothing that happens here can matter to anybody.
     with suppress(Exception):
@@ -159,4 +160,7 @@ async def _finish(response: Any, rest: Any) -> None:
                     async for _ in rest:
                         pass
         finally:
+            if _sdk_responses.is_opened(raw):
+                async with raw:  # whoever made a stream of it waits for its end
+                    pass
             await response.aclose()

@@ -7,9 +7,10 @@ import functools
 from operator import attrgetter
 from typing import Any, Final, TypeVar, cast
 
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, OpenAI
 
 from asynccache._cache import AsyncCache
+from asynccache.openai import _sdk
 from asynccache.openai._door import Door
 from asynccache.openai._embeddings import EmbeddingsDoor
 from asynccache.openai._endpoints import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, Endpoint
@@ -17,10 +18,11 @@ from asynccache.openai._exchange import Exchange
 from asynccache.openai._net import Net
 from asynccache.openai._parse import ParseChatDoor, ParseResponseDoor
 from asynccache.openai._sockets import connector
+from asynccache.openai._sync import SyncNet
 
-ClientT = TypeVar("ClientT", bound=AsyncOpenAI)
+ClientT = TypeVar("ClientT", bound=AsyncOpenAI | OpenAI)
 
-_DOORS: Final[tuple[tuple[Endpoint, str, type[Door]], ...]] = (
+DOORS: Final[tuple[tuple[Endpoint, str, type[Door]], ...]] = (
     (CHAT, "create", Door),
     (CHAT, "parse", ParseChatDoor),
     (RESPONSES, "create", Door),
@@ -28,9 +30,11 @@ _DOORS: Final[tuple[tuple[Endpoint, str, type[Door]], ...]] = (
     (COMPLETIONS, "create", Door),
     (EMBEDDINGS, "create", EmbeddingsDoor),
 )
-"""The fast ways. Whatever isn't here still passes through the net."""
+"""The fast ways of the asynchronous client. Whatever isn't here still passes through the net."""
 _OURS: Final = ("request", "copy", "with_options")
 _MARK: Final = "_asynccache_wrapped"
+EXCHANGE: Final = "_asynccache_exchange"
+"""Where an instrumented client has its exchange."""
 
 
 def wrap(client: ClientT, *, cache: AsyncCache, upstream: str | None = None) -> ClientT:
@@ -39,10 +43,11 @@ def wrap(client: ClientT, *, cache: AsyncCache, upstream: str | None = None) -> 
     Wrapping a wrapped client takes it from its cache to this one.
 
     Raises:
-        TypeError: It isn't an ``AsyncOpenAI``; the synchronous client can't await a cache.
+        TypeError: It is neither an ``AsyncOpenAI`` nor an ``OpenAI``.
     """
-    if not isinstance(client, AsyncOpenAI):
-        raise TypeError(f"can't wrap a {type(client).__qualname__}: pass an openai.AsyncOpenAI")
+    if not isinstance(client, AsyncOpenAI | OpenAI):
+        kind = type(client).__qualname__
+        raise TypeError(f"can't wrap a {kind}: pass an openai.AsyncOpenAI or openai.OpenAI")
     # Not client.copy(), which runs __init__ anew: a subclass may want other arguments there, and
     # what was set on the client would be lost.
     twin = copy.copy(client)
@@ -50,6 +55,7 @@ def wrap(client: ClientT, *, cache: AsyncCache, upstream: str | None = None) -> 
     for name in list(own):  # resources, which point to the client that made them
         if isinstance(getattr(type(twin), name, None), functools.cached_property):
             del own[name]
+    own.pop(EXCHANGE, None)
     if own.pop(_MARK, False):
         for name in _OURS:
             del own[name]
@@ -62,7 +68,8 @@ def wrap(client: ClientT, *, cache: AsyncCache, upstream: str | None = None) -> 
 def _patch(client: ClientT, cache: AsyncCache, upstream: str | None) -> ClientT:
     exchange = Exchange(client, cache, upstream)
     changed = cast("Any", client)
-    for endpoint, name, door in _DOORS:
+    is_sync = _sdk.is_sync(client)
+    for endpoint, name, door in () if is_sync else DOORS:
         resource = attrgetter(endpoint.resource)(changed)
         method = getattr(resource, name, None)
         if method is not None:  # older SDKs lack some
@@ -71,8 +78,9 @@ def _patch(client: ClientT, cache: AsyncCache, upstream: str | None) -> ClientT:
     connect = getattr(changed.responses, "connect", None)
     if connect is not None:
         changed.responses.connect = connector(exchange, RESPONSES.path, connect)
-    changed.request = Net(exchange, changed.request).method()
-    copy_client = client.copy
+    net = SyncNet if is_sync else Net
+    changed.request = net(exchange, changed.request).method()
+    copy_client: Any = changed.copy
 
     @functools.wraps(copy_client)
     def copied(*args: Any, **kwargs: Any) -> Any:

@@ -1,0 +1,207 @@
+"""The cache as LangChain's own: ``set_llm_cache(LangChainCache())``.
+
+What LangChain hands over is stored as plain data under names on a list, and built anew by those
+classes: nothing in a store says which class to import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from langchain_core import messages
+from langchain_core.caches import BaseCache
+from langchain_core.outputs import (
+    ChatGeneration,
+    ChatGenerationChunk,
+    Generation,
+    GenerationChunk,
+)
+from msgspec import Struct
+from pydantic import BaseModel
+
+from asynccache import _portal
+from asynccache._cache import AsyncCache
+from asynccache._values import encode_value
+from asynccache.integrations._host import (
+    Face,
+    answered,
+    cache_for,
+    cache_of,
+    cache_to_clear,
+    from_thread,
+)
+
+_GENERATIONS: Final[dict[str, type[Generation]]] = {
+    kind.__name__: kind
+    for kind in (Generation, GenerationChunk, ChatGeneration, ChatGenerationChunk)
+}
+_MESSAGES: Final[dict[str, type[messages.BaseMessage]]] = {
+    kind.__name__: kind
+    for kind in (
+        messages.AIMessage,
+        messages.AIMessageChunk,
+        messages.ChatMessage,
+        messages.ChatMessageChunk,
+        messages.FunctionMessage,
+        messages.FunctionMessageChunk,
+        messages.HumanMessage,
+        messages.HumanMessageChunk,
+        messages.SystemMessage,
+        messages.SystemMessageChunk,
+        messages.ToolMessage,
+        messages.ToolMessageChunk,
+    )
+}
+_NOT_PLAIN: Final = "LangChain: an answer that doesn't come back from plain data as it was"
+
+
+class _Stored(Struct, frozen=True, array_like=True):
+    """One generation as it is stored."""
+
+    kind: str
+    fields: dict[str, Any]
+    message_kind: str = ""
+    message: dict[str, Any] = {}
+
+
+class LangChainCache(BaseCache):
+    """Answers of LangChain's models, in an `AsyncCache`.
+
+    Prompt and model are two parts of the key, each whole. The sync methods work in any thread; on
+    an event loop's own thread they hold that loop while the cache works in another: await the
+    async ones there. LangChain asks here for whole answers alone: no streams, and no sharing of
+    calls under way.
+
+    Args:
+        cache: An `AsyncCache` or `SyncCache`; None takes the one in force around each call; where
+            there is none, every lookup is a miss.
+    """
+
+    def __init__(self, cache: AsyncCache | Face | None = None) -> None:
+        self._cache = cache_of(cache)
+
+    async def alookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
+        """Return the generations stored for a prompt and a model, or None.
+
+        Raises:
+            ReplayMiss: In mode "replay", nothing is stored.
+        """
+        cache = cache_for(self._cache, reading=True)
+        return None if cache is None else await _lookup(cache, prompt, llm_string)
+
+    async def aupdate(self, prompt: str, llm_string: str, return_val: Sequence[Generation]) -> None:
+        """Store generations, unless they hold what plain data can't: that is said once."""
+        cache = cache_for(self._cache, reading=False)
+        if cache is not None:
+            await _update(cache, prompt, llm_string, return_val)
+
+    async def aclear(self, **kwargs: Any) -> None:  # noqa: ANN401 - LangChain's signature
+        """Remove every entry of the cache's namespace, whoever stored it.
+
+        Raises:
+            StoreError: Some may still be there.
+            CacheClosedError: The cache isn't open.
+        """
+        cache = cache_to_clear(self._cache)
+        if cache is not None:
+            await cache.clear()
+
+    def lookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
+        """Return what `alookup` does, to a caller that can't await."""
+        return from_thread(self._cache, None, _lookup, prompt, llm_string, reading=True)
+
+    def update(self, prompt: str, llm_string: str, return_val: Sequence[Generation]) -> None:
+        """Store as `aupdate` does, for a caller that can't await."""
+        from_thread(self._cache, None, _update, prompt, llm_string, return_val)
+
+    def clear(self, **kwargs: Any) -> None:  # noqa: ANN401 - LangChain's signature
+        """Clear as `aclear` does, for a caller that can't await."""
+        cache = cache_to_clear(self._cache)
+        if cache is not None:
+            _portal.call(cache.clear)
+
+
+def _key(prompt: str, llm_string: str) -> tuple[str, str, str]:
+    return ("asynccache.langchain/1", prompt, llm_string)
+
+
+async def _lookup(cache: AsyncCache, prompt: str, llm_string: str) -> list[Generation] | None:
+    try:
+        stored = await cache.get(_key(prompt, llm_string), type=list[_Stored])
+        found = None if stored is None else [_built(item) for item in stored]
+    except (ValueError, LookupError):  # of another version, or somebody else's
+        found = None
+    answered(cache, hit=found is not None)
+    return found
+
+
+async def _update(
+    cache: AsyncCache, prompt: str, llm_string: str, generations: Sequence[Generation]
+) -> None:
+    stored = _plain(generations)
+    if stored is None:
+        cache.note_bypass(_NOT_PLAIN)
+    else:
+        await cache.set(_key(prompt, llm_string), stored)
+
+
+def _plain(generations: Sequence[Generation]) -> list[_Stored] | None:
+    """Return generations as data, or None if they wouldn't come back as they are."""
+    wanted = [_without_parsed(generation) for generation in generations]
+    try:
+        stored = [_taken_apart(generation) for generation in wanted]
+        back = msgspec.msgpack.decode(encode_value(stored), type=list[_Stored])
+        same = [_built(item) for item in back] == wanted
+    except (TypeError, ValueError, LookupError):
+        return None
+    return stored if same else None
+
+
+def _taken_apart(generation: Generation) -> _Stored:
+    fields = _fields(generation, _GENERATIONS)
+    message = fields.pop("message", None)
+    if message is None:
+        return _Stored(type(generation).__name__, fields)
+    del fields["text"]  # made from the message
+    return _Stored(
+        type(generation).__name__, fields, type(message).__name__, _fields(message, _MESSAGES)
+    )
+
+
+def _fields(value: BaseModel, kinds: dict[str, Any]) -> dict[str, Any]:
+    """Return a model's fields.
+
+    Raises:
+        LookupError: Its class isn't on the list; a subclass of one that is may hold more.
+    """
+    if kinds.get(type(value).__name__) is not type(value):
+        raise LookupError(type(value).__name__)
+    return {**value.__dict__, **(value.__pydantic_extra__ or {})}
+
+
+def _built(stored: _Stored) -> Generation:
+    kind = _GENERATIONS[stored.kind]
+    fields: dict[str, Any] = stored.fields
+    if stored.message_kind:
+        message: Any = _MESSAGES[stored.message_kind](**stored.message)
+        fields = {**fields, "message": message}
+    return kind(**fields)
+
+
+def _without_parsed(generation: Generation) -> Generation:
+    """Return a generation whose parsed answer, an object of the user's class, is data.
+
+    LangChain builds the object anew from it, by the schema that the caller asked for.
+    """
+    message = getattr(generation, "message", None)
+    if not isinstance(message, messages.AIMessage):
+        return generation
+    parsed: object = message.additional_kwargs.get("parsed")
+    if not isinstance(parsed, BaseModel):
+        return generation
+    plain = parsed.model_dump(mode="json", by_alias=True, round_trip=True)
+    data = {**message.additional_kwargs, "parsed": plain}
+    changed = message.model_copy(update={"additional_kwargs": data})
+    return generation.model_copy(update={"message": changed})

@@ -1,0 +1,334 @@
+"""The same cache for code that can't await: plain functions, scripts, threads.
+
+Every call is made in the background loop (`_portal`), where the cache is one more loop's, and the
+calling thread waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import os
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Final, ParamSpec, Self, TypeVar, overload
+from weakref import WeakSet
+
+from anyio import to_thread
+
+from asynccache import _context, _objects, _portal
+from asynccache._cache import AsyncCache
+from asynccache._compute import compute
+from asynccache._lifetime import Settings
+from asynccache._memoize import Recipe
+from asynccache._stats import Stats
+
+P = ParamSpec("P")
+T = TypeVar("T")
+D = TypeVar("D")
+
+
+class SyncCache:
+    """An `AsyncCache` for code that can't await. ``with Cache.disk() as cache:`` gives it.
+
+    Use it from any number of threads, while coroutines use the same cache. It may be entered again,
+    also where it is open: AutoGen does so around each single call. A thread whose event loop is
+    running may use it too, and holds that loop up meanwhile.
+
+    Raises:
+        RuntimeError: From any method that waits, called in the background loop itself.
+    """
+
+    __slots__ = ("__weakref__", "_cache", "_entered", "_frames", "_lock", "_opened")
+
+    def __init__(self, cache: AsyncCache) -> None:
+        self._cache: Final = cache
+        self._frames: list[_context.Frame[AsyncCache]] = []
+        self._lock = threading.Lock()
+        self._entered = 0
+        self._opened = False  # this face has opened the cache, and not closed it
+        _faces.add(self)
+
+    @property
+    def asynchronous(self) -> AsyncCache:
+        """The cache itself, for code that awaits."""
+        return self._cache
+
+    @property
+    def settings(self) -> Settings:
+        """The cache's options."""
+        return self._cache.settings
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls are served now."""
+        return self._cache.is_open
+
+    def __repr__(self) -> str:
+        return f"<SyncCache of {self._cache!r}>"
+
+    # -- life --------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        self._enter()
+        with self._lock:
+            self._frames.append(_context.enter(self._cache))
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with self._lock:
+            if self._frames:
+                _context.leave(self._cache, self._frames)
+        self._leave()
+
+    def _enter(self) -> None:
+        if self._would_hang():
+            raise RuntimeError(
+                "can't wait for the event loop of this very thread, which is opening or closing the"
+                " cache: use `async with` there, or `with` in another thread"
+            )
+        with self._lock:
+            # After a fork the cache is closed although its blocks aren't left.
+            if not self._opened or not self._cache.is_open:
+                _waited(self._cache.open)
+                self._opened = True
+            self._entered += 1
+
+    def _leave(self) -> None:
+        if self._would_hang():  # then somebody else waits
+            _portal.portal().start_task_soon(to_thread.run_sync, self._leave)
+            return
+        with self._lock:
+            self._entered = max(0, self._entered - 1)
+            if not self._entered:
+                self._close()
+
+    def _would_hang(self) -> bool:
+        if _portal.in_portal():
+            return True
+        try:
+            return self._cache.changing_in(asyncio.get_running_loop())
+        except RuntimeError:
+            return False
+
+    def close(self) -> None:
+        """Close the cache, whatever blocks of this kind it is still in.
+
+        Where coroutines have it open as well, it stays open for them. Closing twice is harmless.
+        """
+        with self._lock:
+            self._entered = 1
+        self._leave()
+
+    def _close(self) -> None:
+        opened, self._opened = self._opened, False
+        if opened and self._cache.is_open:
+            _waited(self._cache.aclose)
+
+    # -- values ------------------------------------------------------------------------------
+
+    @overload
+    def get(self, key: object, default: object) -> Any: ...  # noqa: ANN401 - any value
+    @overload
+    def get(self, key: object, default: D, *, type: type[T]) -> T | D: ...
+    @overload
+    def get(self, key: object, default: None = None, *, type: type[T]) -> T | None: ...
+    @overload
+    def get(self, key: object) -> Any: ...  # noqa: ANN401 - any value
+    def get(self, key: object, default: object = None, *, type: Any = Any) -> Any:
+        """Return the value stored under a key, as `AsyncCache.get` does.
+
+        An answer of the OpenAI SDK's that `set` was given comes back as the SDK's object.
+        """
+        entry = _waited(self._cache.find, key)
+        return default if entry is None else _objects.value_of(entry, type)
+
+    def get_many(
+        self,
+        keys: Sequence[object],
+        default: object = None,
+        *,
+        type: Any = Any,  # noqa: ANN401 - any type form
+    ) -> list[Any]:
+        """Return the values stored under keys, in order, with ``default`` for those that aren't."""
+        found = _waited(self._cache.find_many, keys)
+        return [default if entry is None else _objects.value_of(entry, type) for entry in found]
+
+    def set(self, key: object, value: object, *, ttl: float | timedelta | None = None) -> bool:
+        """Store a value under a key, as `AsyncCache.set` does; tell whether it was stored.
+
+        Of an answer of the OpenAI SDK's, what was set on it beside its fields is kept too, but for
+        what is no data, such as functions.
+        """
+        return all(self.set_many([(key, value)], ttl=ttl))
+
+    def set_many(
+        self,
+        items: Mapping[Any, object] | Sequence[tuple[object, object]],
+        *,
+        ttl: float | timedelta | None = None,
+    ) -> list[bool]:
+        """Store several values as `set` does; pairs, as not every key can be a dict's."""
+        return _waited(functools.partial(self._cache.put, items, _objects.packed, ttl=ttl))
+
+    def contains(self, key: object) -> bool:
+        """Tell whether something sound is stored under a key."""
+        return _waited(self._cache.contains, key)
+
+    def delete(self, key: object) -> bool:
+        """Remove the value stored under a key; return whether there was one."""
+        return _waited(self._cache.delete, key)
+
+    def clear(self) -> int:
+        """Remove every entry of this namespace and of no other; return how many there were."""
+        return _waited(self._cache.clear)
+
+    # -- calls -------------------------------------------------------------------------------
+
+    @overload
+    def get_or_create(
+        self,
+        key: object,
+        create: Callable[[], object],
+        *,
+        ttl: float | timedelta | None = None,
+        type: type[T],
+    ) -> T: ...
+    @overload
+    def get_or_create(
+        self, key: object, create: Callable[[], T], *, ttl: float | timedelta | None = None
+    ) -> T: ...
+    def get_or_create(
+        self,
+        key: object,
+        create: Callable[[], Any],
+        *,
+        ttl: float | timedelta | None = None,
+        type: Any = Any,
+    ) -> Any:
+        """Return the value stored under a key, or make it once, however many ask at the same time.
+
+        Args:
+            key: As for `AsyncCache.get_or_create`, whose calls for the same key are shared.
+            create: A plain function. It runs in the calling thread.
+            ttl: Seconds or timedelta until it expires; None leaves the cache's own.
+            type: Build the value as this type; else as plain data.
+
+        Raises:
+            ReplayMiss: In mode "replay", nothing is stored.
+            CacheClosedError: The cache was closed while this waited.
+            TypeError: The value can't be encoded, or ``create`` is a coroutine function.
+            Exception: What ``create`` raised; it is shared with all who waited, and not stored. An
+                interrupt is not: one of those who wait calls its own function then.
+        """
+        if inspect.iscoroutinefunction(create):
+            raise TypeError(
+                "create must be a plain function: give coroutine functions to AsyncCache"
+            )
+        return self._computed("value", key, create, ttl=_context.seconds_of(ttl), type=type)
+
+    def _computed(
+        self,
+        purpose: str,
+        key: object,
+        create: Callable[[], Any],
+        *,
+        ttl: float | None,
+        type: Any,  # noqa: ANN401 - any type form
+    ) -> Any:  # noqa: ANN401 - of that type
+        guest = _portal.Guest()
+
+        async def work() -> Any:  # noqa: ANN401 - as above
+            return await compute(
+                self._cache, purpose, key, lambda: guest.run(create), ttl=ttl, type=type
+            )
+
+        return _waited(work, guest=guest)
+
+    def memoize(
+        self,
+        *,
+        ttl: float | timedelta | None = None,
+        ignore: Sequence[str] = (),
+        version: str | int | None = None,
+    ) -> Callable[[Callable[P, T]], Callable[P, T]]:
+        """Cache a plain function in this cache by its name and arguments.
+
+        It runs in the calling thread; the rest is as in `asynccache.memoize`.
+        """
+        seconds = _context.seconds_of(ttl)
+
+        def decorate(function: Callable[P, T]) -> Callable[P, T]:
+            recipe = Recipe(function, frozenset(ignore), version)
+            if inspect.iscoroutinefunction(function):
+                raise TypeError(f"{recipe.name} is async: use asynccache.memoize")
+
+            @functools.wraps(function)
+            def memoized(*args: P.args, **kwargs: P.kwargs) -> T:
+                result: T = self._computed(
+                    "memoize",
+                    recipe.key(args, kwargs),
+                    functools.partial(function, *args, **kwargs),
+                    ttl=seconds,
+                    type=recipe.returns(),
+                )
+                return result
+
+            return memoized
+
+        return decorate
+
+    def wrap(self, client: T, *, upstream: str | None = None) -> T:
+        """Return a client of the same type whose calls go through this cache."""
+        return self._cache.wrap(client, upstream=upstream)
+
+    def bind(self, function: Callable[P, T]) -> Callable[P, T]:
+        """Return a function that runs with this cache in force, also in another thread."""
+        return self._cache.bind(function)
+
+    def forget(self, response: object) -> bool:
+        """Remove the entry that a response came from; tell if there was one."""
+        return _waited(self._cache.forget, response)
+
+    def stats(self) -> Stats:
+        """Return what this cache did so far, for coroutines too."""
+        return self._cache.stats()
+
+
+def _waited(
+    function: Callable[..., Awaitable[T]],
+    *args: Any,  # noqa: ANN401 - the function's own
+    guest: _portal.Guest | None = None,
+) -> T:
+    """Await something in the background loop, while the calling thread waits for it.
+
+    Raises:
+        RuntimeError: The caller is in that loop.
+    """
+    if _portal.in_portal():
+        raise RuntimeError(
+            "called in the background loop, which would wait for itself: use the AsyncCache there"
+            " (`cache.asynchronous`), or call from another thread"
+        )
+    return (guest or _portal.Guest()).call(function, *args)
+
+
+_faces: Final[WeakSet[SyncCache]] = WeakSet()
+
+
+def _after_fork() -> None:
+    for face in list(_faces):
+        # A thread that only the parent has may hold the old one.
+        face._lock = threading.Lock()  # noqa: SLF001 - this module's own
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

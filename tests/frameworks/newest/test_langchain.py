@@ -1,0 +1,302 @@
+"""The cache as LangChain's: what comes out is what went in, whatever thread asks."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+from langchain_core.globals import set_llm_cache
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.outputs import (
+    ChatGeneration,
+    ChatGenerationChunk,
+    Generation,
+    GenerationChunk,
+)
+from langchain_openai import ChatOpenAI
+from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
+from pydantic import BaseModel
+
+import asynccache
+from asynccache import Cache, ReplayMiss, _contents, _portal
+from asynccache.integrations.langchain import LangChainCache
+from asynccache.stores.memory import MemoryStore
+from asynccache.testing import FaultyStore
+from tests.helpers.openai_server import choice, running
+
+MESSAGE = AIMessage(
+    content=[{"type": "text", "text": "Hi"}, {"type": "reasoning", "extras": {"a": [1, None]}}],
+    additional_kwargs={"refusal": None, "numbers": {1: 2.5}, "raw": b"\x00\xff"},
+    response_metadata={"model_name": "gpt-4o", "logprobs": {"content": [{"logprob": -0.5}]}},
+    tool_calls=[{"name": "look", "args": {"at": {"x": [1, 2]}}, "id": "call_1"}],
+    invalid_tool_calls=[{"name": "bad", "args": "{", "id": "call_2", "error": "cut"}],
+    usage_metadata={
+        "input_tokens": 9, "output_tokens": 3, "total_tokens": 12,
+        "input_token_details": {"cache_read": 4},
+    },
+    id="run-1", name="helper",
+)  # fmt: skip
+CHUNK = AIMessageChunk(
+    content="Hi",
+    tool_call_chunks=[{"name": "look", "args": '{"x": 1', "id": "call_1", "index": 0}],
+    id="run-2",
+    chunk_position="last",
+)
+GENERATIONS = [
+    Generation(text="plain", generation_info={"finish_reason": "stop"}),
+    GenerationChunk(text="piece"),
+    ChatGeneration(message=MESSAGE, generation_info={"logprobs": None}),
+    ChatGenerationChunk(message=CHUNK),
+]
+
+
+class Point(BaseModel):
+    """What a model is asked for."""
+
+    x: int
+    y: int
+
+
+class OddMessage(AIMessage):
+    """A subclass, of which nothing is known."""
+
+
+@pytest.fixture
+async def cache():
+    """Open a cache in memory, in force for the test."""
+    async with Cache.memory() as opened:
+        yield opened
+
+
+@pytest.fixture
+def server():
+    """Run a server for each test."""
+    with running() as app:
+        yield app
+
+
+@pytest.fixture
+def llm_cache():
+    """Make the cache in force LangChain's own."""
+    set_llm_cache(LangChainCache())
+    yield
+    set_llm_cache(None)
+
+
+@pytest.fixture
+async def model(server):
+    """Return a maker of LangChain's clients of the server, whose connections end with the test."""
+    with DefaultHttpxClient() as http:
+        async with DefaultAsyncHttpxClient() as http_async:
+
+            def made(**options):
+                return ChatOpenAI(
+                    model="gpt-4o", base_url=server.base_url, api_key="sk-1", http_client=http,
+                    http_async_client=http_async, **options,
+                )  # fmt: skip
+
+            yield made
+
+
+@pytest.mark.parametrize("generation", GENERATIONS, ids=lambda g: type(g).__name__)
+async def test_generation_comes_back_whole(cache, generation):
+    """Every kind of generation equals what was stored, class by class, and is a fresh object."""
+    found = LangChainCache(cache)
+    await found.aupdate("p", "m", [generation])
+    one, two = await found.alookup("p", "m"), await found.alookup("p", "m")
+    assert one == two == [generation]
+    assert type(one[0]) is type(generation)
+    assert one[0].model_dump() == generation.model_dump()
+    assert one[0] is not two[0]
+    assert cache.stats().hits == 2
+
+
+async def test_prompt_and_model_are_two_parts(cache):
+    """Moving a letter from the prompt to the model is another key."""
+    found = LangChainCache(cache)
+    await found.aupdate("ab", "c", [Generation(text="1")])
+    assert await found.alookup("a", "bc") is None
+    assert await found.alookup("abc", "") is None
+    assert await found.alookup("c", "ab") is None
+
+
+async def test_what_plain_data_cannot_hold_is_not_stored(cache, caplog):
+    """A subclass, an object and a tuple are not stored as something else; it is said once."""
+    found = LangChainCache(cache)
+    for odd in (
+        OddMessage(content="x"),
+        AIMessage(content="x", additional_kwargs={"it": object()}),
+        AIMessage(content="x", additional_kwargs={"it": (1, 2)}),
+    ):
+        await found.aupdate("p", "m", [ChatGeneration(message=odd)])
+        assert await found.alookup("p", "m") is None
+    assert cache.stats().stored == 0
+    assert cache.stats().bypassed == 3
+    assert caplog.text.count("plain data") == 1
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        "no list",
+        [["os.system", {"command": "true"}, "", {}]],
+        [["Generation", {"text": {"no": "text"}}, "", {}]],
+        [["ChatGeneration", {}, "builtins.eval", {"content": "1"}]],
+    ],
+)
+async def test_foreign_values_are_misses(cache, stored):
+    """What isn't a list of generations of known classes is a miss, and builds nothing."""
+    key = ("asynccache.langchain/1", "p", "m")
+    await cache.set(key, stored)
+    assert await LangChainCache(cache).alookup("p", "m") is None
+    assert cache.stats().misses == 1
+
+
+async def test_without_a_cache_all_is_a_miss(cache):
+    """No cache in force, or one that is closed or off: a miss, and nothing is stored."""
+    found = LangChainCache()
+    with asynccache.options(cache=None):
+        await found.aupdate("p", "m", GENERATIONS)
+        assert await found.alookup("p", "m") is None
+        found.update("p", "m", GENERATIONS)
+        assert found.lookup("p", "m") is None
+        found.clear()
+    with asynccache.options(mode="off"):
+        await found.aupdate("p", "m", GENERATIONS)
+        assert await found.alookup("p", "m") is None
+    assert await found.alookup("p", "m") is None
+    closed = LangChainCache(Cache.memory())
+    await closed.aupdate("p", "m", GENERATIONS)
+    assert await closed.alookup("p", "m") is None
+    with pytest.raises(asynccache.CacheClosedError):
+        await closed.aclear()
+
+
+async def test_modes_hold(cache):
+    """A refresh looks nothing up and overwrites; a replay stores nothing and raises on a miss."""
+    found = LangChainCache(cache)
+    await found.aupdate("p", "m", [Generation(text="1")])
+    with asynccache.options(mode="refresh"):
+        assert await found.alookup("p", "m") is None
+        await found.aupdate("p", "m", [Generation(text="2")])
+    with asynccache.options(mode="replay"):
+        assert await found.alookup("p", "m") == [Generation(text="2")]
+        await found.aupdate("other", "m", [Generation(text="3")])
+        with pytest.raises(ReplayMiss):
+            await found.alookup("other", "m")
+        with pytest.raises(ReplayMiss):
+            found.lookup("other", "m")
+
+
+async def test_failing_store_takes_no_call_down(server, llm_cache, model):
+    """Whatever fails at the store, calls are answered, and the failures counted."""
+    store = FaultyStore(MemoryStore(), hide_inline=True)
+    async with Cache.from_store(store) as cache:
+        store.fail()
+        for _ in range(2):
+            assert (await model().ainvoke("Hello?")).content == "Hello!"
+        assert sum(cache.stats().store_errors.values()) == 4  # two lookups, two writes
+        await asyncio.to_thread(cache.bind(model().invoke), "Hello?")
+    assert len(server.requests) == 3
+
+
+async def test_sync_calls_on_the_loops_own_thread(cache, monkeypatch):
+    """On the thread of the cache's own loop the sync methods answer, and don't wait for it."""
+    monkeypatch.setattr(_contents, "_FOREIGN_SETTLE", 1000)
+    found = LangChainCache(cache)
+    await found.alookup("p", "m")
+    found.update("p", "m", GENERATIONS)
+    assert found.lookup("p", "m") == GENERATIONS
+    assert await found.alookup("p", "m") == GENERATIONS
+    found.clear()
+    assert await found.alookup("p", "m") is None
+
+
+async def test_sync_calls_on_the_background_loop(cache):
+    """On the background loop itself, which can't wait for itself, a lookup is a miss."""
+
+    async def inside():
+        found = LangChainCache(cache)
+        found.update("p", "m", GENERATIONS)
+        return found.lookup("p", "m")
+
+    assert await asyncio.to_thread(_portal.call, inside) is None
+    assert cache.stats().bypassed == 1
+
+
+async def test_sync_calls_from_many_threads(cache):
+    """Fifty threads store and find each their own."""
+    found = LangChainCache(cache)
+    wrong = []
+
+    def work(number):
+        found.update(str(number), "m", [Generation(text=str(number))])
+        if found.lookup(str(number), "m") != [Generation(text=str(number))]:
+            wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(50)]
+    for thread in threads:
+        thread.start()
+    await asyncio.to_thread(lambda: [thread.join() for thread in threads])
+    assert wrong == []
+    assert cache.stats().hits == 50
+
+
+async def test_clear_takes_this_namespace_alone(cache):
+    """Clearing one namespace leaves another's answers."""
+    found = LangChainCache(cache)
+    await found.aupdate("p", "m", GENERATIONS)
+    with asynccache.options(cache_seed="other"):
+        await found.aupdate("p", "m", GENERATIONS)
+    await found.aclear()
+    assert await found.alookup("p", "m") is None
+    with asynccache.options(cache_seed="other"):
+        assert await found.alookup("p", "m") == GENERATIONS
+
+
+async def test_model_is_paid_once(server, cache, llm_cache, model):
+    """The second `ainvoke` and `invoke` make no request; another temperature does."""
+    first = await model().ainvoke("Hello?")
+    second = await model().ainvoke("Hello?")
+    third = await asyncio.to_thread(cache.bind(model().invoke), "Hello?")
+    assert len(server.requests) == 1
+    assert first.content == second.content == third.content == "Hello!"
+    assert first.response_metadata == second.response_metadata
+    assert first.usage_metadata["total_tokens"] == second.usage_metadata["total_tokens"] == 12
+    await model(temperature=0.5).ainvoke("Hello?")
+    assert len(server.requests) == 2
+
+
+async def test_tool_calls_are_found(server, cache, llm_cache, model):
+    """An answer with tool calls comes back with them."""
+
+    async def calls(seen):
+        call = {
+            "id": "c1",
+            "type": "function",
+            "function": {"name": "look", "arguments": '{"x": 1}'},
+        }
+        message = {"role": "assistant", "content": None, "tool_calls": [call]}
+        await seen.answer(choice(message=message, finish_reason="tool_calls"))
+
+    server.program = calls
+    tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+    bound = model().bind_tools([tool])
+    first, second = await bound.ainvoke("Look"), await bound.ainvoke("Look")
+    assert len(server.requests) == 1
+    assert first.tool_calls == second.tool_calls != []
+
+
+async def test_structured_output_is_found(server, cache, llm_cache, model):
+    """An answer parsed into a class of the user's is stored as data, and parsed anew."""
+
+    async def point(seen):
+        message = {"role": "assistant", "content": '{"x": 1, "y": 2}'}
+        await seen.answer(choice(message=message))
+
+    server.program = point
+    asking = model().with_structured_output(Point)
+    assert await asking.ainvoke("Where?") == Point(x=1, y=2)
+    assert await asking.ainvoke("Where?") == Point(x=1, y=2)
+    assert len(server.requests) == 1

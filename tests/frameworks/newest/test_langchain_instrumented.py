@@ -1,0 +1,75 @@
+"""LangChain under `instrument_openai()`: shared calls and streams, which its own caches lack."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from langchain_openai import ChatOpenAI
+from openai import DefaultAsyncHttpxClient
+
+import asynccache
+from asynccache import Cache
+from tests.helpers.openai_server import COMPLETION, EVENTS, Gate, running
+
+
+@pytest.fixture
+def server():
+    """Run a server for each test."""
+    with running() as app:
+        yield app
+
+
+@pytest.fixture
+async def model(server):
+    """Return a LangChain client that nobody has wrapped, in a process whose clients are cached."""
+    with asynccache.instrument_openai():
+        async with DefaultAsyncHttpxClient() as http, Cache.memory():
+            yield ChatOpenAI(
+                model="gpt-4o", base_url=server.base_url, api_key="sk-1", http_async_client=http
+            )
+
+
+async def test_twenty_at_once_pay_once(server, model):
+    """Twenty identical `ainvoke` at once make one call, and all get its answer."""
+    gate = Gate()
+
+    async def held(seen):
+        await gate.wait()
+        await seen.answer(COMPLETION)
+
+    server.program = held
+    asking = [asyncio.ensure_future(model.ainvoke("Hello?")) for _ in range(20)]
+    await server.arrived()
+    gate.open()
+    answers = await asyncio.gather(*asking)
+    assert len(server.requests) == 1
+    assert [answer.content for answer in answers] == ["Hello!"] * 20
+    assert (await model.ainvoke("Hello?")).content == "Hello!"
+    assert len(server.requests) == 1
+
+
+async def test_three_streams_at_once_pay_once(server, model):
+    """Three identical `astream` make one call, and yield the same chunks; so does a fourth."""
+    gate = Gate()
+
+    async def held(seen):
+        await seen.start()
+        await seen.send(EVENTS[0])
+        await gate.wait()
+        for event in EVENTS[1:]:
+            await seen.send(event)
+        await seen.end()
+
+    async def chunks():
+        # The id is LangChain's own, made anew for each run.
+        return [chunk.model_dump(exclude={"id"}) async for chunk in model.astream("Hello?")]
+
+    server.program = held
+    asking = [asyncio.ensure_future(chunks()) for _ in range(3)]
+    await server.arrived()
+    gate.open()
+    one, two, three = await asyncio.gather(*asking)
+    assert one == two == three == await chunks()
+    assert "".join(chunk["content"] for chunk in one) == "One two three"
+    assert len(server.requests) == 1

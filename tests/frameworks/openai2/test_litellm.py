@@ -1,0 +1,316 @@
+"""LiteLLM with the cache as ``litellm.cache``, against a real HTTP server."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it fetches one when it is imported
+
+import asyncio
+
+import litellm
+import openai
+import pytest
+from litellm.caching.caching import Cache as TheirCache
+
+import asynccache
+from asynccache import Cache, ReplayMiss
+from asynccache.integrations.litellm import LiteLLMCache
+from asynccache.stores.memory import MemoryStore
+from asynccache.testing import FaultyStore
+from tests.helpers.openai_server import EVENTS, MESSAGES, choice, chunk, running, sse
+
+# LiteLLM's types, as pydantic sees them; and what LiteLLM itself does with its answers.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*ReadOnly.*:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning"),
+]
+RESPONSE = {
+    "id": "resp_1", "object": "response", "created_at": 1700000000, "model": "gpt-4o",
+    "status": "completed", "parallel_tool_calls": True, "tool_choice": "auto", "tools": [],
+    "output": [{
+        "type": "message", "id": "msg_1", "role": "assistant", "status": "completed",
+        "content": [{"type": "output_text", "text": "Hello!", "annotations": []}],
+    }],
+    "usage": {
+        "input_tokens": 9, "output_tokens": 3, "total_tokens": 12,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": 0},
+    },
+}  # fmt: skip
+
+
+@pytest.fixture
+def server():
+    """Run a server for each test."""
+    with running() as app:
+        yield app
+
+
+@pytest.fixture
+async def cache():
+    """Open a cache, and make it LiteLLM's."""
+    async with Cache.memory() as opened:
+        litellm.cache = LiteLLMCache()
+        yield opened
+        litellm.cache = None
+
+
+@pytest.fixture
+async def asked(server):
+    """Return a maker of a call's arguments, with a client whose connections end with the test."""
+    async with openai.AsyncOpenAI(base_url=server.base_url, api_key="sk-1") as client:
+        yield lambda **changes: {
+            "model": "openai/gpt-4o", "messages": MESSAGES, "client": client, **changes
+        }  # fmt: skip
+
+
+async def stored(cache, count=1):
+    """Wait until LiteLLM, which stores behind the caller's back, has stored so many."""
+    while cache.stats().stored < count:
+        await asyncio.sleep(0.01)
+
+
+async def embed(seen):
+    """Answer each input by its length."""
+    texts = seen.body["input"]
+    texts = [texts] if isinstance(texts, str) else texts
+    data = [
+        {"object": "embedding", "index": at, "embedding": [float(len(text))]}
+        for at, text in enumerate(texts)
+    ]
+    usage = {"prompt_tokens": len(texts), "total_tokens": len(texts)}
+    await seen.answer({"object": "list", "model": "e", "data": data, "usage": usage})
+
+
+async def respond(seen):
+    """Answer as the Responses API does."""
+    await seen.answer(RESPONSE)
+
+
+async def test_second_acompletion_is_a_hit(server, cache, asked):
+    """The second identical call makes no request, whatever its key, id, timeout and metadata."""
+    first = await litellm.acompletion(**asked())
+    await stored(cache)
+    second = await litellm.acompletion(
+        **asked(api_key="sk-2", timeout=7, metadata={"a": 1}, litellm_call_id="x", num_retries=2)
+    )
+    assert len(server.requests) == 1
+    assert second.model_dump() == first.model_dump()
+    assert (cache.stats().hits, cache.stats().misses) == (1, 1)
+
+
+async def test_tool_calls_are_found(server, cache, asked):
+    """An answer with tool calls comes back with them."""
+
+    async def calls(seen):
+        call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+        message = {"role": "assistant", "content": None, "tool_calls": [call]}
+        await seen.answer(choice(message=message, finish_reason="tool_calls"))
+
+    server.program = calls
+    first = await litellm.acompletion(**asked())
+    await stored(cache)
+    second = await litellm.acompletion(**asked())
+    assert len(server.requests) == 1
+    assert second.choices[0].message.tool_calls[0].id == "c1"
+    assert second.model_dump() == first.model_dump()
+
+
+async def test_sync_completion(server, cache):
+    """`completion` is served in a thread, and on the thread of the cache's own loop."""
+    with openai.OpenAI(base_url=server.base_url, api_key="sk-1") as client:
+        call = {"model": "openai/gpt-4o", "messages": MESSAGES, "client": client}
+        first = await asyncio.to_thread(litellm.completion, **call)
+        await stored(cache)
+        second = litellm.completion(**call)
+    assert len(server.requests) == 1
+    assert second.model_dump() == first.model_dump()
+
+
+async def test_everything_is_in_the_key(server, cache):
+    """No two requests that differ in anything share a key; LiteLLM's own forgets some of it."""
+    own = litellm.cache
+    base = {"model": "ollama/llama3", "messages": MESSAGES}
+    changed = [
+        {"num_ctx": 1024}, {"num_ctx": 2048}, {"temperature": 0}, {"temperature": 1},
+        {"api_base": "http://a"}, {"api_base": "http://b"}, {"custom_llm_provider": "openai"},
+        {"extra_body": {"x": 1}}, {"extra_headers": {"x-tenant": "a"}}, {"stream": True},
+        {"api_version": "2"}, {"model": "ollama/llama4"}, {"seed": 1}, {"seed": "1"},
+        {"cache": {"namespace": "a"}}, {"anything": [1]}, {"messages": MESSAGES * 2},
+        {"client": openai.AsyncOpenAI(base_url="http://c", api_key="k")},
+        {"client": openai.AsyncOpenAI(base_url="http://d", api_key="k")},
+    ]  # fmt: skip
+    keys = [own.get_cache_key(**base), *(own.get_cache_key(**base, **more)
+            if not more.keys() & base.keys() else own.get_cache_key(**{**base, **more})
+            for more in changed)]  # fmt: skip
+    assert len(set(keys)) == len(keys)
+    theirs = TheirCache()
+    assert theirs.get_cache_key(**base, num_ctx=1) == theirs.get_cache_key(**base, num_ctx=2)
+    secret = {"extra_headers": {"Authorization": "Bearer x"}}
+    hidden = {"extra_headers": {"Authorization": "Bearer y"}}
+    assert own.get_cache_key(**base, **secret) == own.get_cache_key(**base, **hidden)
+
+
+async def test_addresses_of_the_environment_are_in_the_key(cache, monkeypatch):
+    """A server that only the environment or LiteLLM's module names is another key too."""
+    request = {"model": "gpt-4o", "messages": MESSAGES}
+    keys = {litellm.cache.get_cache_key(**request)}
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://a")
+    keys.add(litellm.cache.get_cache_key(**request))
+    monkeypatch.setattr(litellm, "api_base", "http://b")
+    keys.add(litellm.cache.get_cache_key(**request))
+    assert len(keys) == 3
+
+
+async def test_what_has_no_key_goes_upstream(server, cache, asked):
+    """State at the server, and objects without a canonical form, are not cached; it is counted."""
+    assert litellm.cache.get_cache_key(model="m", input="x", conversation="c") is None
+    for _ in range(2):
+        await litellm.acompletion(**asked(extra=object(), drop_params=True, mock_response="x"))
+    assert cache.stats().stored == 0
+    assert cache.stats().bypassed == 2
+
+
+async def test_stream_is_stored_when_whole(server, cache, asked):
+    """The second stream makes no request, and holds the same text."""
+
+    async def text():
+        stream = await litellm.acompletion(**asked(stream=True))
+        return "".join([c.choices[0].delta.content or "" async for c in stream])
+
+    assert await text() == "One two three"
+    await stored(cache)
+    assert await text() == "One two three"
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("events", [EVENTS[:2], EVENTS[:1]])
+async def test_cut_stream_is_not_stored(server, cache, asked, events):
+    """A stream that ends before its finish reason isn't stored as a whole one."""
+
+    async def cut(seen):
+        await seen.stream(*events)
+
+    server.program = cut
+    stream = await litellm.acompletion(**asked(stream=True))
+    with pytest.raises(litellm.exceptions.MidStreamFallbackError):
+        [c async for c in stream]
+    await asyncio.sleep(0.2)  # LiteLLM stores behind the caller's back, if it does
+    assert cache.stats().stored == 0
+
+
+async def test_abandoned_stream_is_not_stored(server, cache, asked):
+    """A stream whose reader leaves isn't stored."""
+
+    async def endless(seen):
+        await seen.start()
+        await seen.send(sse(chunk("One ")))
+        await seen.hang()
+
+    server.program = endless
+    stream = await litellm.acompletion(**asked(stream=True))
+    await anext(stream)
+    await stream.aclose()
+    await asyncio.sleep(0.1)
+    assert cache.stats().stored == 0
+
+
+async def test_embeddings_input_by_input(server, cache, asked):
+    """Inputs that were embedded before aren't sent again, though their list differs."""
+    server.program = embed
+    call = asked(model="openai/e")
+    del call["messages"]
+    await litellm.aembedding(**call, input=["a", "bb"])
+    await stored(cache, 2)
+    second = await litellm.aembedding(**call, input=["bb", "ccc", "a"])
+    assert [item["embedding"] for item in second.data] == [[2.0], [3.0], [1.0]]
+    assert [seen.body["input"] for seen in server.requests] == [["a", "bb"], ["ccc"]]
+
+
+async def test_sync_embedding_is_no_single_input(server, cache, asked):
+    """A sync embedding isn't answered with what one input of an async call was stored as."""
+    server.program = embed
+    call = asked(model="openai/e", input="bb")
+    del call["messages"]
+    await litellm.aembedding(**call)
+    await stored(cache)
+    with openai.OpenAI(base_url=server.base_url, api_key="sk-1") as client:
+        for _ in range(2):
+            found = await asyncio.to_thread(litellm.embedding, **{**call, "client": client})
+            assert found.data[0]["embedding"] == [2.0]
+    assert len(server.requests) == 2
+
+
+async def test_responses(server, cache, asked):
+    """A response of the Responses API is found again."""
+    server.program = respond
+    call = {"model": "openai/gpt-4o", "input": "Hi", "api_base": server.base_url, "api_key": "k"}
+    first = await litellm.aresponses(**call)
+    await stored(cache)
+    second = await litellm.aresponses(**call)
+    assert len(server.requests) == 1
+    assert first.output[0].content[0].text == second.output[0].content[0].text == "Hello!"
+    await litellm.close_litellm_async_clients()
+
+
+async def test_controls(server, cache, asked):
+    """`no-cache`, `no-store`, `s-maxage` and `namespace` do what LiteLLM says of them."""
+    await litellm.acompletion(**asked(cache={"no-store": True}))
+    await litellm.acompletion(**asked())
+    await stored(cache)
+    assert len(server.requests) == 2
+    await litellm.acompletion(**asked(cache={"no-cache": True, "no-store": True}))
+    await litellm.acompletion(**asked(cache={"namespace": "n", "no-store": True}))
+    await litellm.acompletion(**asked(cache={"s-maxage": 0, "no-store": True}))
+    assert len(server.requests) == 5
+    await litellm.acompletion(**asked(cache={"s-maxage": 600}))
+    assert len(server.requests) == 5
+
+
+async def test_modes_and_no_cache(server, cache, asked):
+    """No cache in force: nothing is stored. In a replay a miss raises, and nothing is sent."""
+    with asynccache.options(cache=None):
+        await litellm.acompletion(**asked())
+    with asynccache.options(mode="replay"), pytest.raises(ReplayMiss):
+        await litellm.acompletion(**asked())
+    assert len(server.requests) == 1
+    assert cache.stats().stored == 0
+
+
+async def test_failing_store_takes_no_call_down(server, asked):
+    """Whatever fails at the store, calls are answered, and the failures counted."""
+    store = FaultyStore(MemoryStore(), hide_inline=True)
+    async with Cache.from_store(store) as cache:
+        store.fail()
+        litellm.cache = LiteLLMCache(cache)
+        for _ in range(2):
+            assert (await litellm.acompletion(**asked())).choices[0].message.content == "Hello!"
+        while sum(cache.stats().store_errors.values()) < 4:  # two lookups, two writes
+            await asyncio.sleep(0.01)
+        litellm.cache = None
+    assert len(server.requests) == 2
+
+
+async def test_long_conversations_are_cached(server, cache, asked):
+    """More messages than LiteLLM's own limit of four are no reason."""
+    call = asked(messages=MESSAGES * 9)
+    await litellm.acompletion(**call)
+    await stored(cache)
+    await litellm.acompletion(**call)
+    assert len(server.requests) == 1
+
+
+async def test_delete_flush_and_ping(server, cache, asked):
+    """LiteLLM's own housekeeping reaches the cache."""
+    first = await litellm.acompletion(**asked())
+    await stored(cache)
+    assert await litellm.cache.ping()
+    found = await litellm.acompletion(**asked())
+    await litellm.cache.delete_cache_keys([found._hidden_params["cache_key"]])
+    await litellm.acompletion(**asked())
+    await stored(cache, 2)
+    litellm.cache.cache.flush_cache()
+    await litellm.acompletion(**asked())
+    assert len(server.requests) == 3
+    assert first.choices[0].message.content == "Hello!"

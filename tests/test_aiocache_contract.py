@@ -1,4 +1,4 @@
-"""The aiocache store through the public contract, over each of aiocache's own caches and a plain one."""
+"""The aiocache store through the public contract, over aiocache's caches and a user's own."""
 
 from __future__ import annotations
 

@@ -59,8 +59,9 @@ class Driver:
         name = f"{type(cache).__module__}.{type(cache).__qualname__}"
         if "aiocache.base.BaseCache" not in kinds:
             raise TypeError(f"cache must be an instance of an aiocache cache, not of {name}")
-        base = next(kind for kind in type(cache).__mro__ if kind.__qualname__ == "BaseCache")
-        lacking = [each for each in _NEEDED if getattr(type(cache), each) is getattr(base, each)]
+        base: Any = next(kind for kind in type(cache).__mro__ if kind.__qualname__ == "BaseCache")
+        kind: Any = type(cache)
+        lacking = [each for each in _NEEDED if getattr(kind, each) is getattr(base, each)]
         if lacking:
             raise TypeError(f"{name} can't keep entries: it lacks {', '.join(lacking)}")
         self._cache = cache
@@ -128,9 +129,7 @@ class Driver:
             return True
         return bool(
             await self._command(
-                self._cache._set(
-                    self._key(name), value, ttl=self._seconds(ttl), _cas_token=mark
-                )
+                self._cache._set(self._key(name), value, ttl=self._seconds(ttl), _cas_token=mark)
             )
         )
 

@@ -51,9 +51,7 @@ class Home:
     def _of(self, here: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
         home = self._loop
         forked = self._process != os.getpid()
-        if home is here and not forked:
-            return home
-        if home is not None and home.is_running() and not forked:
+        if home is not None and not forked and (home is here or home.is_running()):
             return home
         if home is None or self._roaming or (home.is_closed() and not forked):
             self._loop, self._process = here, os.getpid()

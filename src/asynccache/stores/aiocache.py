@@ -248,7 +248,7 @@ class AiocacheStore(Store):
         """Give leases back, by compare and set: not every cache can compare and delete."""
         names = names_of(namespace)
 
-        def free(held: Lease) -> bytes:
+        def free(_: Lease) -> bytes:
             return FREE
 
         async def released() -> None:

@@ -1,0 +1,388 @@
+"""`AsyncCacheBackend`: one of our caches, as a cache of aiocache's.
+
+aiocache's namespaces are namespaces of the cache's own, so that ``clear`` empties exactly one.
+"""
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportArgumentType=false
+# aiocache has no types.
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from enum import Enum
+from hashlib import sha256
+from inspect import isawaitable
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from aiocache.base import SENTINEL, BaseCache
+from aiocache.serializers import PickleSerializer
+
+from asynccache._cache import AsyncCache
+from asynccache._call import Answer
+from asynccache._context import current_cache, current_options, options
+from asynccache._errors import CacheClosedError
+from asynccache._factory import Cache
+from asynccache._values import MISSING, encode_value
+from asynccache.integrations.aiocache._serializer import ValueSerializer
+
+_log = logging.getLogger("asynccache")
+_SECOND: Final = 1_000_000  # microseconds
+_SEED: Final = 32  # hex digits: what names a namespace of aiocache's among the cache's own
+_OWN: Final = object()  # ttl: the cache's own
+_LOCKS: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]] = WeakKeyDictionary()
+
+
+class _Place(str):
+    """A key as aiocache builds it, which remembers its namespace."""
+
+    __slots__ = ("space",)
+    space: str | None
+
+
+class AsyncCacheBackend(BaseCache):  # type: ignore[misc] # aiocache has no types
+    """One of our caches, as a cache of aiocache's.
+
+    Args:
+        over: The `AsyncCache` to use, which is opened and closed by whoever made it; or a URL for
+            `Cache.from_url`, opened at the first use and closed by ``close``; or None: the cache in
+            force where a command is given.
+        serializer: An aiocache serializer; default `ValueSerializer`. ``PickleSerializer`` is
+            refused.
+        plugins: As aiocache has them.
+        namespace: As aiocache has it.
+        key_builder: As aiocache has it.
+        timeout: Seconds that a command may last; 0 or None for no limit.
+        ttl: Seconds that values are kept by default; None leaves the cache's own.
+
+    Raises:
+        TypeError: ``over`` is something else, or the serializer runs what it reads.
+        ValueError: The URL names no cache.
+
+    Example:
+        >>> from aiocache import cached
+        >>> from asynccache.integrations.aiocache import AsyncCacheBackend
+        >>> @cached(cache=AsyncCacheBackend, ttl=60)
+        ... async def answer(question: str) -> str: ...
+    """
+
+    NAME = "asynccache"
+
+    def __init__(
+        self,
+        over: AsyncCache | str | None = None,
+        *,
+        serializer: Any = None,  # noqa: ANN401 - aiocache's
+        plugins: Sequence[Any] | None = None,
+        namespace: str | None = None,
+        key_builder: Callable[..., Any] | None = None,
+        timeout: float | None = 5,
+        ttl: float | None = None,
+    ) -> None:
+        if over is not None and not isinstance(over, AsyncCache | str):
+            raise TypeError(
+                f"over must be an AsyncCache or a URL, not {type(over).__qualname__};"
+                " None takes the cache in force"
+            )
+        super().__init__(
+            serializer=serializer or ValueSerializer(),
+            plugins=plugins,
+            namespace=namespace,
+            key_builder=key_builder,
+            timeout=timeout,
+            ttl=ttl,
+        )
+        build: Callable[..., Any] = key_builder or self._build_key
+
+        def build_key(key: Any, namespace: str | None = None) -> _Place:  # noqa: ANN401 - any key
+            space: str | None = self.namespace if namespace is None else namespace
+            built = build(key, namespace=space)
+            built = built.value if isinstance(built, Enum) else built
+            place = _Place(built if isinstance(built, str) else repr(built))
+            place.space = space
+            return place
+
+        self.build_key = build_key
+        self._own = isinstance(over, str)
+        self._over = Cache.from_url(over) if isinstance(over, str) else over
+        self._openings = 0
+
+    def __repr__(self) -> str:
+        return f"AsyncCacheBackend({self._over!r})"
+
+    @property
+    def serializer(self) -> Any:  # noqa: ANN401 - aiocache's
+        """The serializer; setting one refuses ``PickleSerializer``."""
+        return self._serializer
+
+    @serializer.setter
+    def serializer(self, value: Any) -> None:  # noqa: ANN401 - aiocache's
+        if isinstance(value, PickleSerializer):
+            raise TypeError(
+                "PickleSerializer runs what it reads: leave serializer out, and what msgspec can"
+                " encode is kept as data"
+            )
+        self._serializer = value
+
+    @classmethod
+    def parse_uri_path(cls, path: str) -> dict[str, Any]:
+        """Return the options in the path of a URL: none."""
+        return {}
+
+    async def get_or_create(
+        self,
+        key: Any,  # noqa: ANN401 - as aiocache's
+        create: Callable[[], Awaitable[Any]],
+        *,
+        ttl: Any = SENTINEL,  # noqa: ANN401 - seconds, None, or aiocache's sentinel
+        skip: Callable[[Any], bool] = lambda _: False,
+    ) -> Any:  # noqa: ANN401 - any value
+        """Return the value kept under a key, or make it once, however many ask at the same time.
+
+        Args:
+            key: As for ``get``.
+            create: Makes the value.
+            ttl: Seconds that it is kept; None or 0 for ever.
+            skip: Tells which values are given to those who wait and not kept. None never is, as
+                aiocache can't tell it from nothing.
+
+        Raises:
+            CacheClosedError: No cache is open.
+            Exception: What ``create`` raised.
+        """
+        place: _Place = self.build_key(key)
+        cache = await self._cache()
+        ttl = self._get_ttl(ttl)
+        around = contextvars.copy_context()
+        rule = cache.rule_in_force()
+        kept_at_all = False
+
+        async def value_made() -> tuple[Any, bool]:
+            value = await create()
+            return value, value is not None and not skip(value)
+
+        async def make() -> Any:  # noqa: ANN401 - what is kept
+            nonlocal kept_at_all
+            # What makes the value knows nothing of the namespace that it is kept in.
+            making = asyncio.get_running_loop().create_task(value_made(), context=around)
+            value, kept_at_all = await making
+            try:
+                made = self.serializer.dumps(value)
+                encode_value(made)
+            except Exception as exc:
+                _log.exception("nothing is kept under %s: it can't be encoded", place)
+                raise _NotKeptError(value) from exc
+            return self._wrapped(cache, made, ttl)
+
+        def store_if(answer: Answer) -> bool:
+            return kept_at_all and rule(answer)
+
+        try:
+            with self._in(cache, place, ttl), options(store_if=store_if):
+                kept, _ = await cache.get_or_create(_name(place), make, ttl=_left(ttl))
+        except _NotKeptError as exc:
+            return exc.value
+        return self.serializer.loads(kept)
+
+    # -- what aiocache asks of a cache ---------------------------------------------------------
+
+    async def _get(self, key: _Place, encoding: str | None = "utf-8", _conn: object = None) -> Any:  # noqa: ANN401 - what is kept
+        (found,) = await self._multi_get([key])
+        return found
+
+    async def _gets(self, key: _Place, encoding: str | None = "utf-8", _conn: object = None) -> Any:  # noqa: ANN401 - as above
+        return await self._get(key)
+
+    async def _multi_get(
+        self, keys: Sequence[_Place], encoding: str | None = "utf-8", _conn: object = None
+    ) -> list[Any]:
+        return [None if kept is MISSING else kept[0] for kept in await self._kept(keys)]
+
+    async def _kept(self, keys: Sequence[_Place]) -> list[Any]:
+        """Return what is kept under keys of one namespace, and until when; MISSING for nothing."""
+        if not keys:
+            return []
+        cache = await self._cache()
+        with self._in(cache, keys[0]):
+            return await cache.get_many([_name(key) for key in keys], MISSING)
+
+    async def _set(
+        self,
+        key: _Place,
+        value: Any,  # noqa: ANN401 - what a serializer made
+        ttl: Any = None,  # noqa: ANN401 - seconds, or the cache's own
+        _cas_token: Any = None,  # noqa: ANN401 - what `_gets` returned
+        _conn: object = None,
+    ) -> bool:
+        if _cas_token is None:
+            return await self._multi_set([(key, value)], ttl=ttl)
+        async with _lock():
+            if await self._get(key) != _cas_token:
+                return False
+            return await self._multi_set([(key, value)], ttl=ttl)
+
+    async def _multi_set(
+        self,
+        pairs: Iterable[tuple[_Place, Any]],
+        ttl: Any = None,  # noqa: ANN401 - as above
+        _conn: object = None,
+    ) -> bool:
+        items = list(pairs)
+        if not items:
+            return True
+        cache = await self._cache()
+        with self._in(cache, items[0][0], ttl):
+            stored = await cache.set_many(
+                [(_name(key), self._wrapped(cache, value, ttl)) for key, value in items],
+                ttl=_left(ttl),
+            )
+        return all(stored)
+
+    async def _add(
+        self,
+        key: _Place,
+        value: Any,  # noqa: ANN401 - as above
+        ttl: Any = None,  # noqa: ANN401 - as above
+        _conn: object = None,
+    ) -> bool:
+        cache = await self._cache()
+        made = False
+
+        async def make() -> Any:  # noqa: ANN401 - what is kept
+            nonlocal made
+            made = True
+            return self._wrapped(cache, value, ttl)
+
+        with self._in(cache, key, ttl):
+            await cache.get_or_create(_name(key), make, ttl=_left(ttl))
+        if not made:
+            raise ValueError(f"Key {key} already exists, use .set to update the value")
+        return True
+
+    async def _exists(self, key: _Place, _conn: object = None) -> bool:
+        (found,) = await self._kept([key])
+        return found is not MISSING
+
+    async def _delete(self, key: _Place, _conn: object = None) -> int:
+        cache = await self._cache()
+        with self._in(cache, key):
+            return int(await cache.delete(_name(key)))
+
+    async def _increment(self, key: _Place, delta: int, _conn: object = None) -> int:
+        async with _lock():
+            (found,) = await self._kept([key])
+            if found is MISSING:
+                await self._multi_set(
+                    [(key, self.serializer.dumps(delta))], ttl=self._get_ttl(SENTINEL)
+                )
+                return delta
+            kept, expires = found
+            try:
+                number = int(self.serializer.loads(kept)) + delta
+            except (TypeError, ValueError):
+                raise TypeError("Value is not an integer") from None
+            cache = await self._cache()
+            left = max(1, expires - cache.now()) / _SECOND if expires else None
+            await self._multi_set([(key, self.serializer.dumps(number))], ttl=left)
+            return number
+
+    async def _expire(self, key: _Place, ttl: float, _conn: object = None) -> bool:
+        async with _lock():
+            (found,) = await self._kept([key])
+            if found is MISSING:
+                return False
+            return await self._multi_set([(key, found[0])], ttl=ttl)
+
+    async def _clear(self, namespace: str | None = None, _conn: object = None) -> bool:
+        place = _Place()
+        place.space = self.namespace if namespace is None else namespace
+        cache = await self._cache()
+        with self._in(cache, place):
+            await cache.clear()
+        return True
+
+    async def _raw(
+        self,
+        command: str,
+        *args: Any,  # noqa: ANN401 - of the cache's
+        encoding: str | None = "utf-8",
+        _conn: object = None,
+        **kwargs: Any,  # noqa: ANN401 - as above
+    ) -> Any:  # noqa: ANN401 - as above
+        result = getattr(await self._cache(), command)(*args, **kwargs)
+        return await result if isawaitable(result) else result
+
+    async def _redlock_release(self, key: _Place, value: Any) -> int:  # noqa: ANN401 - what `_add` was given
+        async with _lock():
+            return await self._delete(key) if await self._get(key) == value else 0
+
+    async def _close(self, *args: object, _conn: object = None, **kwargs: object) -> None:
+        openings, self._openings = self._openings, 0
+        if self._over is not None:
+            for _ in range(openings):
+                await self._over.aclose()
+
+    # -- how it is done ------------------------------------------------------------------------
+
+    async def _cache(self) -> AsyncCache:
+        """Return the cache to use now.
+
+        Raises:
+            CacheClosedError: There is none, or it isn't open.
+        """
+        cache = current_cache() if self._over is None else self._over
+        if cache is None:
+            raise CacheClosedError(
+                "no cache is in force here: give AsyncCacheBackend one, as over="
+            )
+        if not cache.is_open:
+            if not self._own:
+                raise CacheClosedError(
+                    "the cache under AsyncCacheBackend isn't open: open it first"
+                )
+            await cache.open()
+            self._openings += 1
+        return cache
+
+    def _in(self, cache: AsyncCache, place: _Place, ttl: Any = _OWN) -> Any:  # noqa: ANN401 - a context manager
+        """Return a block in the namespace of a key, where nothing expires that shouldn't."""
+        own = current_options().namespace(cache.settings.namespace)
+        named = sha256(repr((own.seed, place.space)).encode()).hexdigest()[:_SEED]
+        if ttl is _OWN or _left(ttl) is not None:
+            return options(cache_seed=f"aiocache-{named}")
+        return options(cache_seed=f"aiocache-{named}", ttl=None)
+
+    def _get_ttl(self, ttl: Any) -> Any:  # noqa: ANN401 - seconds, None, or a sentinel
+        if ttl is not SENTINEL:
+            return ttl
+        return _OWN if self.ttl is None else self.ttl
+
+    @staticmethod
+    def _wrapped(cache: AsyncCache, value: Any, ttl: Any) -> Any:  # noqa: ANN401 - as above
+        """Return what is kept: a serializer's product, and when it ends, for those who change it."""
+        seconds = cache.ttl_in_force(None) if ttl is _OWN else _left(ttl)
+        return (value, 0 if seconds is None else cache.now() + int(seconds * _SECOND))
+
+
+def _name(place: _Place) -> tuple[str, str]:
+    return ("aiocache", str(place))
+
+
+def _left(ttl: Any) -> float | None:  # noqa: ANN401 - seconds, None, or the cache's own
+    """Return seconds, None for what doesn't expire or does so by the cache's own rule."""
+    return None if ttl is _OWN or not ttl else float(ttl)
+
+
+def _lock() -> asyncio.Lock:
+    """Return the running loop's lock, for steps of two commands."""
+    return _LOCKS.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+
+
+class _NotKeptError(Exception):
+    """Carries a value past the cache, to all who wait for it."""
+
+    def __init__(self, value: object) -> None:
+        super().__init__("not kept")
+        self.value = value

@@ -7,7 +7,7 @@ nobody's entry. What is raised leaves as a `StoreError`.
 from __future__ import annotations
 
 from collections.abc import Coroutine, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from asynccache._errors import (
     StoreAuthError,
@@ -60,7 +60,7 @@ class Driver:
         if "aiocache.base.BaseCache" not in kinds:
             raise TypeError(f"cache must be an instance of an aiocache cache, not of {name}")
         base: Any = next(kind for kind in type(cache).__mro__ if kind.__qualname__ == "BaseCache")
-        kind: Any = type(cache)
+        kind = cast("Any", type(cache))
         lacking = [each for each in _NEEDED if getattr(kind, each) is getattr(base, each)]
         if lacking:
             raise TypeError(f"{name} can't keep entries: it lacks {', '.join(lacking)}")

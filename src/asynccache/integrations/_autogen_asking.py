@@ -101,8 +101,6 @@ class Asked(Struct, frozen=True):
         """Mark an answer that is on its way to its caller: ``cached`` is for hits alone."""
         if how == "hit":
             result.cached = True
-        elif how == "joined":
-            result.cached = False
         now = self.cache.now()
         status = Status(how, self.key, entry.created, now, self.namespace)
         object.__setattr__(result, "_asynccache_status", status)

@@ -409,7 +409,9 @@ async def test_an_argument_in_extra_body_is_that_argument(cached, api):
 
 
 @pytest.mark.parametrize(
-    "value", [float("nan"), float("inf"), b"bytes", {1, 2}, object()], ids=repr
+    "value",
+    [float("nan"), float("inf"), b"bytes", {1, 2}, object()],
+    ids=["nan", "inf", "bytes", "set", "object"],
 )
 async def test_what_has_no_wire_form_gets_the_sdks_own_error(  # noqa: PLR0917 - fixtures
     value, cached, bare, api_cache, api, caplog

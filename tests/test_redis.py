@@ -487,6 +487,7 @@ RIGHTS = ["+mget", "+evalsha", "+eval", "+set", "+unlink", "+scan", "+subscribe"
           "~asynccache:*", "&asynccache:woken"]  # fmt: skip
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # what the server allows is the same
 @pytest.mark.parametrize("word", RIGHTS)
 async def test_every_documented_right_is_needed(server, word):
     """Without any one of the rights that the docs list, Redis forbids something."""

@@ -23,6 +23,10 @@ FOREIGN_PLUGINS = (
     "asyncio", "codspeed", "langsmith_plugin", "socket", "syrupy",
 )  # fmt: skip
 
+# A process for each core, and whole files to each, as the tests of a file share servers; `-- -n0`
+# undoes it. Where psutil is installed, "auto" would take two threads of one core for one.
+PARALLEL = ("-n", "logical", "--maxprocesses=4", "--dist=loadfile")
+
 
 def install(session: nox.Session, group: str, *, extra: str = "all") -> None:
     """Install the package with one extra, and one dependency group."""
@@ -34,8 +38,8 @@ def tests(session: nox.Session) -> None:
     """Run the tests, once on every Python that is here."""
     # All drivers: that `import asynccache` loads none of them shows only where they are there.
     install(session, "test")
-    session.run("python", "-m", "tests.helpers.cosmos_servers")
-    session.run("pytest", "--ignore=tests/frameworks", *session.posargs)
+    session.run_install("python", "-m", "tests.helpers.cosmos_servers")
+    session.run("pytest", *PARALLEL, "--ignore=tests/frameworks", *session.posargs)
 
 
 @nox.session
@@ -62,7 +66,9 @@ def tests_frameworks_autogen02(session: nox.Session) -> None:
 def run_framework_tests(session: nox.Session, folder: str) -> None:
     """Run what is in one folder: the tests of the frameworks of one environment."""
     unwanted = [word for name in FOREIGN_PLUGINS for word in ("-p", f"no:{name}")]
-    session.run("pytest", *unwanted, *(session.posargs or [f"tests/frameworks/{folder}"]))
+    session.run(
+        "pytest", *PARALLEL, *unwanted, *(session.posargs or [f"tests/frameworks/{folder}"])
+    )
 
 
 @nox.session(name="cosmos-live")
@@ -94,7 +100,9 @@ def tests_openai_oldest(session: nox.Session) -> None:
 def run_client_tests(session: nox.Session) -> None:
     """Run what touches the SDK, on one of the two event loops that `tests` runs it on."""
     files = [*Path("tests").glob("test_openai_*.py"), *Path("tests").glob("test_wrapper*.py")]
-    session.run("pytest", *(session.posargs or [*sorted(map(str, files)), "-k", "not uvloop"]))
+    session.run(
+        "pytest", *PARALLEL, *(session.posargs or [*sorted(map(str, files)), "-k", "not uvloop"])
+    )
 
 
 @nox.session

@@ -23,6 +23,8 @@ settings.register_profile(
 settings.register_profile("ci", settings.get_profile("local"), derandomize=True, database=None)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
+DOORS = pytest.StashKey[tuple[str, str]]()
+
 _LOOPS = [pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio")]
 if importlib.util.find_spec("uvloop"):  # not on Windows
     _LOOPS.append(pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"))
@@ -41,9 +43,31 @@ def pytest_addoption(parser):
     )
 
 
-def pytest_terminal_summary(terminalreporter):
+def pytest_sessionfinish(session):
+    """Hand the table of doors on, where a worker has measured it, to the process that prints it."""
+    handed = getattr(session.config, "workeroutput", None)  # a worker of pytest-xdist has it
+    if handed is not None:
+        handed["doors"] = _doors()
+
+
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist's
+def pytest_testnodedown(node, error):
+    """Keep what a worker has measured."""
+    if (doors := getattr(node, "workeroutput", {}).get("doors")) is not None:
+        node.config.stash[DOORS] = doors
+
+
+def pytest_terminal_summary(terminalreporter, config):
     """Print the table of doors, where it was measured."""
+    if (doors := _doors() or config.stash.get(DOORS, None)) is not None:
+        title, table = doors
+        terminalreporter.section(f"doors, openai {title}")
+        terminalreporter.write_line(table)
+
+
+def _doors():
+    """Return the title and the table of what this process has measured, None if nothing was."""
     matrix = sys.modules.get("tests.helpers.openai_matrix")
-    if matrix is not None and (shown := matrix.for_terminal()) is not None:
-        terminalreporter.section(f"doors, openai {matrix.TITLE}")
-        terminalreporter.write_line(shown)
+    if matrix is None or (table := matrix.for_terminal()) is None:
+        return None
+    return matrix.TITLE, table

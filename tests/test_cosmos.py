@@ -29,6 +29,7 @@ from asynccache import (
     StoreDeniedError,
     StoreRefusedError,
     StoreUnavailableError,
+    _pacer,
 )
 from asynccache._entry import Entry, Meta, encode_entry
 from asynccache._key import Namespace, value_key
@@ -562,8 +563,12 @@ async def test_answers_of_calls_say_their_model(server):
     assert item["entry"]["model"] == "gpt-6"
 
 
-async def test_requests_per_call(server):
-    """A hit is one request, a miss three; request units are summed in the statistics."""
+async def test_requests_per_call(server, monkeypatch):
+    """A hit is one request, a miss three; request units are summed in the statistics.
+
+    Lookups of one slice of the loop travel together.
+    """
+    monkeypatch.setattr(_pacer, "perf_counter", lambda: 0.0)  # a slow machine has smaller slices
     async with open_cache(server, lease_ttl=60) as cache:  # nothing is renewed meanwhile
         server.control(reset=True)
         await cache.get_or_create("key", Upstream())
@@ -578,9 +583,9 @@ async def test_requests_per_call(server):
         asked = [cache.get_or_create(n, Upstream()) for n in range(300)]
         await asyncio.gather(*asked)
         await settled(SimpleNamespace(cache=cache))
-        counts = server.counts()  # lookups of one slice of the loop travel together
+        counts = server.counts()
         assert (counts["POST"], counts["PUT"]) == (300, 300)
-        assert counts["QUERY"] < 150
+        assert counts.get("QUERY", 0) + counts.get("GET", 0) <= 10
         stats = cache.stats()
         assert stats.store_errors == {}
         assert stats.store["request_units"] > 300 * (5 + 10)

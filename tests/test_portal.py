@@ -119,6 +119,7 @@ def test_process_ends_although_something_waits_in_the_loop():
         import anyio
         from asynccache._portal import call
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` turns it off
         threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
         try:
             call(anyio.sleep_forever)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import subprocess
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 import redis.asyncio as redis_asyncio
 
-from asynccache import Cache, StoreUnavailableError, options
+from asynccache import Cache, StoreUnavailableError, _factory, options
 from asynccache._key import Namespace, value_key
 from asynccache.stores._base import UNKNOWN, Record
 from asynccache.stores._local import LocalTier
@@ -50,6 +51,19 @@ def server(valkey):
     with valkey.client() as client:
         client.flushall()
     return valkey
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """Wait long where a test does not say how long: a busy server is not a dead one."""
+    monkeypatch.setattr(_factory, "_REMOTE_TIMEOUT", 20.0)
+
+
+@pytest.fixture
+async def stack():
+    """What is to be closed even if the test fails: over an open client uvloop never ends."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield stack
 
 
 class Upstream:
@@ -198,41 +212,42 @@ async def test_sentinel_failover():
 
 @pytest.mark.parametrize("decoding", [False, True])
 @pytest.mark.parametrize("protocol", [2, 3])
-async def test_client_of_ones_own(server, decoding, protocol):
+async def test_client_of_ones_own(server, decoding, protocol, stack):
     """A client is used as it is, and works on when the cache is closed."""
     client = redis_asyncio.Redis.from_url(
         server.url, decode_responses=decoding, protocol=protocol, max_connections=3
     )
+    stack.push_async_callback(client.aclose)
     await client.set("mine", "1")
     await used(Cache.redis(client=client))
     assert await client.get("mine") == ("1" if decoding else b"1")
-    await client.aclose()
 
 
-async def test_cluster_client_of_ones_own(cluster):
+async def test_cluster_client_of_ones_own(cluster, stack):
     """A cluster's client is used as it is, too."""
     host, port = "127.0.0.1", cluster.nodes[0].port
     client = redis_asyncio.RedisCluster(host=host, port=port, decode_responses=True)
+    stack.push_async_callback(client.aclose)
     await used(Cache.redis(client=client))
     assert await client.set("mine", "1")
     assert await client.delete("mine") == 1
-    await client.aclose()
 
 
 @pytest.mark.parametrize("size", [1, 2, 10])
-async def test_small_pools_of_ones_own(server, size):
+async def test_small_pools_of_ones_own(server, size, stack):
     """A client whose pool raises when it is empty is never asked for more than it has."""
     client = redis_asyncio.Redis.from_url(server.url, max_connections=size)
+    stack.push_async_callback(client.aclose)
     upstream = Upstream()
     async with Cache.redis(client=client) as cache:
         await asyncio.gather(*(cache.get_or_create(n, upstream) for n in range(3000)))
         assert cache.stats().store_errors == {}
-    await client.aclose()
 
 
-async def test_client_belongs_to_one_loop(server):
+async def test_client_belongs_to_one_loop(server, stack):
     """A client isn't used in a second loop, where it would hand out other loops' answers."""
     client = redis_asyncio.Redis.from_url(server.url)
+    stack.push_async_callback(client.aclose)
     upstream = Upstream()
     async with Cache.redis(client=client) as cache:
         assert await cache.set("key", "mine")
@@ -242,7 +257,6 @@ async def test_client_belongs_to_one_loop(server):
         assert elsewhere == {"call": 1}
         assert cache.stats().store_errors.keys() == {"unavailable"}
         assert await cache.get("key") == "mine"
-    await client.aclose()
 
 
 # -- calm ------------------------------------------------------------------------------------------
@@ -370,7 +384,7 @@ async def test_scripts_come_back_after_a_flush(server):
 
 
 @pytest.mark.parametrize("kind", ["server", "cluster"])
-async def test_clear_removes_its_own_alone(server, cluster, kind):
+async def test_clear_removes_its_own_alone(server, cluster, kind, stack):
     """Of two namespaces and a stranger's keys in one database, clearing removes one namespace."""
     where = server if kind == "server" else cluster
     nodes = [server] if kind == "server" else cluster.nodes
@@ -384,6 +398,7 @@ async def test_clear_removes_its_own_alone(server, cluster, kind):
         client: Any = redis_asyncio.Redis.from_url(where.url)
     else:
         client = redis_asyncio.RedisCluster(host="127.0.0.1", port=nodes[0].port)
+    stack.push_async_callback(client.aclose)
     for node in nodes:
         with node.client() as sync:
             sync.config_resetstat()
@@ -406,7 +421,6 @@ async def test_clear_removes_its_own_alone(server, cluster, kind):
         assert await tenant.clear() == 20
     for name in strange:
         assert await client.delete(name) == 1
-    await client.aclose()
     for node in nodes:
         with node.client() as sync:
             assert sync.dbsize() == 0
@@ -473,6 +487,7 @@ RIGHTS = ["+mget", "+evalsha", "+eval", "+set", "+unlink", "+scan", "+subscribe"
           "~asynccache:*", "&asynccache:woken"]  # fmt: skip
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # what the server allows is the same
 @pytest.mark.parametrize("word", RIGHTS)
 async def test_every_documented_right_is_needed(server, word):
     """Without any one of the rights that the docs list, Redis forbids something."""
@@ -826,12 +841,12 @@ def test_bad_options_are_refused(how, error):
         Cache.redis(**how)
 
 
-async def test_client_and_url_are_one_too_many(server):
+async def test_client_and_url_are_one_too_many(server, stack):
     """Who gives both a client and a URL is asked which one is meant."""
     client = redis_asyncio.Redis.from_url(server.url)
+    stack.push_async_callback(client.aclose)
     with pytest.raises(ValueError, match="not both"):
         Cache.redis(redis_url=server.url, client=client)
-    await client.aclose()
 
 
 async def test_store_that_is_not_open_says_so(server):

@@ -535,6 +535,7 @@ def test_interrupted_program_closes_its_cache(tmp_path):
         """
         import os, signal, sys, threading
         from asynccache import Cache
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` turns it off
         made = Cache.disk(cache_path_root=sys.argv[1])
         def make():
             os.kill(os.getpid(), signal.SIGINT)

@@ -53,7 +53,7 @@ def valkey():
 def memcached():
     """One memcached that takes values as large as the contract's."""
     if MEMCACHED is None:
-        pytest.skip("memcached isn't on PATH")
+        pytest.skip("memcached isn't on PATH, and no wheel has it: install it to run these")
     with Memcached("-I", "8m") as running:
         yield running
 

@@ -77,7 +77,7 @@ async def test_what_was_taken_before_is_cached_too(api, bare, api_cache):
     async with streaming.create(**asked) as response:
         assert (await response.parse()).model_dump() == expected
     assert read(await beta.parse(**asked))["choices"][0]["message"]["content"] == "Hello!"
-    assert len(api.requests) <= 2  # `parse` says "stream": false, which is another request
+    assert len(api.requests) == 2  # `parse` says "stream": false, which is another request
 
 
 async def test_streams_are_shared(api, bare, api_cache, instrumented):
@@ -129,7 +129,8 @@ async def test_a_cache_of_its_own_serves_where_none_is_in_force(api, bare, plain
     try:
         instrument_openai(cache)
         await ask(bare)
-        assert state(await asyncio.get_running_loop().run_in_executor(None, ask, plain)).outcome
+        found = await asyncio.get_running_loop().run_in_executor(None, ask, plain)
+        assert state(found).outcome == "hit"
         assert cache.stats().hits == 1
         async with Cache.memory() as other:
             await ask(bare)
@@ -237,6 +238,25 @@ async def test_other_patches_on_top_or_beneath_stay(api, bare, api_cache, monkey
     instrument_openai()
     assert state(await ask(bare)).outcome == "hit"
     assert len(api.requests) == 2
+
+
+async def test_what_is_put_beneath_meanwhile_is_called(api, bare, api_cache, monkeypatch):
+    """Switched off and on again around somebody's patch, calls go through that patch."""
+    seen = []
+    instrument_openai()
+    await ask(bare)
+    uninstrument_openai()
+    original = AsyncCompletions.create
+
+    @functools.wraps(original)
+    async def theirs(self, *args, **kwargs):
+        seen.append(kwargs["model"])
+        return await original(self, *args, **kwargs)
+
+    monkeypatch.setattr(AsyncCompletions, "create", theirs)
+    instrument_openai()
+    assert state(await ask(bare, model="other")).outcome == "miss"
+    assert seen == ["other"]
 
 
 async def test_hundred_calls_without_a_cache_are_told_once(bare, instrumented, caplog):

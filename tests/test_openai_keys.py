@@ -29,12 +29,6 @@ from tests.helpers.openai_server import MESSAGES, ask, state
 pytest_plugins = ("tests.helpers.openai_fixtures",)
 
 
-@pytest.fixture(scope="module")
-def anyio_backend():
-    """One loop of the two: it has no say in what a key is made of."""
-    return "asyncio"
-
-
 STRICT_TOOL = openai.pydantic_function_tool(GetWeather)
 RESPONSES_TOOL = {
     "type": "function", "name": "f", "strict": True, "parameters": {"type": "object"},

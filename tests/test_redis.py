@@ -487,7 +487,6 @@ RIGHTS = ["+mget", "+evalsha", "+eval", "+set", "+unlink", "+scan", "+subscribe"
           "~asynccache:*", "&asynccache:woken"]  # fmt: skip
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # what the server allows is the same
 @pytest.mark.parametrize("word", RIGHTS)
 async def test_every_documented_right_is_needed(server, word):
     """Without any one of the rights that the docs list, Redis forbids something."""
@@ -665,7 +664,7 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
 async def test_fork(server):
     """After a fork the child uses connections of its own, and the parent's stay as they were."""
     done = await asyncio.to_thread(

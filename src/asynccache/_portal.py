@@ -14,11 +14,12 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextvars import ContextVar, copy_context
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import anyio
-from anyio.from_thread import BlockingPortal
 from msgspec import Struct
+
+if TYPE_CHECKING:
+    from anyio.from_thread import BlockingPortal
 
 T = TypeVar("T")
 
@@ -50,6 +51,9 @@ def portal() -> BlockingPortal:
 
 
 def _start() -> _Running:
+    import anyio
+    from anyio.from_thread import BlockingPortal
+
     # Not anyio's own way of starting one: what it leaves behind would, in a child process, wait for
     # a thread that only the parent has.
     started: Future[BlockingPortal] = Future()

@@ -26,7 +26,7 @@ from asynccache.openai._asked import Asked
 from asynccache.openai._door import Door
 from asynccache.openai._endpoints import Endpoint
 from asynccache.openai._exchange import Exchange
-from asynccache.openai._net import Net
+from asynccache.openai._net import Net, Wish, road_of
 from asynccache.openai._sending import current_sending
 from asynccache.openai._sync import SyncNet
 from asynccache.openai._wrap import DOORS, EXCHANGE
@@ -119,7 +119,8 @@ class _AmbientExchange(Exchange):
 
     def __init__(self, client: Any) -> None:
         super().__init__(client)
-        self.doors: dict[tuple[str, str], Callable[..., Awaitable[Any]]] = {}
+        self.doors: dict[Callable[..., Any], Callable[..., Awaitable[Any]]] = {}
+        """By the method they stand in for: what was put beneath ours since then is another."""
 
     def in_force(self, options: _context.Options) -> AsyncCache | None:
         return _in_force(options)
@@ -173,18 +174,16 @@ def _exchange_of(client: Any) -> _AmbientExchange:
 def _patched_door(
     endpoint: Endpoint, name: str, door: type[Door], original: Callable[..., Awaitable[Any]]
 ) -> Callable[..., Awaitable[Any]]:
-    place = (endpoint.path, name)
-
     @functools.wraps(original)
     async def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not _to_do():
             return await original(self, *args, **kwargs)
         exchange = _exchange_of(self._client)
-        made = exchange.doors.get(place)
+        made = exchange.doors.get(original)
         if made is None:
             bound = MethodType(original, self)
             made = door(exchange, endpoint, name, bound, latest=False).method()
-            exchange.doors[place] = made
+            exchange.doors[original] = made
         return await made(*args, **kwargs)
 
     return method
@@ -196,9 +195,10 @@ def _patched_request(original: Callable[..., Awaitable[Any]]) -> Callable[..., A
         self: Any, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None
     ) -> Any:
         if isinstance(self, AsyncOpenAI) and not _passes(options):
-            exchange = _exchange_of(self)
-            cached = Net(exchange, MethodType(original, self)).method()
-            return await cached(cast_to, options, stream=stream, stream_cls=stream_cls)
+            exchange, wish = _exchange_of(self), Wish(cast_to, options, stream, stream_cls)
+            road = road_of(exchange, wish)
+            if road is not None:
+                return await Net(exchange, MethodType(original, self)).send(wish, road)
         return await original(self, cast_to, options, stream=stream, stream_cls=stream_cls)
 
     return request
@@ -210,9 +210,10 @@ def _patched_sync_request(original: Callable[..., Any]) -> Callable[..., Any]:
         self: Any, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None
     ) -> Any:
         if isinstance(self, OpenAI) and not _passes(options):
-            exchange = _exchange_of(self)
-            cached = SyncNet(exchange, MethodType(original, self)).method()
-            return cached(cast_to, options, stream=stream, stream_cls=stream_cls)
+            exchange, wish = _exchange_of(self), Wish(cast_to, options, stream, stream_cls)
+            road = road_of(exchange, wish)
+            if road is not None:
+                return SyncNet(exchange, MethodType(original, self)).send(wish, road)
         return original(self, cast_to, options, stream=stream, stream_cls=stream_cls)
 
     return request

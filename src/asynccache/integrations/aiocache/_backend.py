@@ -1,7 +1,4 @@
-"""`AsyncCacheBackend`: one of our caches, as a cache of aiocache's.
-
-aiocache's namespaces are namespaces of the cache's own, so that ``clear`` empties exactly one.
-"""
+"""`AsyncCacheBackend`: one of our caches, as a cache of aiocache's."""
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportArgumentType=false
 # aiocache has no types.
 
@@ -10,39 +7,26 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
-from hashlib import sha256
-from inspect import isawaitable
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
-from aiocache.base import SENTINEL, BaseCache
+from aiocache.base import SENTINEL
 from aiocache.serializers import PickleSerializer
 
 from asynccache._cache import AsyncCache
 from asynccache._call import Answer
-from asynccache._context import current_cache, current_options, options
+from asynccache._context import current_cache, options
 from asynccache._errors import CacheClosedError
 from asynccache._factory import Cache
-from asynccache._values import MISSING, encode_value
+from asynccache._values import encode_value
+from asynccache.integrations.aiocache._commands import Commands, Place, left_of, name_of
 from asynccache.integrations.aiocache._serializer import ValueSerializer
 
-_log = logging.getLogger("asynccache")
-_SECOND: Final = 1_000_000  # microseconds
-_SEED: Final = 32  # hex digits: what names a namespace of aiocache's among the cache's own
-_OWN: Final = object()  # ttl: the cache's own
-_LOCKS: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]] = WeakKeyDictionary()
+_log: Final = logging.getLogger("asynccache")
 
 
-class _Place(str):
-    """A key as aiocache builds it, which remembers its namespace."""
-
-    __slots__ = ("space",)
-    space: str | None
-
-
-class AsyncCacheBackend(BaseCache):  # type: ignore[misc] # aiocache has no types
+class AsyncCacheBackend(Commands):
     """One of our caches, as a cache of aiocache's.
 
     Args:
@@ -94,13 +78,13 @@ class AsyncCacheBackend(BaseCache):  # type: ignore[misc] # aiocache has no type
             timeout=timeout,
             ttl=ttl,
         )
-        build: Callable[..., Any] = key_builder or self._build_key
+        build: Any = key_builder or self._build_key
 
-        def build_key(key: Any, namespace: str | None = None) -> _Place:  # noqa: ANN401 - any key
-            space: str | None = self.namespace if namespace is None else namespace
+        def build_key(key: Any, namespace: str | None = None) -> Place:  # noqa: ANN401 - any key
+            space: Any = self.namespace if namespace is None else namespace
             built = build(key, namespace=space)
             built = built.value if isinstance(built, Enum) else built
-            place = _Place(built if isinstance(built, str) else repr(built))
+            place = Place(built if isinstance(built, str) else repr(built))
             place.space = space
             return place
 
@@ -127,7 +111,7 @@ class AsyncCacheBackend(BaseCache):  # type: ignore[misc] # aiocache has no type
         self._serializer = value
 
     @classmethod
-    def parse_uri_path(cls, path: str) -> dict[str, Any]:
+    def parse_uri_path(cls, path: str) -> dict[str, Any]:  # noqa: ARG003 - aiocache's signature
         """Return the options in the path of a URL: none."""
         return {}
 
@@ -152,7 +136,7 @@ class AsyncCacheBackend(BaseCache):  # type: ignore[misc] # aiocache has no type
             CacheClosedError: No cache is open.
             Exception: What ``create`` raised.
         """
-        place: _Place = self.build_key(key)
+        place: Place = self.build_key(key)
         cache = await self._cache()
         ttl = self._get_ttl(ttl)
         around = contextvars.copy_context()
@@ -181,150 +165,16 @@ class AsyncCacheBackend(BaseCache):  # type: ignore[misc] # aiocache has no type
 
         try:
             with self._in(cache, place, ttl), options(store_if=store_if):
-                kept, _ = await cache.get_or_create(_name(place), make, ttl=_left(ttl))
+                kept, _ = await cache.get_or_create(name_of(place), make, ttl=left_of(ttl))
         except _NotKeptError as exc:
             return exc.value
         return self.serializer.loads(kept)
-
-    # -- what aiocache asks of a cache ---------------------------------------------------------
-
-    async def _get(self, key: _Place, encoding: str | None = "utf-8", _conn: object = None) -> Any:  # noqa: ANN401 - what is kept
-        (found,) = await self._multi_get([key])
-        return found
-
-    async def _gets(self, key: _Place, encoding: str | None = "utf-8", _conn: object = None) -> Any:  # noqa: ANN401 - as above
-        return await self._get(key)
-
-    async def _multi_get(
-        self, keys: Sequence[_Place], encoding: str | None = "utf-8", _conn: object = None
-    ) -> list[Any]:
-        return [None if kept is MISSING else kept[0] for kept in await self._kept(keys)]
-
-    async def _kept(self, keys: Sequence[_Place]) -> list[Any]:
-        """Return what is kept under keys of one namespace, and until when; MISSING for nothing."""
-        if not keys:
-            return []
-        cache = await self._cache()
-        with self._in(cache, keys[0]):
-            return await cache.get_many([_name(key) for key in keys], MISSING)
-
-    async def _set(
-        self,
-        key: _Place,
-        value: Any,  # noqa: ANN401 - what a serializer made
-        ttl: Any = None,  # noqa: ANN401 - seconds, or the cache's own
-        _cas_token: Any = None,  # noqa: ANN401 - what `_gets` returned
-        _conn: object = None,
-    ) -> bool:
-        if _cas_token is None:
-            return await self._multi_set([(key, value)], ttl=ttl)
-        async with _lock():
-            if await self._get(key) != _cas_token:
-                return False
-            return await self._multi_set([(key, value)], ttl=ttl)
-
-    async def _multi_set(
-        self,
-        pairs: Iterable[tuple[_Place, Any]],
-        ttl: Any = None,  # noqa: ANN401 - as above
-        _conn: object = None,
-    ) -> bool:
-        items = list(pairs)
-        if not items:
-            return True
-        cache = await self._cache()
-        with self._in(cache, items[0][0], ttl):
-            stored = await cache.set_many(
-                [(_name(key), self._wrapped(cache, value, ttl)) for key, value in items],
-                ttl=_left(ttl),
-            )
-        return all(stored)
-
-    async def _add(
-        self,
-        key: _Place,
-        value: Any,  # noqa: ANN401 - as above
-        ttl: Any = None,  # noqa: ANN401 - as above
-        _conn: object = None,
-    ) -> bool:
-        cache = await self._cache()
-        made = False
-
-        async def make() -> Any:  # noqa: ANN401 - what is kept
-            nonlocal made
-            made = True
-            return self._wrapped(cache, value, ttl)
-
-        with self._in(cache, key, ttl):
-            await cache.get_or_create(_name(key), make, ttl=_left(ttl))
-        if not made:
-            raise ValueError(f"Key {key} already exists, use .set to update the value")
-        return True
-
-    async def _exists(self, key: _Place, _conn: object = None) -> bool:
-        (found,) = await self._kept([key])
-        return found is not MISSING
-
-    async def _delete(self, key: _Place, _conn: object = None) -> int:
-        cache = await self._cache()
-        with self._in(cache, key):
-            return int(await cache.delete(_name(key)))
-
-    async def _increment(self, key: _Place, delta: int, _conn: object = None) -> int:
-        async with _lock():
-            (found,) = await self._kept([key])
-            if found is MISSING:
-                await self._multi_set(
-                    [(key, self.serializer.dumps(delta))], ttl=self._get_ttl(SENTINEL)
-                )
-                return delta
-            kept, expires = found
-            try:
-                number = int(self.serializer.loads(kept)) + delta
-            except (TypeError, ValueError):
-                raise TypeError("Value is not an integer") from None
-            cache = await self._cache()
-            left = max(1, expires - cache.now()) / _SECOND if expires else None
-            await self._multi_set([(key, self.serializer.dumps(number))], ttl=left)
-            return number
-
-    async def _expire(self, key: _Place, ttl: float, _conn: object = None) -> bool:
-        async with _lock():
-            (found,) = await self._kept([key])
-            if found is MISSING:
-                return False
-            return await self._multi_set([(key, found[0])], ttl=ttl)
-
-    async def _clear(self, namespace: str | None = None, _conn: object = None) -> bool:
-        place = _Place()
-        place.space = self.namespace if namespace is None else namespace
-        cache = await self._cache()
-        with self._in(cache, place):
-            await cache.clear()
-        return True
-
-    async def _raw(
-        self,
-        command: str,
-        *args: Any,  # noqa: ANN401 - of the cache's
-        encoding: str | None = "utf-8",
-        _conn: object = None,
-        **kwargs: Any,  # noqa: ANN401 - as above
-    ) -> Any:  # noqa: ANN401 - as above
-        result = getattr(await self._cache(), command)(*args, **kwargs)
-        return await result if isawaitable(result) else result
-
-    async def _redlock_release(self, key: _Place, value: Any) -> int:  # noqa: ANN401 - what `_add` was given
-        async with _lock():
-            return await self._delete(key) if await self._get(key) == value else 0
 
     async def _close(self, *args: object, _conn: object = None, **kwargs: object) -> None:
         openings, self._openings = self._openings, 0
         if self._over is not None:
             for _ in range(openings):
                 await self._over.aclose()
-
-    # -- how it is done ------------------------------------------------------------------------
 
     async def _cache(self) -> AsyncCache:
         """Return the cache to use now.
@@ -345,39 +195,6 @@ class AsyncCacheBackend(BaseCache):  # type: ignore[misc] # aiocache has no type
             await cache.open()
             self._openings += 1
         return cache
-
-    def _in(self, cache: AsyncCache, place: _Place, ttl: Any = _OWN) -> Any:  # noqa: ANN401 - a context manager
-        """Return a block in the namespace of a key, where nothing expires that shouldn't."""
-        own = current_options().namespace(cache.settings.namespace)
-        named = sha256(repr((own.seed, place.space)).encode()).hexdigest()[:_SEED]
-        if ttl is _OWN or _left(ttl) is not None:
-            return options(cache_seed=f"aiocache-{named}")
-        return options(cache_seed=f"aiocache-{named}", ttl=None)
-
-    def _get_ttl(self, ttl: Any) -> Any:  # noqa: ANN401 - seconds, None, or a sentinel
-        if ttl is not SENTINEL:
-            return ttl
-        return _OWN if self.ttl is None else self.ttl
-
-    @staticmethod
-    def _wrapped(cache: AsyncCache, value: Any, ttl: Any) -> Any:  # noqa: ANN401 - as above
-        """Return what is kept: a serializer's product, and when it ends, for those who change it."""
-        seconds = cache.ttl_in_force(None) if ttl is _OWN else _left(ttl)
-        return (value, 0 if seconds is None else cache.now() + int(seconds * _SECOND))
-
-
-def _name(place: _Place) -> tuple[str, str]:
-    return ("aiocache", str(place))
-
-
-def _left(ttl: Any) -> float | None:  # noqa: ANN401 - seconds, None, or the cache's own
-    """Return seconds, None for what doesn't expire or does so by the cache's own rule."""
-    return None if ttl is _OWN or not ttl else float(ttl)
-
-
-def _lock() -> asyncio.Lock:
-    """Return the running loop's lock, for steps of two commands."""
-    return _LOCKS.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
 
 class _NotKeptError(Exception):

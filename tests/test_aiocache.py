@@ -84,7 +84,7 @@ def test_only_aiocache_caches_are_taken():
     with pytest.raises(TypeError, match=r"an aiocache cache, not of builtins\.dict"):
         Cache.aiocache({})
 
-    class Half(BaseCache):
+    class Half(BaseCache):  # type: ignore[misc] # aiocache has no types
         async def _get(self, key, encoding="utf-8", _conn=None):
             return None
 

@@ -1,4 +1,4 @@
-"""Our caches as caches of aiocache's: its commands, its decorators, and the one that shares calls."""
+"""Our caches as caches of aiocache's: its commands, its decorators, and ours, which shares."""
 
 from __future__ import annotations
 
@@ -25,6 +25,13 @@ from tests.helpers.redis_servers import Valkey
 def valkey():
     """One Valkey."""
     with Valkey() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def cosmos():
+    """One server that stands in for Cosmos DB."""
+    with CosmosServer() as running:
         yield running
 
 
@@ -195,7 +202,7 @@ async def test_keys_are_built_as_aiocache_builds_them(cache):
     assert backend.build_key("a") == "mine:a"
     await backend.set(Key.A, 1)
     assert await backend.get("a") == 1
-    assert await AsyncCacheBackend(cache).get("mine:a") is None, "it is another namespace"
+    assert await AsyncCacheBackend(cache).get("mine:a") is None, "another namespace"
     built = AsyncCacheBackend(cache, key_builder=lambda key, namespace: f"{namespace}|{key}|!")
     assert built.build_key("a", namespace="n") == "n|a|!"
 
@@ -294,7 +301,7 @@ async def test_a_slow_store_meets_aiocaches_timeout():
         store.stall("get_many")
         with pytest.raises(asyncio.TimeoutError):
             await backend.get("a")
-        store.mend()
+        store.heal()
 
 
 # -- which cache -------------------------------------------------------------------------------
@@ -325,6 +332,7 @@ async def test_a_url_is_opened_and_closed(tmp_path):
     async with AsyncCacheBackend(url) as backend:
         await asyncio.gather(*(backend.set(n, n) for n in range(5)))
         assert await backend.get(3) == 3
+    assert backend._over is not None
     assert not backend._over.is_open
     async with AsyncCacheBackend(url) as again:
         assert await again.multi_get(range(5)) == list(range(5))
@@ -401,17 +409,17 @@ async def test_the_second_process_pays_nothing(tmp_path):
     assert upstream.asked == ["a"]
 
 
-async def test_cached_on_cosmos():
-    """``cached`` and its sharing form work on Cosmos DB."""
-    with CosmosServer() as server:
-        async with Cache.cosmos_db(server.connection_string) as cache:
-            upstream = Upstream()
-            asked = cached(over=cache)(upstream.one)
-            answers = await asyncio.gather(*(asked("a") for _ in range(10)))
-            assert answers == [{"name": "a", "n": 1}] * 10
-            theirs = aiocache.cached(cache=AsyncCacheBackend, over=cache)(upstream.one)
-            assert await theirs("a") == {"name": "a", "n": 1}
-            assert upstream.asked == ["a"]
+async def test_cached_on_cosmos(cosmos):
+    """``cached``, aiocache's and ours, works on Cosmos DB."""
+    cosmos.empty()
+    async with Cache.cosmos_db(cosmos.connection_string, store_timeout=10) as cache:
+        upstream = Upstream()
+        asked = cached(over=cache)(upstream.one)
+        answers = await asyncio.gather(*(asked("a") for _ in range(10)))
+        assert answers == [{"name": "a", "n": 1}] * 10
+        theirs = aiocache.cached(cache=AsyncCacheBackend, over=cache)(upstream.one)
+        assert await theirs("a") == {"name": "a", "n": 1}
+        assert upstream.asked == ["a"]
 
 
 # -- ours, which shares ------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from tests.helpers.memcached_servers import MEMCACHED, Memcached
 from tests.helpers.redis_servers import Valkey
 
 
-class PlainCache(BaseCache):
+class PlainCache(BaseCache):  # type: ignore[misc] # aiocache has no types
     """A cache of a user's own: the least that keeps entries, and nothing to compare by."""
 
     def __init__(self, **options):

@@ -7,7 +7,7 @@ nobody's entry. What is raised leaves as a `StoreError`.
 from __future__ import annotations
 
 from collections.abc import Coroutine, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from asynccache._errors import (
     StoreAuthError,
@@ -55,7 +55,7 @@ class Driver:
     """
 
     def __init__(self, cache: Any) -> None:  # noqa: ANN401 - aiocache has no types
-        kind: Any = type(cache)
+        kind = cast("Any", type(cache))
         kinds = {f"{each.__module__}.{each.__qualname__}": each for each in kind.__mro__}
         name = f"{kind.__module__}.{kind.__qualname__}"
         base = kinds.get("aiocache.base.BaseCache")

@@ -55,7 +55,7 @@ class Commands(BaseCache):  # type: ignore[misc] # aiocache has no types
 
     @staticmethod
     def _wrapped(cache: AsyncCache, value: Any, ttl: Any) -> Any:  # noqa: ANN401 - as above
-        """Return what is kept: a serializer's product, and when it ends, for those who change it."""
+        """Return what is kept: what a serializer made, and when it ends, for those who change it."""
         seconds = cache.ttl_in_force(None) if ttl is OWN else left_of(ttl)
         return (value, 0 if seconds is None else cache.now() + int(seconds * _SECOND))
 
@@ -142,21 +142,20 @@ class Commands(BaseCache):  # type: ignore[misc] # aiocache has no types
             return int(await cache.delete(name_of(key)))
 
     async def _increment(self, key: Place, delta: int, _conn: object = None) -> int:
+        serializer: Any = self.serializer
         async with _lock():
             (found,) = await self._kept([key])
             if found is MISSING:
-                await self._multi_set(
-                    [(key, self.serializer.dumps(delta))], ttl=self._get_ttl(SENTINEL)
-                )
+                await self._multi_set([(key, serializer.dumps(delta))], ttl=OWN)
                 return delta
             kept, expires = found
             try:
-                number = int(self.serializer.loads(kept)) + delta
+                number = int(serializer.loads(kept)) + delta
             except (TypeError, ValueError):
                 raise TypeError("Value is not an integer") from None
             cache = await self._cache()
             left = max(1, expires - cache.now()) / _SECOND if expires else None
-            await self._multi_set([(key, self.serializer.dumps(number))], ttl=left)
+            await self._multi_set([(key, serializer.dumps(number))], ttl=left)
             return number
 
     async def _expire(self, key: Place, ttl: float, _conn: object = None) -> bool:

@@ -9,7 +9,7 @@ import contextvars
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiocache.base import SENTINEL
 from aiocache.serializers import PickleSerializer
@@ -78,10 +78,10 @@ class AsyncCacheBackend(Commands):
             timeout=timeout,
             ttl=ttl,
         )
-        build: Any = key_builder or self._build_key
+        build = cast("Any", key_builder or self._build_key)
 
         def build_key(key: Any, namespace: str | None = None) -> Place:  # noqa: ANN401 - any key
-            space: Any = self.namespace if namespace is None else namespace
+            space = cast("str | None", self.namespace if namespace is None else namespace)
             built = build(key, namespace=space)
             built = built.value if isinstance(built, Enum) else built
             place = Place(built if isinstance(built, str) else repr(built))

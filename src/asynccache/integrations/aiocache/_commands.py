@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from inspect import isawaitable
-from typing import Any, Final
+from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
 from aiocache.base import SENTINEL, BaseCache
@@ -55,7 +55,7 @@ class Commands(BaseCache):  # type: ignore[misc] # aiocache has no types
 
     @staticmethod
     def _wrapped(cache: AsyncCache, value: Any, ttl: Any) -> Any:  # noqa: ANN401 - as above
-        """Return what is kept: what a serializer made, and when it ends, for those who change it."""
+        """Return what is kept: what a serializer made, and when it ends, for changes to it."""
         seconds = cache.ttl_in_force(None) if ttl is OWN else left_of(ttl)
         return (value, 0 if seconds is None else cache.now() + int(seconds * _SECOND))
 
@@ -142,7 +142,7 @@ class Commands(BaseCache):  # type: ignore[misc] # aiocache has no types
             return int(await cache.delete(name_of(key)))
 
     async def _increment(self, key: Place, delta: int, _conn: object = None) -> int:
-        serializer: Any = self.serializer
+        serializer = cast("Any", self.serializer)
         async with _lock():
             (found,) = await self._kept([key])
             if found is MISSING:

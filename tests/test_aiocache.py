@@ -23,6 +23,7 @@ from asynccache.stores.aiocache import AiocacheStore
 from asynccache.testing import ManualClock
 from tests.helpers.memcached_servers import MEMCACHED, Memcached
 from tests.helpers.redis_servers import Valkey
+from tests.test_aiocache_contract import PlainCache
 
 HOME = Namespace.of("home")
 LONG = "x" * 200
@@ -266,6 +267,30 @@ async def test_cancelled_lookups_leave_no_answers_behind(server, memcached):
         server.thaw()
     for record in reversed(records):
         assert await store.get_many(HOME, [record.key]) == [record.body]
+    await store.aclose()
+
+
+async def test_nothing_overtakes_what_was_left_alone():
+    """A set whose caller was cancelled ends before the next command begins: the last set stands."""
+    first = asyncio.Event()
+
+    class Slow(PlainCache):  # type: ignore[misc] # aiocache has no types
+        async def _set(self, key, value, ttl=None, _cas_token=None, _conn=None):
+            if value.endswith(b"first"):
+                await first.wait()
+            return await super()._set(key, value, ttl=ttl, _cas_token=_cas_token)
+
+    store = AiocacheStore(Slow())
+    await store.open()
+    key = bytes(32)
+    with anyio.move_on_after(0.05):
+        await store.set_many(HOME, [Record(key=key, body=b"first")])
+    second = asyncio.create_task(store.set_many(HOME, [Record(key=key, body=b"second")]))
+    await asyncio.sleep(0.05)
+    assert not second.done()
+    first.set()
+    assert await second == [True]
+    assert await store.get_many(HOME, [key]) == [b"second"]
     await store.aclose()
 
 

@@ -274,7 +274,7 @@ async def test_nothing_overtakes_what_was_left_alone():
     """A set whose caller was cancelled ends before the next command begins: the last set stands."""
     first = asyncio.Event()
 
-    class Slow(PlainCache):  # type: ignore[misc] # aiocache has no types
+    class Slow(PlainCache):
         async def _set(self, key, value, ttl=None, _cas_token=None, _conn=None):
             if value.endswith(b"first"):
                 await first.wait()

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -100,8 +101,6 @@ class Asked(Struct, frozen=True):
         """Mark an answer that is on its way to its caller: ``cached`` is for hits alone."""
         if how == "hit":
             result.cached = True
-        elif how == "joined":
-            result.cached = False
         now = self.cache.now()
         status = Status(how, self.key, entry.created, now, self.namespace)
         object.__setattr__(result, "_asynccache_status", status)
@@ -153,7 +152,7 @@ async def ask(
             raise ReplayMiss(f"this call can't be replayed: {exc}") from exc
         return _past(cache, path, f"{path}: {exc}")
     namespace = options.namespace(settings.namespace)
-    prefix = Prefix(namespace, method="AUTOGEN", upstream=server, path=path)
+    prefix = _prefix(namespace, server, path)
     key = prefix.key(canonical)
     if options.samples is not None or options.sample:
         sample = options.sample if options.samples is None else options.samples.next(key)
@@ -161,6 +160,11 @@ async def ask(
     caller = Caller(identity.credentials or stranger)
     watch = _events.watch(settings.observer, path, _model_of(identity), key)
     return Asked(cache, engine, mode, namespace, key, prefix, canonical, caller, watch)
+
+
+@functools.lru_cache(maxsize=256)
+def _prefix(namespace: Namespace, server: str, path: str) -> Prefix:
+    return Prefix(namespace, method="AUTOGEN", upstream=server, path=path)
 
 
 def _past(cache: AsyncCache, path: str, reason: str | None) -> Past:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
@@ -39,6 +40,8 @@ _HEADERS: Final = frozenset({"default_headers", "extra_headers", "headers"})
 _NESTED: Final = frozenset({"bedrock_info"})  # holds arguments, as the whole does
 _WRAPPERS: Final = ("asynccache.integrations.autogen", "autogen_ext.models.cache.")
 _HARMLESS: Final = ("__", "_abc_", "component_")  # what a subclass may name without being another
+
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 
 _schemas: Final[WeakKeyDictionary[type[BaseModel], Any]] = WeakKeyDictionary()
 
@@ -97,7 +100,9 @@ class _Reading:
         Raises:
             NotCanonicalError: There is no such form.
         """
-        if value is None or isinstance(value, bool | int | float | str):
+        if type(value) in _SCALARS:  # nearly all
+            return value
+        if isinstance(value, bool | int | float | str):
             return getattr(value, "value", value)  # an enum's
         if isinstance(value, Mapping):
             kept: dict[str, Any] = {}
@@ -152,7 +157,7 @@ def identity_of(client: ChatCompletionClient, upstream: str | None) -> Identity:
         UnknownClientError: It doesn't say what it is.
         NotCanonicalError: One of its arguments has no form to make keys of.
     """
-    kind = type(client)
+    kind: Any = type(client)
     facts: dict[str, Any] = {"class": f"{kind.__module__}.{kind.__qualname__}"}
     inner: Any = getattr(client, "client", None)
     if kind.__module__.startswith(_WRAPPERS) and isinstance(inner, ChatCompletionClient):
@@ -257,6 +262,7 @@ def _config(client: ChatCompletionClient) -> BaseModel | None:
     return config if isinstance(config, BaseModel) else None
 
 
+@functools.lru_cache(maxsize=256)
 def _changed(kind: type) -> str | None:
     """Return what a class changes below the one that says what clients of it are made of.
 

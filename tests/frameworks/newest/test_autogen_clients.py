@@ -81,6 +81,16 @@ async def test_credentials_in_an_address_are_not_in_the_key(cache):
     assert [(await client.create(HELLO)).cached for client in clients] == [False, True, False]
 
 
+async def test_client_that_is_changed_is_another(api, cache):
+    """What a client is asked with is looked at in each call, not once."""
+    inner = openai_client(api)
+    client = CachedChatCompletionClient(inner, cache)
+    await client.create(HELLO)
+    inner._create_args["temperature"] = 0.1
+    assert not (await client.create(HELLO)).cached
+    assert api.requests[1].body["temperature"] == 0.1
+
+
 @pytest.mark.parametrize(
     "make",
     [Nameless, lambda: Warmer(ModestConfig(model="m"), 1)],

@@ -55,12 +55,12 @@ class Driver:
     """
 
     def __init__(self, cache: Any) -> None:  # noqa: ANN401 - aiocache has no types
-        kinds = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(cache).__mro__}
-        name = f"{type(cache).__module__}.{type(cache).__qualname__}"
-        if "aiocache.base.BaseCache" not in kinds:
-            raise TypeError(f"cache must be an instance of an aiocache cache, not of {name}")
-        base: Any = next(kind for kind in type(cache).__mro__ if kind.__qualname__ == "BaseCache")
         kind = cast("Any", type(cache))
+        kinds = {f"{each.__module__}.{each.__qualname__}": each for each in kind.__mro__}
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        base = kinds.get("aiocache.base.BaseCache")
+        if base is None:
+            raise TypeError(f"cache must be an instance of an aiocache cache, not of {name}")
         lacking = [each for each in _NEEDED if getattr(kind, each) is getattr(base, each)]
         if lacking:
             raise TypeError(f"{name} can't keep entries: it lacks {', '.join(lacking)}")

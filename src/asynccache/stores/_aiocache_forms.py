@@ -1,9 +1,9 @@
 """What is kept in an aiocache cache: names, entries with a stamp, leases, and a list of keys.
 
 ``asynccache:<namespace>:<64 hex digits>`` is an entry, its lease lies beside it with ``:lease`` at
-the end. ``…:generation`` is a random number that every entry of the namespace bears: another number
-clears it at once, whatever the cache can't list. ``…:index:<generation>:<2 hex digits>`` is a part
-of a list of keys.
+the end. ``…:generation`` is a random number that every entry of the namespace bears: another one
+clears it at once, whatever the cache can't list. ``…:index:<generation>:<2 hex digits>`` is one
+part of a list of keys.
 """
 
 from __future__ import annotations

@@ -1,0 +1,9 @@
+"""asynccache as a cache of aiocache's, and a `cached` that shares calls under way."""
+
+from __future__ import annotations
+
+from asynccache.integrations.aiocache._backend import AsyncCacheBackend
+from asynccache.integrations.aiocache._cached import cached
+from asynccache.integrations.aiocache._serializer import ValueSerializer
+
+__all__ = ["AsyncCacheBackend", "ValueSerializer", "cached"]

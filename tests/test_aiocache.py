@@ -297,8 +297,8 @@ async def test_nothing_overtakes_what_was_left_alone():
 async def test_a_silent_memcached_costs_a_deadline(server, memcached):
     """Calls go upstream past a memcached that doesn't answer, and come back to it when it does."""
     upstream = Upstream()
-    async with Cache.aiocache(memcached, store_timeout=0.2) as cache:
-        await cache.set("before", 1)
+    async with Cache.aiocache(memcached, store_timeout=1.0) as cache:
+        assert await cache.set("before", 1)
         server.freeze()
         try:
             assert await cache.get_or_create("a", upstream) == "made 1"

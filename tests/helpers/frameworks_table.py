@@ -64,7 +64,9 @@ class Row:
         """Put the row into the docs, in place of the one that is there."""
         text = PAGE.read_text(encoding="utf-8")
         written, count = self._pattern.subn(lambda _: self.markdown(), text)
-        assert count == 1, f"docs/frameworks.md has {count} rows {self.name!r}: add it by hand first"
+        assert count == 1, (
+            f"docs/frameworks.md has {count} rows {self.name!r}: add it by hand first"
+        )
         PAGE.write_text(written, encoding="utf-8")
 
     @property

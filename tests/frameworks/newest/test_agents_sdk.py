@@ -63,7 +63,8 @@ class AgentsSuite(FrameworkSuite):
         return [
             event.data.delta
             async for event in running.stream_events()
-            if event.type == "raw_response_event" and event.data.type == "response.output_text.delta"
+            if event.type == "raw_response_event"
+            and event.data.type == "response.output_text.delta"
         ]
 
 

@@ -9,7 +9,7 @@ import itertools
 import json
 
 from tests.helpers.openai_api import events, response
-from tests.helpers.openai_server import DONE, choice, chunk, completion, sse
+from tests.helpers.openai_server import DONE, choice, chunk, sse
 
 TOOL = "get_weather"
 ARGUMENTS = {"city": "Paris"}
@@ -50,15 +50,14 @@ class Model:
 
     def _said(self, body):
         """Return a call as an object with name and arguments, or a text."""
-        tools = [(one.get("function") or one).get("name") for one in body.get("tools") or []]
-        functions = [one["name"] for one in body.get("functions") or []]
-        names = [name for name in (*tools, *functions) if name]
-        if TOOL in names and not _has_result(body):
+        tools = [one.get("function") or one for one in body.get("tools") or []]
+        offered = {one["name"]: one.get("parameters") or {} for one in tools}
+        if TOOL in offered and not _has_result(body):
             return {"name": TOOL, "arguments": json.dumps(ARGUMENTS)}
-        others = [name for name in names if name != TOOL]
-        if others:  # how frameworks have a final answer given, or an object
-            arguments = {"answer": self._answer} if others[0] == "final_answer" else OBJECT
-            return {"name": others[0], "arguments": json.dumps(arguments)}
+        offered.pop(TOOL, None)
+        for name, schema in offered.items():  # how frameworks have a final answer given
+            whole = {"answer": self._answer} if "answer" in schema.get("properties", {}) else OBJECT
+            return {"name": name, "arguments": json.dumps(whole)}
         form = body.get("response_format") or (body.get("text") or {}).get("format") or {}
         return json.dumps(OBJECT) if form.get("type", "text") != "text" else self._answer
 
@@ -73,16 +72,20 @@ def _has_result(body):
     )
 
 
+def _halves(text):
+    half = len(text) // 2
+    return text[:half], text[half:]
+
+
 def _function(said):
     return {"name": said["name"], "arguments": said["arguments"]}
 
 
 def _completion(said):
     if isinstance(said, str):
-        message = {"role": "assistant", "content": said, "refusal": None}
-        return choice(message=message)
+        return choice(message={"role": "assistant", "content": said, "refusal": None})
     call = {"id": said["id"], "type": "function", "function": _function(said)}
-    message = {"role": "assistant", "content": None, "refusal": None, "tool_calls": [call]}
+    message: dict = {"role": "assistant", "content": None, "refusal": None, "tool_calls": [call]}
     return choice(message=message, finish_reason="tool_calls")
 
 
@@ -92,16 +95,15 @@ def _chunks(said, name, *, usage):
         return sse(chunk(id=name, choices=choices))
 
     if isinstance(said, str):
-        half = len(said) // 2
-        yield of({"role": "assistant", "content": said[:half]})
-        yield of({"content": said[half:]})
+        for part in _halves(said):
+            yield of({"role": "assistant", "content": part})
         yield of({}, "stop")
     else:
         start = {"name": said["name"], "arguments": ""}
         call = {"index": 0, "id": said["id"], "type": "function", "function": start}
         yield of({"role": "assistant", "tool_calls": [call]})
-        rest = {"index": 0, "function": {"arguments": said["arguments"]}}
-        yield of({"tool_calls": [rest]})
+        for part in _halves(said["arguments"]):
+            yield of({"tool_calls": [{"index": 0, "function": {"arguments": part}}]})
         yield of({}, "tool_calls")
     if usage:
         yield sse(chunk(id=name, choices=[], usage=USAGE))
@@ -131,10 +133,9 @@ def _response_events(answer):
         place["content_index"] = 0
         (part,) = item["content"]
         started = {**item, "content": [], "status": "in_progress"}
-        half = len(part["text"]) // 2
         deltas = [
             {"type": "response.output_text.delta", "delta": text, "logprobs": [], **place}
-            for text in (part["text"][:half], part["text"][half:])
+            for text in _halves(part["text"])
         ]
         inner = [
             {"type": "response.content_part.added", "part": {**part, "text": ""}, **place},
@@ -146,7 +147,8 @@ def _response_events(answer):
         started = {**item, "arguments": "", "status": "in_progress"}
         arguments = item["arguments"]
         inner = [
-            {"type": "response.function_call_arguments.delta", "delta": arguments, **place},
+            *({"type": "response.function_call_arguments.delta", "delta": text, **place}
+              for text in _halves(arguments)),
             {"type": "response.function_call_arguments.done", "arguments": arguments,
              "name": item["name"], **place},
         ]  # fmt: skip

@@ -76,7 +76,10 @@ def coding(model):
     return CodeAgent([get_weather], model, verbosity_level=0)
 
 
-CODE = "Thought: I ask.\n<code>\nfinal_answer(f'It is {get_weather(\"Paris\")} degrees in Paris.')\n</code>"
+CODE = """Thought: I ask.
+<code>
+final_answer(f"It is {get_weather('Paris')} degrees in Paris.")
+</code>"""
 
 
 @pytest.mark.parametrize(
@@ -104,7 +107,7 @@ async def test_a_wrapped_client(api):
 
 
 async def test_calls_as_text(api):
-    """Calls that a model writes as text get new ids, told to it in a text: all but the first pays."""
+    """Calls that a model writes as text get new ids, told to it in a text: a second run pays."""
 
     async def as_text(seen):
         told = "Observation:\\n21" in json.dumps(seen.body["messages"])

@@ -20,7 +20,7 @@ PROJECT = nox.project.load_toml()
 BENCHMARKS = Path("benchmarks")
 # What frameworks' own tests bring along for pytest: it would run, record or cut off ours.
 FOREIGN_PLUGINS = (
-    "asyncio", "codspeed", "langsmith_plugin", "recording", "socket", "syrupy",
+    "asyncio", "codspeed", "langsmith_plugin", "socket", "syrupy",
 )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from openai.resources.chat import AsyncCompletions
 from asynccache import Cache, instrument_openai
 
 ROUNDS, CALLS = 30, 1000
-http = getattr(_base_client, "httpx2", None) or _base_client.httpx
+http: Any = getattr(_base_client, "httpx2", None) or getattr(_base_client, "httpx", None)
 
 
 def instrumented(work: Callable[[], Awaitable[float]]) -> Callable[[], Awaitable[float]]:

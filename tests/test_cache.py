@@ -629,3 +629,10 @@ async def test_status_is_none_for_strangers():
     async with Cache.memory() as cache:
         with pytest.raises(ValueError, match="no entry"):
             await cache.forget(object())
+
+
+def test_cache_knows_the_url_that_says_it_all():
+    """A cache made from a URL alone can be made again from it; others say that they can't."""
+    assert Cache.from_url("memory:?ttl=5").url == "memory:?ttl=5"
+    assert Cache.from_url("memory:", ttl=5).url is None
+    assert Cache.memory().url is None

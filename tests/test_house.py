@@ -24,13 +24,13 @@ FLOORS = {
         "_leases", "_pacer", "_pilot", "_portal", "_recorder", "_shelf", "stores._base", "stores"],
     2: ["stores.*"],
     3: ["_cache", "_compute", "_contents", "_context", "_events", "_factory", "_instrument",
-        "_lifetime", "_memoize", "_objects", "_urls", "_wrappers"],
+        "_lifetime", "_memoize", "_objects", "_options", "_urls", "_wrappers"],
     4: ["", "integrations", "integrations.*", "openai", "openai.*", "sync", "testing", "testing.*"],
 }  # fmt: skip
 DRIVERS = {
     "aiocache": ("integrations.aiocache", "stores.aiocache"),
     "aiofiles": "stores.",
-    "autogen_core": "integrations.autogen",
+    "autogen_core": ("integrations.autogen", "integrations._autogen_"),
     "azure": ("stores.cosmos", "stores._cosmos_"),
     "langchain_core": "integrations.langchain",
     "langgraph": "integrations.langgraph",

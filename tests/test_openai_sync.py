@@ -264,7 +264,7 @@ async def test_a_stream_that_all_have_left_is_hung_up(api, wrapped, api_cache):
 
 async def test_one_thread_may_leave_a_stream_that_others_read(api, wrapped):
     """Leaving early disturbs nobody else."""
-    gate, left = Gate(), threading.Event()
+    gate, left, reading = Gate(), threading.Event(), threading.Event()
 
     async def program(seen):
         await seen.start()
@@ -284,11 +284,13 @@ async def test_one_thread_may_leave_a_stream_that_others_read(api, wrapped):
     def stay():
         stream = iter(ask(wrapped, stream=True))
         found = [next(stream)]
+        reading.set()
         assert left.wait(WAIT)
         gate.open()
         return found + list(stream)
 
     staying = asyncio.create_task(asyncio.to_thread(stay))
+    assert await asyncio.to_thread(reading.wait, WAIT)
     await asyncio.to_thread(leave)
     assert len(await staying) == 3
     assert len(api.requests) == 1

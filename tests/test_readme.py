@@ -39,6 +39,7 @@ CALLS = {
     ("wrapper.md", "Filters"): 1,
     ("wrapper.md", "Templates"): 1,
     ("wrapper.md", "Streams"): 1,
+    ("wrapper.md", "Without awaiting"): 2,
 }
 
 

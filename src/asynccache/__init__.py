@@ -34,9 +34,10 @@ if TYPE_CHECKING:
         StoreUnavailableError,
     )
     from asynccache._events import CallEvent, record
-    from asynccache._factory import Cache, CacheOptions
+    from asynccache._factory import Cache
     from asynccache._instrument import instrument_openai, uninstrument_openai
     from asynccache._memoize import memoize
+    from asynccache._options import CacheOptions
     from asynccache._stats import Stats
     from asynccache._values import MISSING
     from asynccache.sync import SyncCache
@@ -92,9 +93,10 @@ _HOMES: Final = {
         "StoreThrottledError", "StoreTimeoutError", "StoreUnavailableError",
     ),
     "_events": ("CallEvent", "record"),
-    "_factory": ("Cache", "CacheOptions"),
+    "_factory": ("Cache",),
     "_instrument": ("instrument_openai", "uninstrument_openai"),
     "_memoize": ("memoize",),
+    "_options": ("CacheOptions",),
     "_stats": ("Stats",),
     "_values": ("MISSING",),
     "sync": ("SyncCache",),

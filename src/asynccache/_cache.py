@@ -41,6 +41,8 @@ class AsyncCache(Contents):
         self._frames: list[_context.Frame[AsyncCache]] = []
         self._told: set[str] = set()
         self._face: SyncCache | None = None  # one, however often it is entered
+        self.url: str | None = None
+        """What `Cache.from_url` made it of, where that says it all; it may hold a password."""
 
     async def __aenter__(self) -> Self:
         await self.open()

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, Literal, TypedDict, Unpack
+from typing import Final, Unpack
 
 from asynccache._cache import AsyncCache
-from asynccache._call import Mode, StoreIf, store_good
 from asynccache._clock import SYSTEM_CLOCK, Clock
-from asynccache._context import mode_of, rule_of, seconds_of
-from asynccache._events import Observer
-from asynccache._key import Namespace
-from asynccache._lifetime import Settings
+from asynccache._context import seconds_of
+from asynccache._options import CacheOptions, positive, settings_of
 from asynccache.stores._base import Store
 
 _MEBIBYTE: Final = 2**20
@@ -23,40 +19,6 @@ _REMOTE_TIMEOUT: Final = 1.0  # seconds
 _COSMOS_DATABASE: Final = "autogen_cache"
 _COSMOS_CONTAINER: Final = "asynccache"
 _LOCAL_TTL: Final = 5.0  # seconds: a deletion elsewhere shows within that
-_ON_STORE_ERROR: Final = ("continue", "raise")
-
-
-class CacheOptions(TypedDict, total=False):
-    """What every store's factory takes beside its own arguments."""
-
-    ttl: float | timedelta | None
-    """Seconds or timedelta until an answer expires; None, the default, keeps it."""
-    ttl_jitter: float
-    """Share of the ttl, 0 (default) to 1, that chance takes away: not all expire at once."""
-    mode: Mode
-    """``"read_write"`` (default), ``"read_only"``, ``"refresh"``, ``"replay"`` or ``"off"``."""
-    tenant: str | None
-    """Separates further what one ``cache_seed`` holds."""
-    store_if: StoreIf
-    """Whether to store an `Answer`; default: status 2xx, no error, no content filter."""
-    ignore: Iterable[str]
-    """Body paths to leave out of keys, e.g. ``"metadata.run_id"``; ``*`` is every item."""
-    ignore_headers: Iterable[str]
-    """Headers to leave out of keys, beside credentials and traces, which never are in."""
-    rename_call_ids: bool
-    """Name tool calls by their order in keys, whatever their ids; off, see ``docs/keys.md``."""
-    keep_requests: bool
-    """Store the request beside the answer; off, as prompts may be private."""
-    max_entry_bytes: int
-    """Larger answers are delivered but not stored; default 32 MiB."""
-    on_store_error: Literal["continue", "raise"]
-    """``"continue"`` (default): a failing store costs a counter; ``"raise"``: it raises."""
-    store_timeout: float | None
-    """Seconds that a store may take to answer; default 1 for remote stores, 10 for local ones."""
-    lease_ttl: float
-    """Seconds of silence after which another process takes a call over; default 5."""
-    observer: Observer | None
-    """A plain function that is told of each call, once it is over; see `asynccache.record`."""
 
 
 class Cache:
@@ -84,8 +46,8 @@ class Cache:
             ValueError: An option has no such value.
             TypeError: An option has the wrong type.
         """
-        settings = _settings(cache_seed, options)
-        _positive("max_bytes", max_bytes)
+        settings = settings_of(cache_seed, options)
+        positive("max_bytes", max_bytes)
         from asynccache.stores.disk import DiskStore
 
         store = DiskStore(
@@ -111,8 +73,8 @@ class Cache:
             ValueError: An option has no such value.
             TypeError: An option has the wrong type.
         """
-        settings = _settings(cache_seed, options)
-        _positive("max_bytes", max_bytes)
+        settings = settings_of(cache_seed, options)
+        positive("max_bytes", max_bytes)
         from asynccache.stores.memory import MemoryStore
 
         return AsyncCache(MemoryStore(max_bytes), settings)
@@ -148,8 +110,8 @@ class Cache:
             TypeError: An option has the wrong type.
             ImportError: redis-py isn't installed: it comes with ``asynccache[redis]``.
         """
-        settings = _settings(cache_seed, options)
-        _positive("max_connections", max_connections)
+        settings = settings_of(cache_seed, options)
+        positive("max_connections", max_connections)
         if client is not None and redis_url != _REDIS_URL:
             raise ValueError("give a client or a redis_url, not both")
         try:
@@ -201,7 +163,7 @@ class Cache:
             TypeError: An option has the wrong type.
             ImportError: azure-cosmos isn't installed: it comes with ``asynccache[cosmos]``.
         """
-        settings = _settings(cache_seed, options)
+        settings = settings_of(cache_seed, options)
         try:
             from asynccache.stores.cosmos import CosmosStore
         except ImportError as exc:
@@ -224,6 +186,32 @@ class Cache:
         return AsyncCache(_with_copies(store, local_max_bytes, local_ttl), settings)
 
     @staticmethod
+    def aiocache(
+        cache: object,
+        cache_seed: int | str = 42,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        **options: Unpack[CacheOptions],
+    ) -> AsyncCache:
+        """Keep answers in a cache of aiocache's: in memory, Redis, memcached or one of your own.
+
+        Args:
+            cache: An instance, used as it is in one event loop, and not closed. Its serializer
+                and plugins see nothing of what is kept.
+            cache_seed: As for `disk`.
+            clock: What expiry and leases go by; `asynccache.testing.ManualClock` in tests.
+            **options: See `CacheOptions`.
+
+        Raises:
+            ValueError: An option has no such value.
+            TypeError: An option has the wrong type, or ``cache`` is no cache of aiocache's.
+        """
+        settings = settings_of(cache_seed, options)
+        from asynccache.stores.aiocache import AiocacheStore
+
+        return AsyncCache(AiocacheStore(cache, clock=clock), settings, clock=clock)
+
+    @staticmethod
     def from_url(url: str, **options: Unpack[CacheOptions]) -> AsyncCache:
         """Make a cache from one line of configuration.
 
@@ -242,9 +230,11 @@ class Cache:
         store, found = parsed(url)
         make: Callable[..., AsyncCache] = getattr(Cache, store)
         try:
-            return make(**{**options, **found})
+            cache = make(**{**options, **found})
         except TypeError as exc:
             raise ValueError(f"{store}: {exc}") from exc
+        cache.url = None if options else url
+        return cache
 
     @staticmethod
     def from_store(
@@ -266,7 +256,7 @@ class Cache:
             ValueError: An option has no such value.
             TypeError: An option has the wrong type.
         """
-        return AsyncCache(store, _settings(cache_seed, options), clock=clock)
+        return AsyncCache(store, settings_of(cache_seed, options), clock=clock)
 
 
 def _with_copies(
@@ -282,63 +272,6 @@ def _with_copies(
     fresh = _LOCAL_TTL if local_ttl is None else seconds_of(local_ttl)
     return LocalTier(
         store,
-        max_bytes=_positive("local_max_bytes", local_max_bytes),
-        ttl=_positive("local_ttl", fresh),
+        max_bytes=positive("local_max_bytes", local_max_bytes),
+        ttl=positive("local_ttl", fresh),
     )
-
-
-def _settings(cache_seed: int | str, options: CacheOptions) -> Settings:
-    unknown = options.keys() - CacheOptions.__annotations__.keys()
-    if unknown:
-        raise TypeError(f"no option {', '.join(sorted(unknown))}")
-    jitter = options.get("ttl_jitter", 0.0)
-    if not 0 <= jitter <= 1:
-        raise ValueError(f"ttl_jitter must be a share from 0 to 1, not {jitter}")
-    on_store_error = options.get("on_store_error", "continue")
-    if on_store_error not in _ON_STORE_ERROR:
-        raise ValueError(f'on_store_error must be "continue" or "raise", not {on_store_error!r}')
-    observer = options.get("observer")
-    if observer is not None and (inspect.iscoroutinefunction(observer) or not callable(observer)):
-        raise TypeError("observer must be a plain function of a CallEvent")
-    timeout = options.get("store_timeout")
-    return Settings(
-        namespace=Namespace.of(cache_seed, options.get("tenant")),
-        mode=mode_of(options.get("mode", "read_write")),
-        ttl=seconds_of(options.get("ttl")),
-        ttl_jitter=float(jitter),
-        store_if=rule_of(options.get("store_if", store_good)),
-        ignore=tuple(_path(path) for path in _names("ignore", options.get("ignore", ()))),
-        ignore_headers=frozenset(
-            name.lower() for name in _names("ignore_headers", options.get("ignore_headers", ()))
-        ),
-        rename_call_ids=bool(options.get("rename_call_ids", False)),
-        keep_requests=bool(options.get("keep_requests", False)),
-        max_entry_bytes=_positive(
-            "max_entry_bytes", options.get("max_entry_bytes", 32 * _MEBIBYTE)
-        ),
-        on_store_error=on_store_error,
-        store_timeout=None if timeout is None else _positive("store_timeout", timeout),
-        lease_ttl=_positive("lease_ttl", options.get("lease_ttl", 5.0)),
-        observer=observer,
-    )
-
-
-def _names(option: str, names: Iterable[str]) -> list[str]:
-    if isinstance(names, str):
-        raise TypeError(f"{option} takes several names: [{names!r}]")
-    return list(names)
-
-
-def _path(path: str) -> tuple[str, ...]:
-    parts = tuple(path.split("."))
-    if not all(parts) or parts == ("*",):
-        raise ValueError(f'ignore takes paths such as "metadata.run_id", not {path!r}')
-    return parts
-
-
-def _positive(option: str, number: Any) -> Any:  # noqa: ANN401 - int in, int out; float in, float out
-    if isinstance(number, bool) or not isinstance(number, int | float):
-        raise TypeError(f"{option} must be a number, not {type(number).__name__}")
-    if not 0 < number < float("inf"):
-        raise ValueError(f"{option} must be above zero and finite, not {number}")
-    return number

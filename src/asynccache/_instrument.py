@@ -40,8 +40,8 @@ def instrument_openai(
         TypeError: ``cache`` is no cache.
         ImportError: openai isn't installed: it comes with ``asynccache[openai]``.
     """
-    found = asynchronous(cache)
-    if found is not None and not isinstance(found, AsyncCache):
+    behind = asynchronous(cache)
+    if behind is not None and not isinstance(behind, AsyncCache):
         raise TypeError(f"instrument_openai takes a cache or None, not {cache!r}")
     try:
         home = importlib.import_module(_OPENAI)
@@ -49,7 +49,7 @@ def instrument_openai(
         if exc.name != "openai":
             raise
         raise ImportError("instrument_openai needs openai: install asynccache[openai]") from exc
-    return cast("AbstractContextManager[object]", home.instrument(found))
+    return cast("AbstractContextManager[object]", home.instrument(behind))
 
 
 def uninstrument_openai() -> None:

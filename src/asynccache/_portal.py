@@ -201,6 +201,8 @@ def _after_fork() -> None:
     _running = None
 
 
-atexit.register(_stop)
+# Before executors are shut down, by which caches that close with the loop still write: in the way
+# of Python's own `concurrent.futures`.
+getattr(threading, "_register_atexit", atexit.register)(_stop)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

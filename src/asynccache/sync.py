@@ -98,7 +98,7 @@ class SyncCache:
         with self._lock:
             # After a fork the cache is closed although its blocks aren't left.
             if not self._opened or not self._cache.is_open:
-                _waited(self._cache.open)
+                waited(self._cache.open)
                 self._opened = True
             self._entered += 1
 
@@ -131,7 +131,7 @@ class SyncCache:
     def _close(self) -> None:
         opened, self._opened = self._opened, False
         if opened and self._cache.is_open:
-            _waited(self._cache.aclose)
+            waited(self._cache.aclose)
 
     # -- values ------------------------------------------------------------------------------
 
@@ -148,7 +148,7 @@ class SyncCache:
 
         An answer of the OpenAI SDK's that `set` was given comes back as the SDK's object.
         """
-        entry = _waited(self._cache.find, key)
+        entry = waited(self._cache.find, key)
         return default if entry is None else _objects.value_of(entry, type)
 
     def get_many(
@@ -159,7 +159,7 @@ class SyncCache:
         type: Any = Any,  # noqa: ANN401 - any type form
     ) -> list[Any]:
         """Return the values stored under keys, in order, with ``default`` for those that aren't."""
-        found = _waited(self._cache.find_many, keys)
+        found = waited(self._cache.find_many, keys)
         return [default if entry is None else _objects.value_of(entry, type) for entry in found]
 
     def set(self, key: object, value: object, *, ttl: float | timedelta | None = None) -> bool:
@@ -177,19 +177,19 @@ class SyncCache:
         ttl: float | timedelta | None = None,
     ) -> list[bool]:
         """Store several values as `set` does; pairs, as not every key can be a dict's."""
-        return _waited(functools.partial(self._cache.put, items, _objects.packed, ttl=ttl))
+        return waited(self._cache.put, items, _objects.packed, ttl=ttl)
 
     def contains(self, key: object) -> bool:
         """Tell whether something sound is stored under a key."""
-        return _waited(self._cache.contains, key)
+        return waited(self._cache.contains, key)
 
     def delete(self, key: object) -> bool:
         """Remove the value stored under a key; return whether there was one."""
-        return _waited(self._cache.delete, key)
+        return waited(self._cache.delete, key)
 
     def clear(self) -> int:
         """Remove every entry of this namespace and of no other; return how many there were."""
-        return _waited(self._cache.clear)
+        return waited(self._cache.clear)
 
     # -- calls -------------------------------------------------------------------------------
 
@@ -251,7 +251,7 @@ class SyncCache:
                 self._cache, purpose, key, lambda: guest.run(create), ttl=ttl, type=type
             )
 
-        return _waited(work, guest=guest)
+        return waited(work, guest=guest)
 
     def memoize(
         self,
@@ -296,17 +296,18 @@ class SyncCache:
 
     def forget(self, response: object) -> bool:
         """Remove the entry that a response came from; tell if there was one."""
-        return _waited(self._cache.forget, response)
+        return waited(self._cache.forget, response)
 
     def stats(self) -> Stats:
         """Return what this cache did so far, for coroutines too."""
         return self._cache.stats()
 
 
-def _waited(
+def waited(
     function: Callable[..., Awaitable[T]],
     *args: Any,  # noqa: ANN401 - the function's own
     guest: _portal.Guest | None = None,
+    **kwargs: Any,  # noqa: ANN401 - as above
 ) -> T:
     """Await something in the background loop, while the calling thread waits for it.
 
@@ -318,7 +319,7 @@ def _waited(
             "called in the background loop, which would wait for itself: use the AsyncCache there"
             " (`cache.asynchronous`), or call from another thread"
         )
-    return (guest or _portal.Guest()).call(function, *args)
+    return (guest or _portal.Guest()).call(functools.partial(function, *args, **kwargs))
 
 
 _faces: Final[WeakSet[SyncCache]] = WeakSet()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import assert_type
 
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 import asynccache
-from asynccache import MISSING, Answer, AsyncCache, Cache, Stats, Status
+from asynccache import MISSING, Answer, AsyncCache, Cache, Stats, Status, SyncCache
 from asynccache.openai import OpenAIWrapper
 
 
@@ -85,3 +85,32 @@ async def wrappers(cache: AsyncCache) -> None:
     assert_type([event async for event in stream], list[ChatCompletionChunk])
     text = await wrapper.acreate(prompt="Hello?")
     assert_type(text.choices[0].text, str)
+
+
+def without_awaiting() -> None:
+    """``with`` yields the face for code that can't await, typed like the other."""
+    with Cache.memory() as cache:
+        assert_type(cache, SyncCache)
+    assert_type(cache.asynchronous, AsyncCache)
+    assert_type(cache.get("key", type=int), int | None)
+    assert_type(cache.get("key", 0, type=int), int)
+    assert_type(cache.set("key", 1), bool)
+    assert_type(cache.get_or_create("key", lambda: 1), int)
+    assert_type(cache.get_or_create("key", lambda: 1, type=str), str)
+    assert_type(cache.stats(), Stats)
+    assert_type(cache.wrap(OpenAI()), OpenAI)
+
+    @cache.memoize(ttl=60)
+    def double(number: int) -> int:
+        return 2 * number
+
+    assert_type(double(number=2), int)
+    with OpenAIWrapper(config_list=[{"model": "m"}]) as wrapper:
+        messages = [{"role": "user", "content": "Hello?"}]
+        completion = wrapper.create(messages=messages, cache=cache)
+        assert_type(completion.choices[0].message.content, str | None)
+        assert_type(completion.config_id, int)
+        with wrapper.create(messages=messages, stream=True) as stream:
+            assert_type(list(stream), list[ChatCompletionChunk])
+            assert_type(stream.cost, float)
+        assert_type(wrapper.create(prompt="Hello?").choices[0].text, str)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, TypeVar
+from typing import Any, Final
 
 from langgraph.cache.base import BaseCache, FullKey, Namespace
 from langgraph.checkpoint.serde.base import SerializerProtocol
@@ -27,8 +27,6 @@ from asynccache.integrations._host import (
     mode_of,
 )
 
-ValueT = TypeVar("ValueT")
-
 _TOKEN_BYTES: Final = 16  # too many to meet by chance
 _NOT_PLAIN: Final = (
     "LangGraph: a node's result that doesn't come back from data as it was; name its classes"
@@ -36,7 +34,7 @@ _NOT_PLAIN: Final = (
 )
 
 
-class LangGraphCache(BaseCache[ValueT]):
+class LangGraphCache(BaseCache[Any]):
     """Results of LangGraph's nodes, in an `AsyncCache`; a step's lookups are one batch.
 
     The sync methods work in any thread, as those of `LangChainCache` do.
@@ -62,12 +60,12 @@ class LangGraphCache(BaseCache[ValueT]):
         super().__init__(serde=serde or strict)
         self._cache = cache_of(cache)
 
-    async def aget(self, keys: Sequence[FullKey]) -> dict[FullKey, ValueT]:
+    async def aget(self, keys: Sequence[FullKey]) -> dict[FullKey, Any]:
         """Return the values stored under keys, without those that aren't."""
         cache = cache_for(self._cache, reading=bool(keys))
         return {} if cache is None else await self._get(cache, keys)
 
-    async def aset(self, pairs: Mapping[FullKey, tuple[ValueT, int | None]]) -> None:
+    async def aset(self, pairs: Mapping[FullKey, tuple[Any, int | None]]) -> None:
         """Store values, each with its seconds to live; None leaves the cache's own."""
         cache = cache_for(self._cache, reading=False)
         if cache is not None:
@@ -87,11 +85,11 @@ class LangGraphCache(BaseCache[ValueT]):
         if cache is not None:
             await _clear(cache, namespaces)
 
-    def get(self, keys: Sequence[FullKey]) -> dict[FullKey, ValueT]:
+    def get(self, keys: Sequence[FullKey]) -> dict[FullKey, Any]:
         """Return what `aget` does, to a caller that can't await."""
         return from_thread(self._cache, {}, self._get, keys, reading=bool(keys))
 
-    def set(self, pairs: Mapping[FullKey, tuple[ValueT, int | None]]) -> None:
+    def set(self, pairs: Mapping[FullKey, tuple[Any, int | None]]) -> None:
         """Store as `aset` does, for a caller that can't await."""
         from_thread(self._cache, None, self._set, pairs)
 
@@ -101,10 +99,10 @@ class LangGraphCache(BaseCache[ValueT]):
         if cache is not None:
             _portal.call(_clear, cache, namespaces)
 
-    async def _get(self, cache: AsyncCache, keys: Sequence[FullKey]) -> dict[FullKey, ValueT]:
+    async def _get(self, cache: AsyncCache, keys: Sequence[FullKey]) -> dict[FullKey, Any]:
         tokens = await _tokens(cache, {tuple(namespace) for namespace, _ in keys})
         asked = [(key, tokens[tuple(key[0])]) for key in keys if tuple(key[0]) in tokens]
-        found: dict[FullKey, ValueT] = {}
+        found: dict[FullKey, Any] = {}
         bodies = await cache.get_many([_value_key(key, token) for key, token in asked])
         for (key, _), body in zip(asked, bodies, strict=True):
             try:
@@ -117,7 +115,7 @@ class LangGraphCache(BaseCache[ValueT]):
         return found
 
     async def _set(
-        self, cache: AsyncCache, pairs: Mapping[FullKey, tuple[ValueT, int | None]]
+        self, cache: AsyncCache, pairs: Mapping[FullKey, tuple[Any, int | None]]
     ) -> None:
         if mode_of(cache) not in {"read_write", "refresh"}:
             return
@@ -136,7 +134,7 @@ class LangGraphCache(BaseCache[ValueT]):
             records = [(_value_key(key, tokens[tuple(key[0])]), body) for key, body in items]
             await cache.set_many(records, ttl=ttl)
 
-    def _plain(self, value: ValueT) -> tuple[str, bytes] | None:
+    def _plain(self, value: object) -> tuple[str, bytes] | None:
         """Return a value as data, or None if it wouldn't come back as it is."""
         try:
             kind, data = self.serde.dumps_typed(value)

@@ -18,6 +18,7 @@ from asynccache._call import status_of
 from asynccache.openai._wrapper_config import EXTRAS, NONE_SAYS, UNUSED, Settings, plans_of
 from asynccache.openai._wrapper_loop import loop_state
 from asynccache.openai._wrapper_seat import Bound, Seat, cache_meant, inside, judge_of
+from asynccache.openai._wrapper_sync import SyncCalls
 from asynccache.openai._wrapper_text import choices_of, filled
 from asynccache.openai._wrapper_types import NotedChatCompletion, NotedCompletion
 from asynccache.openai._wrapper_usage import CountedStream, Mode, Usage, printed, summary
@@ -34,10 +35,11 @@ Response: TypeAlias = (
 )
 
 
-class OpenAIWrapper:
+class OpenAIWrapper(SyncCalls):
     """Asks a list of models in order until one gives a good answer, each answer cached.
 
-    The asynchronous heir of AutoGen's class of that name. Per call wins over an entry, an entry
+    The asynchronous heir of AutoGen's class of that name; `create` is `acreate` for code that can't
+    await. Per call wins over an entry, an entry
     over the constructor, as AutoGen's documentation has it.
 
     Args:

@@ -16,6 +16,7 @@ from openai.resources.completions import AsyncCompletions as Completions
 
 from asynccache._cache import AsyncCache
 from asynccache._key import Namespace
+from asynccache.sync import SyncCache
 
 EXTRAS: Final = frozenset({
     "agent", "allow_format_str_template", "api_type", "api_version", "cache", "cache_path_root",
@@ -280,6 +281,8 @@ def _client(client: object, where: str) -> AsyncOpenAI | None:
 
 
 def _cache(cache: object) -> AsyncCache:
+    if isinstance(cache, SyncCache):
+        return cache.asynchronous
     if not isinstance(cache, AsyncCache):
         raise TypeError(
             f"cache must be what `async with Cache.disk() as cache:` gives, not {_kind(cache)}"

@@ -16,7 +16,7 @@ from langchain_core.outputs import (
 )
 from langchain_openai import ChatOpenAI
 from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 import asynccache
 from asynccache import Cache, ReplayMiss, _contents, _portal
@@ -92,9 +92,13 @@ async def model(server):
 
             def made(**options):
                 return ChatOpenAI(
-                    model="gpt-4o", base_url=server.base_url, api_key="sk-1", http_client=http,
-                    http_async_client=http_async, **options,
-                )  # fmt: skip
+                    model="gpt-4o",
+                    base_url=server.base_url,
+                    api_key=SecretStr("sk-1"),
+                    http_client=http,
+                    http_async_client=http_async,
+                    **options,
+                )
 
             yield made
 
@@ -238,7 +242,8 @@ async def test_sync_calls_from_many_threads(cache):
     threads = [threading.Thread(target=work, args=(number,)) for number in range(50)]
     for thread in threads:
         thread.start()
-    await asyncio.to_thread(lambda: [thread.join() for thread in threads])
+    for thread in threads:
+        await asyncio.to_thread(thread.join)
     assert wrong == []
     assert cache.stats().hits == 50
 

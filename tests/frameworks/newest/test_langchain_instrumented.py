@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from langchain_openai import ChatOpenAI
 from openai import DefaultAsyncHttpxClient
+from pydantic import SecretStr
 
 import asynccache
 from asynccache import Cache
@@ -26,7 +27,10 @@ async def model(server):
     with asynccache.instrument_openai():
         async with DefaultAsyncHttpxClient() as http, Cache.memory():
             yield ChatOpenAI(
-                model="gpt-4o", base_url=server.base_url, api_key="sk-1", http_async_client=http
+                model="gpt-4o",
+                base_url=server.base_url,
+                api_key=SecretStr("sk-1"),
+                http_async_client=http,
             )
 
 

@@ -1,0 +1,203 @@
+"""One call to a cached client of AutoGen's: from its arguments to its key, and to what answers."""
+
+# AutoGen isn't there where this is checked, and what it gives is then unknown.
+# pyright: reportMissingImports=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false
+# pyright: reportUnknownParameterType=false
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from autogen_core import Image
+from autogen_core.models import ChatCompletionClient, CreateResult
+from msgspec import UNSET, Struct
+
+from asynccache import _context, _events
+from asynccache._cache import AsyncCache
+from asynccache._call import Answer, Call, Fetched, Mode, Status
+from asynccache._canonical import canonical_json, without_paths
+from asynccache._engine import Engine
+from asynccache._entry import Entry
+from asynccache._errors import NotCanonicalError, ReplayMiss
+from asynccache._events import Watch
+from asynccache._flight import Caller, Flight
+from asynccache._key import Namespace, Prefix
+from asynccache._stats import Outcome
+from asynccache.integrations._autogen_calls import readable, scope_of
+from asynccache.integrations._autogen_identity import Identity, identity_of, request_of
+
+_FORM: Final = "1"  # of what is stored: another form has other keys
+
+
+Upstream = Callable[[Flight], Awaitable[Answer]]
+"""Makes a call of the wrapped client's, for a flight."""
+
+
+class Past(Struct, frozen=True):
+    """A call goes past the cache."""
+
+    reason: str | None
+    watch: Watch | None
+
+
+class Asked(Struct, frozen=True):
+    """What a call asks for: which key, of which cache."""
+
+    cache: AsyncCache
+    engine: Engine
+    mode: Mode
+    namespace: Namespace
+    key: bytes
+    prefix: Prefix
+    canonical: bytes
+    caller: Caller
+    watch: Watch | None
+
+    def served(self, fetched: Fetched) -> None:
+        """Tell whoever watches of an answer."""
+        if self.watch is not None:
+            self.watch.served(fetched.outcome, fetched.entry, self.cache.now())
+
+    def failed(self, error: BaseException) -> None:
+        """Tell whoever watches of a call that raised."""
+        if self.watch is not None:
+            self.watch.failed(error)
+
+    def call(self, upstream: Upstream, mode: Mode) -> Call:
+        """Return the kernel's call for it."""
+        return Call(
+            namespace=self.namespace,
+            key=self.key,
+            mode=mode,
+            upstream=upstream,
+            scope=scope_of,
+            caller=self.caller,
+            ttl=self.cache.ttl_in_force(None),
+            store_if=self.cache.rule_in_force(),
+            canonical=self.canonical,
+            facts=self.prefix.digests,
+            keep_request=self.cache.settings.keep_requests,
+        )
+
+    def found(self) -> tuple[Entry | None, Mode]:
+        """Return an entry that is at hand, and the mode to go on with where there is none.
+
+        What can't be read was stored by another version of AutoGen: it is asked for anew.
+        """
+        entry = self.engine.inline(self.mode, self.namespace, self.key)
+        if entry is not None and not readable(entry):
+            if self.mode != "read_write":
+                raise ValueError("the stored answer is of another version of autogen-core")
+            self.engine.counters.flaws["mistyped"] += 1
+            return None, "refresh"
+        return entry, self.mode
+
+    def finished(self, result: CreateResult, entry: Entry, how: Outcome) -> CreateResult:
+        """Mark an answer that is on its way to its caller: ``cached`` is for hits alone."""
+        if how == "hit":
+            result.cached = True
+        now = self.cache.now()
+        status = Status(how, self.key, entry.created, now, self.namespace)
+        object.__setattr__(result, "_asynccache_status", status)
+        return result
+
+
+async def ask(
+    client: ChatCompletionClient,
+    *,
+    upstream: str | None,
+    stranger: bytes,
+    cache: AsyncCache | None,
+    path: str,
+    arguments: Mapping[str, Any],
+) -> Asked | Past:
+    """Return what a call asks for, or why it goes past the cache.
+
+    Args:
+        client: The client to ask.
+        upstream: The name given to what it asks.
+        stranger: Stands for its credentials, where nobody knows them.
+        cache: The cache in force.
+        path: Which of its methods is called.
+        arguments: With which arguments.
+
+    Raises:
+        ReplayMiss: In mode "replay", the call has no key.
+        CacheClosedError: In mode "replay", the cache isn't open.
+    """
+    if cache is None:
+        return Past(None, None)
+    options, settings = _context.current_options(), cache.settings
+    mode = settings.mode if options.mode is UNSET else options.mode
+    if mode == "off" or not (cache.is_open or mode == "replay"):
+        return _past(cache, path, None if mode == "off" else "the cache isn't open")
+    engine = cache.engine()
+    if engine.pacer.spent():
+        await engine.pacer.slot()
+    try:
+        identity = identity_of(client, upstream)
+        if _holds_image(arguments["messages"]):
+            request = await asyncio.to_thread(request_of, arguments)
+        else:
+            request = request_of(arguments)
+        canonical = canonical_json(without_paths(request, settings.ignore))
+        server = canonical_json({"form": _FORM, **identity.facts}).decode()
+    except NotCanonicalError as exc:
+        if mode == "replay":
+            raise ReplayMiss(f"this call can't be replayed: {exc}") from exc
+        return _past(cache, path, f"{path}: {exc}")
+    namespace = options.namespace(settings.namespace)
+    prefix = _prefix(namespace, server, path)
+    key = prefix.key(canonical)
+    if options.samples is not None or options.sample:
+        sample = options.sample if options.samples is None else options.samples.next(key)
+        key = prefix.key(canonical, sample)
+    caller = Caller(identity.credentials or stranger)
+    watch = _events.watch(settings.observer, path, _model_of(identity), key)
+    return Asked(cache, engine, mode, namespace, key, prefix, canonical, caller, watch)
+
+
+@functools.lru_cache(maxsize=256)
+def _prefix(namespace: Namespace, server: str, path: str) -> Prefix:
+    return Prefix(namespace, method="AUTOGEN", upstream=server, path=path)
+
+
+def _past(cache: AsyncCache, path: str, reason: str | None) -> Past:
+    cache.note_bypass(reason)
+    return Past(reason, _events.watch(cache.settings.observer, path))
+
+
+@contextmanager
+def telling(past: Past) -> Generator[None]:
+    """Tell whoever watches of a call that goes past the cache."""
+    try:
+        yield
+    except BaseException as exc:
+        if past.watch is not None:
+            past.watch.failed(exc)
+        raise
+    if past.watch is not None:
+        past.watch.passed(past.reason)
+
+
+def _model_of(identity: Identity) -> object:
+    for part in ("create", "arguments", "config"):
+        found = identity.facts.get(part, {}).get("model")
+        if found is not None:
+            return found
+    return ""
+
+
+def _holds_image(messages: Sequence[Any]) -> bool:
+    """Tell whether messages hold pixels, whose digests take longer than the loop can wait."""
+    return any(
+        isinstance(part, Image)
+        for message in messages
+        if isinstance(content := getattr(message, "content", None), list)
+        for part in content
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
@@ -15,6 +16,7 @@ from agents import (
 )
 from openai import AsyncOpenAI
 
+import asynccache
 from asynccache import Cache
 from tests.helpers.frameworks_server import TEXT, Model
 from tests.helpers.frameworks_suite import FrameworkSuite, Weather
@@ -87,4 +89,17 @@ async def test_a_wrapped_client(api):
                 model = OpenAIResponsesModel(model="gpt-4o", openai_client=cache.wrap(client))
                 agent = Agent(name="Assistant", model=model, tools=[get_weather])
                 assert (await Runner.run(agent, "How warm is it?")).final_output == TEXT
+    assert len(api.requests) == 2
+
+
+def test_scripts(api):
+    """`run_sync` in a plain `with` pays for its first run alone."""
+    api.program = Model()
+    with Cache.memory(), asynccache.instrument_openai():
+        for _ in range(2):
+            client = AsyncOpenAI(base_url=api.base_url, api_key="sk-a")
+            model = OpenAIResponsesModel(model="gpt-4o", openai_client=client)
+            agent = Agent(name="Assistant", model=model, tools=[get_weather])
+            assert Runner.run_sync(agent, "How warm is it?").final_output == TEXT
+            asyncio.get_event_loop().run_until_complete(client.close())
     assert len(api.requests) == 2

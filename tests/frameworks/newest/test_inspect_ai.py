@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from contextlib import asynccontextmanager
 
 import pytest
@@ -94,3 +97,42 @@ async def test_what_marks_each_request(api, ignored, paid):
                     assert (await model.generate("How warm is it?")).completion == TEXT
     assert len(api.requests) == paid
     assert len({seen.headers["x-irid"] for seen in api.requests}) == paid
+
+
+SCRIPT = """
+import asynccache
+from asynccache import Cache
+from inspect_ai import Task, eval
+from inspect_ai.dataset import Sample
+from inspect_ai.scorer import includes
+from inspect_ai.solver import generate
+
+asynccache.instrument_openai()
+
+def evaluate(**changes):
+    task = Task([Sample("How warm is it?", target="21")], solver=generate(), scorer=includes())
+    (log,) = eval(task, model="openai/gpt-4o", **changes)
+    assert log.results.scores[0].metrics["accuracy"].value == 1
+
+with Cache.disk(ignore_headers=["x-irid"]) as cache:
+    for epochs in (1, 3):
+        evaluate(epochs=epochs)
+        print(cache.stats().misses)
+    with asynccache.options(sample="each"):
+        evaluate(epochs=3)
+    print(cache.stats().misses)
+"""
+
+
+def test_evaluations(api, tmp_path):
+    """A script's second run pays nothing; with `sample="each"` epochs are answered one by one."""
+    api.program = Model()
+    where = {"OPENAI_BASE_URL": api.base_url, "OPENAI_API_KEY": "sk-a", "INSPECT_DISPLAY": "none"}
+    for expected in (["1", "1", "3"], ["0", "0", "0"]):
+        # In a process of its own: Inspect leaves the connections of a model's name open.
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT],
+            cwd=tmp_path, env={**os.environ, **where}, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert done.stdout.split() == expected
+    assert len(api.requests) == 3

@@ -126,3 +126,15 @@ async def test_calls_as_text(api):
             for _ in range(2):
                 assert (await asyncio.to_thread(run, api.base_url, calling))[0] == TEXT
     assert len(api.requests) == 3
+
+
+def test_scripts(api):
+    """Agents in a plain `with` pay for their first run alone, with clients that they make."""
+    api.program = Model()
+    with Cache.memory(), asynccache.instrument_openai():
+        for _ in range(2):
+            model = OpenAIModel("gpt-4o", api_base=api.base_url, api_key="sk-a")
+            agent = ToolCallingAgent([get_weather], model, verbosity_level=0)
+            assert agent.run("How warm is it?") == TEXT
+            model.client.close()
+    assert len(api.requests) == 2

@@ -92,7 +92,21 @@ async def test_a_wrapped_client(api):
     assert len(api.requests) == 2
 
 
-def test_scripts(api):
+@pytest.fixture
+def script_loop():
+    """The loop that `run_sync` takes, which it leaves open."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield loop
+    pending = asyncio.all_tasks(loop)
+    for task in pending:
+        task.cancel()
+    loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+    asyncio.set_event_loop(None)
+    loop.close()
+
+
+def test_scripts(api, script_loop):
     """`run_sync` in a plain `with` pays for its first run alone."""
     api.program = Model()
     with Cache.memory(), asynccache.instrument_openai():
@@ -101,5 +115,5 @@ def test_scripts(api):
             model = OpenAIResponsesModel(model="gpt-4o", openai_client=client)
             agent = Agent(name="Assistant", model=model, tools=[get_weather])
             assert Runner.run_sync(agent, "How warm is it?").final_output == TEXT
-            asyncio.get_event_loop().run_until_complete(client.close())
+            script_loop.run_until_complete(client.close())
     assert len(api.requests) == 2

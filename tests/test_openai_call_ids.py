@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import pytest
+from openai.types.chat import ChatCompletion
 
 from asynccache import Cache
 from tests.helpers.openai_answers import answer
@@ -113,8 +114,12 @@ async def test_what_is_sent_stays_as_it_is(renaming, api):
     before = copy.deepcopy((messages, given))
     await ask(renaming, messages=messages)
     await renaming.responses.create(model="gpt-4o", input=given)
+    body = {"model": "other", "messages": messages}
+    await renaming.post("/chat/completions", cast_to=ChatCompletion, body=body)
     assert (messages, given) == before
-    assert (api.requests[0].body["messages"], api.requests[1].body["input"]) == before
+    first, second, third = (seen.body for seen in api.requests)
+    assert (first["messages"], second["input"]) == before
+    assert third["messages"] == messages
 
 
 async def test_all_else_is_in_the_key(renaming):

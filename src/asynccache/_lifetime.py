@@ -37,6 +37,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     store_if: StoreIf = store_good
     ignore: tuple[tuple[str, ...], ...] = ()
     ignore_headers: frozenset[str] = frozenset()
+    rename_call_ids: bool = False
     keep_requests: bool = False
     max_entry_bytes: int = 32 * 2**20
     on_store_error: str = "continue"

@@ -34,6 +34,8 @@ class CacheOptions(TypedDict, total=False):
     """Body paths to leave out of keys, e.g. ``"metadata.run_id"``; ``*`` is every item."""
     ignore_headers: Iterable[str]
     """Headers to leave out of keys, beside credentials and traces, which never are in."""
+    rename_call_ids: bool
+    """Name tool calls by their order in keys, whatever their ids; off, see ``docs/keys.md``."""
     keep_requests: bool
     """Store the request beside the answer; off, as prompts may be private."""
     max_entry_bytes: int
@@ -73,6 +75,7 @@ def settings_of(cache_seed: int | str, options: CacheOptions) -> Settings:
         ignore_headers=frozenset(
             name.lower() for name in _names("ignore_headers", options.get("ignore_headers", ()))
         ),
+        rename_call_ids=bool(options.get("rename_call_ids", False)),
         keep_requests=bool(options.get("keep_requests", False)),
         max_entry_bytes=positive("max_entry_bytes", options.get("max_entry_bytes", 32 * _MEBIBYTE)),
         on_store_error=on_store_error,

@@ -106,6 +106,7 @@ _FROM_TEXT: Final[dict[str, Callable[[str], object]]] = {
     "max_entry_bytes": int,
     "mode": str,
     "on_store_error": str,
+    "rename_call_ids": _yes_or_no,
     "store_timeout": float,
     "tenant": str,
     "ttl": float,

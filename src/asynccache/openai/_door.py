@@ -12,6 +12,7 @@ from msgspec import UNSET
 from asynccache import _context
 from asynccache._call import Mode
 from asynccache._errors import NotCanonicalError
+from asynccache._lifetime import Settings
 from asynccache.openai import _sdk
 from asynccache.openai._asked import Asked, Asking, Wanted
 from asynccache.openai._endpoints import Endpoint
@@ -78,7 +79,7 @@ class Door:
                 return await self._original(*args, **kwargs)  # which says best what is wrong
             headers = kwargs.get("extra_headers")
             try:
-                body = self._body(cache.settings.ignore, kwargs)
+                body = self._body(cache.settings, kwargs)
                 if body is None:
                     return await self._original(*args, **kwargs)
                 check_model(exchange.client, kwargs, kwargs.get("extra_body"))
@@ -125,9 +126,9 @@ class Door:
         """Tell whether a call wants a stream, as the SDK reads it; its markers are false."""
         return bool(kwargs.get("stream"))
 
-    def _body(self, ignore: Any, kwargs: Arguments) -> Body | None:
+    def _body(self, settings: Settings, kwargs: Arguments) -> Body | None:
         """Return the body that a call would send, None where only the SDK can tell."""
-        return body_of_arguments(kwargs, self._endpoint.params, ignore)
+        return body_of_arguments(kwargs, self._endpoint.params, settings)
 
     def _want(self, kwargs: Arguments, headers: Any) -> Wanted:
         """Return as what a call wants its answer."""

@@ -20,6 +20,7 @@ from asynccache._entry import Entry, Meta
 from asynccache._flight import Caller, NotSharedError, Scope
 from asynccache._gate import WaitedTooLongError
 from asynccache._key import KEY_BYTES
+from asynccache._lifetime import Settings
 from asynccache._stats import Outcome
 from asynccache.openai import _assembly, _sdk, _sdk_responses
 from asynccache.openai._asked import Asked, Asking, Wanted
@@ -30,7 +31,6 @@ from asynccache.openai._inputs import ENCODE, inputs_of, keys_of, shares_of
 from asynccache.openai._replay import is_buildable, mark, request_id
 from asynccache.openai._request import (
     Body,
-    Ignore,
     Sent,
     body_of,
     body_of_arguments,
@@ -51,11 +51,11 @@ class EmbeddingsDoor(Door):
 
     whole = False  # the key of a list of one input is that input's own
 
-    def _body(self, ignore: Ignore, kwargs: Arguments) -> Body | None:
+    def _body(self, settings: Settings, kwargs: Arguments) -> Body | None:
         if _sdk.is_given(kwargs.get("encoding_format", _sdk.OMIT)):
-            return body_of_arguments(kwargs, self._endpoint.params, ignore)
+            return body_of_arguments(kwargs, self._endpoint.params, settings)
         shown = {**kwargs, "encoding_format": "base64"}  # as the SDK sends it
-        body = body_of_arguments(shown, self._endpoint.params, ignore)
+        body = body_of_arguments(shown, self._endpoint.params, settings)
         del shown["encoding_format"]
         kwargs.update(shown)  # what was an iterator is a list now
         return body
@@ -234,7 +234,7 @@ class EmbeddingJob:
             places = sorted(first[key] for key in keys)
             value = [self._inputs[at] for at in places]
         data = {**self._data, "input": value}
-        body = body_of(data, canonical_json(data), asked.cache.settings.ignore)
+        body = body_of(data, canonical_json(data), asked.cache.settings)
         sending = Sending(lambda options: self._exchange.matches(asked, body, options), asked.key)
         for key in keys:
             self._sendings[key], self._sizes[key] = sending, len(places)

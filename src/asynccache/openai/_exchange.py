@@ -144,7 +144,7 @@ class Exchange:
         if query is None or path != asked.endpoint.path or options.method.lower() != "post":
             return False
         try:
-            body = body_of_options(options, asked.cache.settings.ignore)
+            body = body_of_options(options, asked.cache.settings)
             prefix = asked.address.prefix(
                 asked.namespace, _sdk.headers_in(options), {**query, **options.params}
             )

@@ -167,7 +167,7 @@ def asked_on(
     check_model(exchange.client, options.json_data, options.extra_json)
     asked = exchange.ask(
         road.cache, engine, road.mode, road.chosen, endpoint,
-        body=body_of_options(options, road.cache.settings.ignore),
+        body=body_of_options(options, road.cache.settings),
         headers=_sdk.headers_in(options), query=query, streaming=wish.stream,
     )  # fmt: skip
     return asked, query

@@ -12,10 +12,11 @@ from openai.lib._parsing import (
 )
 from openai.lib._parsing._responses import parse_response, type_to_text_format_param
 
+from asynccache._lifetime import Settings
 from asynccache.openai import _sdk
 from asynccache.openai._asked import Wanted
 from asynccache.openai._door import Arguments, Door
-from asynccache.openai._request import Body, Ignore, body_of_arguments
+from asynccache.openai._request import Body, body_of_arguments
 
 _REMEMBERED: Final = 256  # classes that answers are parsed into
 
@@ -25,7 +26,7 @@ class ParseChatDoor(Door):
 
     uncopied = ("response_format",)
 
-    def _body(self, ignore: Ignore, kwargs: Arguments) -> Body | None:
+    def _body(self, settings: Settings, kwargs: Arguments) -> Body | None:
         derived: Arguments = {"stream": False}  # as the SDK sends it
         kind = kwargs.get("response_format", _sdk.OMIT)
         if isinstance(kind, type):
@@ -40,7 +41,7 @@ class ParseChatDoor(Door):
                 derived["tools"] = validate_input_tools(tools)
             except (KeyError, TypeError, ValueError):
                 return None  # the SDK says best what is wrong with one
-        return _body_of(kwargs, derived, self._endpoint.params, ignore)
+        return _body_of(kwargs, derived, self._endpoint.params, settings)
 
     def _want(self, kwargs: Arguments, headers: Any) -> Wanted:
         kind = kwargs.get("response_format", _sdk.OMIT)
@@ -59,7 +60,7 @@ class ParseResponseDoor(Door):
 
     uncopied = ("text_format", "tools")
 
-    def _body(self, ignore: Ignore, kwargs: Arguments) -> Body | None:
+    def _body(self, settings: Settings, kwargs: Arguments) -> Body | None:
         given = kwargs.get("input")
         # What is parsed as depends on the input here, by rules of the SDK's own.
         if "parse_as" in kwargs or not isinstance(given, str | None):
@@ -79,7 +80,7 @@ class ParseResponseDoor(Door):
                 derived["tools"] = _sdk.response_tools(kwargs["tools"])
             except Exception:  # noqa: BLE001 - the SDK raises bare ones, and says it again itself
                 return None
-        return _body_of(kwargs, derived, self._endpoint.params, ignore, without="text_format")
+        return _body_of(kwargs, derived, self._endpoint.params, settings, without="text_format")
 
     def _want(self, kwargs: Arguments, headers: Any) -> Wanted:
         kind = kwargs.get("text_format", _sdk.OMIT)
@@ -165,12 +166,12 @@ _TEXT_FORMATS: Final = _Schemas(type_to_text_format_param)
 
 
 def _body_of(
-    kwargs: Arguments, derived: Arguments, params: Any, ignore: Ignore, *, without: str = ""
+    kwargs: Arguments, derived: Arguments, params: Any, settings: Settings, *, without: str = ""
 ) -> Body:
     """Return the body of a call some of whose arguments the SDK replaces by what it derives."""
     shown = {**kwargs, **derived}
     shown.pop(without, None)
-    body = body_of_arguments(shown, params, ignore)
+    body = body_of_arguments(shown, params, settings)
     for name in kwargs:
         if name not in derived and name != without:  # what was an iterator is a list now
             kwargs[name] = shown[name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -10,15 +10,15 @@ from msgspec import Struct
 
 from asynccache._canonical import canonical_json, json_of, without_paths
 from asynccache._errors import NotCanonicalError
+from asynccache._lifetime import Settings
 from asynccache.openai import _sdk
+from asynccache.openai._call_ids import may_hold_calls, with_renamed_calls
 from asynccache.openai._secrets import may_hold_secrets, without_secrets
 
 TRANSPORT: Final = frozenset({"extra_headers", "extra_query", "extra_body", "timeout"})
 _STATEFUL: Final = frozenset({"background", "conversation"})  # parameters: each call is another
 _ENCODE: Final = msgspec.json.Encoder().encode
 _DECODE: Final = msgspec.json.Decoder().decode
-
-Ignore = Sequence[tuple[str, ...]]
 
 
 class Body(Struct, frozen=True, gc=False):
@@ -27,38 +27,40 @@ class Body(Struct, frozen=True, gc=False):
     data: dict[str, Any]
     """As plain data, in the caller's order."""
     canonical: bytes
-    """Its canonical form, less what is ignored and what is secret."""
+    """Its canonical form, less what is ignored and what is secret, ids renamed if they shall be."""
     secrets: tuple[str, ...] = ()
 
 
-def body_of(data: dict[str, Any], canonical: bytes, ignore: Ignore) -> Body:
+def body_of(data: dict[str, Any], canonical: bytes, settings: Settings) -> Body:
     """Return a body in the form that keys are made of.
 
     Args:
         data: The body as plain data.
         canonical: Its canonical form.
-        ignore: Paths to leave out.
+        settings: Of the cache, which say what is left out of keys.
 
     Raises:
         NotCanonicalError: Its answer depends on state at the server.
     """
     if not _STATEFUL.isdisjoint(data) and any(data.get(name) for name in _STATEFUL):
         raise NotCanonicalError("it reads or changes state at the server")
-    if not ignore and not may_hold_secrets(canonical):
+    renamed = settings.rename_call_ids and may_hold_calls(canonical)
+    if not settings.ignore and not renamed and not may_hold_secrets(canonical):
         return Body(data, canonical)
     secrets: list[str] = []
-    shown = without_secrets(without_paths(data, ignore), secrets)
+    kept = without_paths(data, settings.ignore)
+    shown = without_secrets(with_renamed_calls(kept) if renamed else kept, secrets)
     return Body(data, canonical_json(shown), tuple(secrets))
 
 
-def body_of_arguments(arguments: dict[str, Any], params: Any, ignore: Ignore) -> Body:
+def body_of_arguments(arguments: dict[str, Any], params: Any, settings: Settings) -> Body:
     """Return the body of a call, and leave in ``arguments`` only what can be read again.
 
     Args:
         arguments: Of the call, by name. What isn't plain data is replaced by its wire form, so that
             an iterator that this has read is still sent whole.
         params: The SDK's type of the arguments, for turning models and iterables into JSON.
-        ignore: Paths to leave out.
+        settings: Of the cache, which say what is left out of keys.
 
     Raises:
         NotCanonicalError: The body has no canonical form.
@@ -72,10 +74,10 @@ def body_of_arguments(arguments: dict[str, Any], params: Any, ignore: Ignore) ->
     except (NotCanonicalError, TypeError):
         data = _wire_body(arguments, params)
         canonical = canonical_json(data)
-    return body_of(data, canonical, ignore)
+    return body_of(data, canonical, settings)
 
 
-def body_of_options(options: Any, ignore: Ignore) -> Body:
+def body_of_options(options: Any, settings: Settings) -> Body:
     """Return the body of a request that is about to be sent.
 
     Raises:
@@ -91,7 +93,7 @@ def body_of_options(options: Any, ignore: Ignore) -> Body:
     except (NotCanonicalError, TypeError):
         merged = _plain({k: v for k, v in merged.items() if not _sdk.is_omit(v)})
         canonical = canonical_json(merged)
-    return body_of(merged, canonical, ignore)
+    return body_of(merged, canonical, settings)
 
 
 def check_model(client: Any, body: Any, extra_body: object) -> None:

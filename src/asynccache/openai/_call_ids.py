@@ -1,0 +1,76 @@
+"""Tool-call ids, renamed by order of appearance: for keys that such ids shall not tell apart.
+
+Renamed are the ids of calls that the body itself holds, and what answers to them. An id alone stays
+as it is: what it stands for lies at the server. With ``previous_response_id`` all stay, since there
+a call of the body could bear the name of one that isn't seen.
+"""
+
+# Any JSON passes through here, so that pyright can't know what is in it.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+_NEEDED: Final = (b'"tool_calls"', b'"call_id"')
+_OF_CALLS: Final = ("call_id", "id")  # of an item of the Responses API that is a call
+_CALL: Final = "_call"  # how the type of such an item ends
+
+Numbers = dict[str, list[int]]
+"""By ids; each in a list, as no id that the API takes looks like that."""
+
+
+def may_hold_calls(canonical: bytes) -> bool:
+    """Tell whether a canonical body has to be looked at."""
+    return any(name in canonical for name in _NEEDED)
+
+
+def with_renamed_calls(body: dict[str, Any]) -> dict[str, Any]:
+    """Return a body whose tool-call ids are numbers; parts that change are copied."""
+    if body.get("previous_response_id"):
+        return body
+    messages, items = _list(body.get("messages")), _list(body.get("input"))
+    ids = [_get(call, "id") for one in messages for call in _list(_get(one, "tool_calls"))]
+    ids += [_get(one, name) for one in items if _is_call(one) for name in _OF_CALLS]
+    numbers: Numbers = {}
+    for call_id in ids:
+        if isinstance(call_id, str):
+            numbers.setdefault(call_id, [len(numbers)])
+    if not numbers:
+        return body
+    changed: dict[str, Any] = {}
+    if messages:
+        changed["messages"] = [_message(one, numbers) for one in messages]
+    if items:
+        names = {True: _OF_CALLS, False: ("call_id",)}
+        changed["input"] = [_numbered(one, names[_is_call(one)], numbers) for one in items]
+    return {**body, **changed}
+
+
+def _list(given: object) -> list[Any]:
+    return given if isinstance(given, list) else []
+
+
+def _get(part: Any, name: str) -> Any:
+    return part.get(name) if isinstance(part, dict) else None
+
+
+def _is_call(item: Any) -> bool:
+    return _get(item, "call_id") is not None and str(_get(item, "type")).endswith(_CALL)
+
+
+def _message(message: Any, numbers: Numbers) -> Any:
+    found = _numbered(message, ("tool_call_id",), numbers)
+    calls = _get(message, "tool_calls")
+    if isinstance(calls, list):
+        several = [_numbered(call, ("id",), numbers) for call in _list(calls)]
+        found = {**found, "tool_calls": several}
+    return found
+
+
+def _numbered(part: Any, names: tuple[str, ...], numbers: Numbers) -> Any:
+    """Return a part whose members of these names are numbers where they are ids of calls."""
+    ids = {name: _get(part, name) for name in names}
+    known = {name: numbers[i] for name, i in ids.items() if isinstance(i, str) and i in numbers}
+    return {**part, **known} if known else part

@@ -1,0 +1,232 @@
+"""What every framework is put to, each in its own environment, and noted in docs/frameworks.md.
+
+A subclass says how one agent of the framework is run in each kind; each run makes its agents anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import inspect
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar
+
+import pytest
+from pydantic import BaseModel
+
+import asynccache
+from asynccache import Cache
+from tests.helpers.frameworks_server import OBJECT, TEXT, Model
+from tests.helpers.frameworks_table import Row
+from tests.helpers.openai_server import Gate
+
+THOUSAND = 1000
+
+
+class Weather(BaseModel):
+    """What structured answers are made into."""
+
+    city: str
+    degrees: int
+
+
+class FrameworkSuite:
+    """The tests of one row of the table; what runs may be a plain or a coroutine function."""
+
+    name: ClassVar[str]
+    reasons: ClassVar[dict[str, str]] = {}
+    """Why a column isn't tested, by column."""
+    options: ClassVar[dict[str, Any]] = {}
+    """Of the cache, where the framework needs some."""
+    requests: ClassVar[dict[str, int]] = {"plain": 1, "tools": 2, "structured": 1, "streamed": 2}
+    """Calls that a run makes. A streamed run has tools too."""
+    row: ClassVar[Row]
+
+    def client(self, url: str) -> Any:
+        """Return a context manager of whatever runs share: a client, a model, or only the URL."""
+        return contextlib.nullcontext(url)
+
+    def plain(self, client: Any) -> Any:
+        """Return the model's text."""
+        raise NotImplementedError
+
+    def tools(self, client: Any) -> Any:
+        """Return the text that it gave when it had the tool's result."""
+        raise NotImplementedError
+
+    def structured(self, client: Any) -> Any:
+        """Return a `Weather`, or its members."""
+        raise NotImplementedError
+
+    def streamed(self, client: Any) -> Any:
+        """Return the texts as they came, several of them."""
+        raise NotImplementedError
+
+    def shared(self, url: str) -> Any:
+        """Return a context manager of what a thousand runs share."""
+        return self.client(url)
+
+    def light(self, client: Any) -> Any:
+        """Return the model's text by the framework's lightest way, which a thousand take."""
+        return self.plain(client)
+
+    # -- the tests ---------------------------------------------------------------------------
+
+    @classmethod
+    def pytest_generate_tests(cls, metafunc):
+        """Run each kind that the framework has."""
+        if "row" not in cls.__dict__:
+            cls.row = Row(cls.name, cls.reasons)
+        if "kind" in metafunc.fixturenames:
+            metafunc.parametrize("kind", cls.row.kinds)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def anyio_backend(cls):
+        """Run on one loop, as there is much to run."""
+        return "asyncio", {"use_uvloop": False}
+
+    @pytest.fixture
+    def server(self, api):
+        """A server that answers agents."""
+        api.program = Model()
+        return api
+
+    async def test_a_kind_of_run(self, kind, server):
+        """A run gives the same with a cache as without, pays once, and a second one nothing."""
+        self.row.begin(kind)
+        without = await self.run(kind, server.base_url)
+        count = len(server.requests)
+        assert_right(kind, without)
+        assert count == self.requests[kind]
+        server.requests = []
+        async with Cache.memory(**self.options) as cache:
+            with asynccache.instrument_openai():
+                first = await self.run(kind, server.base_url)
+                works = first == without and len(server.requests) == count
+                await stored(cache, count)
+                second = await self.run(kind, server.base_url)
+        again = second == without and len(server.requests) == count
+        self.row.end(kind, works=works, again=again)
+        assert (first, second) == (without, without)
+        assert len(server.requests) == count
+        stats = cache.stats()
+        assert (stats.misses, stats.hits, stats.bypassed) == (count, count, 0)
+
+    async def test_a_thousand_at_once(self, server):
+        """A thousand identical runs that have all begun before the answer comes pay once."""
+        self.row.at_once(passed=False)
+        gate, answer = Gate(), Model()
+        run = self.light
+
+        async def held(seen):
+            await gate.wait()
+            await answer(seen)
+
+        server.program = held
+        async with (
+            Cache.memory(**self.options) as cache,
+            opened(self.shared(server.base_url)) as client,
+        ):
+            with asynccache.instrument_openai():
+                if inspect.iscoroutinefunction(self.plain):
+                    texts = await many_tasks(lambda: run(client), gate)
+                else:
+                    texts = await asyncio.to_thread(many_threads, lambda: run(client), gate)
+        self.row.at_once(passed=texts == [TEXT] * THOUSAND and len(server.requests) == 1)
+        assert texts == [TEXT] * THOUSAND
+        assert len(server.requests) == 1
+        stats = cache.stats()
+        assert stats.misses == 1
+        assert stats.hits + stats.joined == THOUSAND - 1
+
+    def test_the_docs_show_what_was_measured(self, request):
+        """The row of docs/frameworks.md is that of this run; `--update-docs` writes it."""
+        if not self.row.is_complete():
+            pytest.skip("only a part of the row was run")
+        if request.config.getoption("update_docs"):
+            self.row.write()
+        assert self.row.in_docs() == self.row.markdown(), (
+            "to write it: run the three sessions of frameworks with `-- <file> --update-docs`"
+        )
+
+    # -- running -----------------------------------------------------------------------------
+
+    async def run(self, kind, url):
+        """Run one kind, with clients and agents of its own."""
+        method = getattr(self, kind)
+        if inspect.iscoroutinefunction(method):
+            async with opened(self.client(url)) as client:
+                return as_data(await method(client))
+
+        def work():
+            with self.client(url) as client:
+                return as_data(method(client))
+
+        return await asyncio.to_thread(work)
+
+
+@contextlib.asynccontextmanager
+async def opened(made):
+    """Enter a context manager of either kind."""
+    async with contextlib.AsyncExitStack() as stack:
+        if hasattr(made, "__aenter__"):
+            yield await stack.enter_async_context(made)
+        else:
+            yield stack.enter_context(made)
+
+
+def as_data(result):
+    """Return a run's result as plain data, which the classes that frameworks derive aren't."""
+    return result.model_dump() if isinstance(result, BaseModel) else result
+
+
+def assert_right(kind, result):
+    """Check what a run gave."""
+    if kind == "structured":
+        assert result == OBJECT
+    elif kind == "streamed":
+        pieces = [piece for piece in result if piece]
+        assert len(pieces) > 1
+        assert TEXT in "".join(pieces)
+    else:
+        assert result == TEXT
+
+
+async def stored(cache, count):
+    """Wait until all answers are stored, as second runs are to find them."""
+    while cache.stats().stored < count:
+        await asyncio.sleep(0.01)
+
+
+async def many_tasks(run, gate):
+    """Run a thousand tasks, and let the answer come when the last has begun."""
+    begun = 0
+
+    async def one():
+        nonlocal begun
+        begun += 1
+        if begun == THOUSAND:
+            gate.open()
+        return await run()
+
+    return await asyncio.gather(*(one() for _ in range(THOUSAND)))
+
+
+def many_threads(run, gate):
+    """Run a thousand threads, and let the answer come when the last has begun."""
+    begun, lock = 0, threading.Lock()
+
+    def one():
+        nonlocal begun
+        with lock:
+            begun += 1
+            if begun == THOUSAND:
+                gate.open()
+        return run()
+
+    with ThreadPoolExecutor(THOUSAND) as pool:
+        contexts = [contextvars.copy_context() for _ in range(THOUSAND)]
+        return [done.result() for done in [pool.submit(one_.run, one) for one_ in contexts]]

@@ -131,3 +131,33 @@ def test_process_ends_although_something_waits_in_the_loop():
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.stdout, done.returncode) == ("interrupted\n", 0), done.stderr
+
+
+def test_threads_that_outlive_the_main_one_get_their_answers():
+    """Python waits for threads before it ends, and so does the loop they call into."""
+    script = textwrap.dedent("""
+        import threading, time
+        from asynccache import Cache
+
+        cache = Cache.memory().__enter__()
+        called = threading.Barrier(4)
+
+        def slow():
+            called.wait(20)
+            time.sleep(0.5)  # while the main thread ends
+            return "slow"
+
+        def answers(thread):
+            assert cache.get_or_create(thread, slow) == "slow"
+            assert cache.get_or_create("later", lambda: "anew") == "anew"
+            print("all")
+
+        for thread in range(3):
+            threading.Thread(target=answers, args=(thread,)).start()
+        called.wait(20)
+    """)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stderr == ""
+    assert sorted(done.stdout.split()) == ["all"] * 3

@@ -17,6 +17,7 @@ from asynccache._engine import Engine
 from asynccache._entry import Entry, Meta, encode_entry
 from asynccache._key import Namespace, value_key
 from asynccache._lifetime import Lifetime, Settings
+from asynccache._loops import done_in
 from asynccache._portal import held_loop
 from asynccache._recorder import expiry
 from asynccache._shelf import Asked, all_found
@@ -234,13 +235,13 @@ class Contents(Lifetime):
         mine = self.engine()
         others = [engine for engine in list(self._engines.values()) if engine is not mine]
         if others:
-            held = held_loop()  # which settles once it may go on
-            running = [engine for engine in others if engine.loop.is_running()]
-            begun = [(e, asyncio.run_coroutine_threadsafe(e.settle(keys), e.loop)) for e in running]
-            settling = [asyncio.wrap_future(f) for e, f in begun if e.loop is not held]
-            if settling:
-                await asyncio.wait(settling, timeout=_FOREIGN_SETTLE)
+            await asyncio.gather(*(_settle_elsewhere(engine, keys) for engine in others))
         await mine.settle(keys)
+
+
+async def _settle_elsewhere(engine: Engine, keys: Collection[bytes] | None) -> None:
+    patience = 0 if engine.loop is held_loop() else _FOREIGN_SETTLE  # it does, once it may go on
+    await done_in(engine.loop, lambda: engine.settle(keys), patience=patience)
 
 
 def _packed(value: object) -> tuple[Meta, bytes]:

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from enum import IntEnum
 from typing import Final, Literal
 from weakref import WeakSet
@@ -310,12 +311,13 @@ class Reader:
     def __del__(self) -> None:
         # A bare ``break`` leaves no other trace. Collection may happen in any thread, so the loop
         # is asked to do the counting.
-        if self._open and not self._loop.is_closed():
+        if self._open:
             self._open = False
             flight, on_close = self._flight, self.on_close
-            self._loop.call_soon_threadsafe(flight.leave)
-            if on_close is not None:
-                self._loop.call_soon_threadsafe(on_close, None)
+            with suppress(RuntimeError):  # the loop is closed, and with it the flight
+                self._loop.call_soon_threadsafe(flight.leave)
+                if on_close is not None:
+                    self._loop.call_soon_threadsafe(on_close, None)
 
 
 def own_copy(error: BaseException) -> BaseException:

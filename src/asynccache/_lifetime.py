@@ -18,6 +18,7 @@ from asynccache._errors import CacheClosedError, StoreError, StoreRefusedError
 from asynccache._events import Observer
 from asynccache._guard import Guard
 from asynccache._key import Namespace
+from asynccache._loops import done_in
 from asynccache._portal import held_loop
 from asynccache._stats import Counters, Stats
 from asynccache.stores._base import Store
@@ -153,12 +154,10 @@ class Lifetime:
         try:
             if engine.loop is asyncio.get_running_loop():
                 await engine.aclose()
-            elif engine.loop.is_running():
-                closing = asyncio.run_coroutine_threadsafe(engine.aclose(), engine.loop)
-                if engine.loop is held_loop():
-                    return  # it closes its own once it may go on
-                # The other loop may be ending just now, which cancels or forgets what it is given.
-                await asyncio.wait({asyncio.wrap_future(closing)}, timeout=_FOREIGN_CLOSE)
+            else:
+                # A loop that is held closes its own once it may go on.
+                patience = 0 if engine.loop is held_loop() else _FOREIGN_CLOSE
+                await done_in(engine.loop, engine.aclose, patience=patience)
         finally:
             self._past.add(engine.counters)
 

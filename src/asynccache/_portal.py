@@ -1,7 +1,7 @@
 """A loop in a background thread, for callers that can't await: one for the whole process.
 
-It starts when it is first needed and ends with the process. Caches work in any number of loops; to
-them this is one more.
+It starts when it is first needed and ends with the process, once threads that Python itself waits
+for have their answers. Caches work in any number of loops; to them this is one more.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import atexit
 import os
 import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
+from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,9 +28,10 @@ T = TypeVar("T")
 class _Running(Struct, frozen=True):
     portal: BlockingPortal
     thread: threading.Thread
+    calls: set[Future[Any]]  # of threads that Python waits for before it ends
 
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # what a collector or a signal's handler calls may start calls, too
 _running: _Running | None = None
 _held: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar("asynccache_held", default=None)
 
@@ -38,16 +40,21 @@ class CallerGoneError(Exception):
     """The thread in which a call was to be made has been interrupted; never leaves the library."""
 
 
-def portal() -> BlockingPortal:
-    """Return the way into the background loop, which starts if it isn't running."""
+def start(function: Callable[..., Awaitable[T]], *args: Any) -> Future[T]:  # noqa: ANN401 - its own
+    """Begin to await a coroutine function in the background loop, which starts if it isn't running.
+
+    Raises:
+        RuntimeError: This is the background loop's own thread.
+    """
     global _running  # noqa: PLW0603 - one for the process is what it is
-    running = _running
-    if running is None:
-        with _lock:
-            running = _running
-            if running is None:
-                running = _running = _start()
-    return running.portal
+    with _lock:
+        if _running is None:
+            _running = _start()
+        future = _running.portal.start_task_soon(function, *args)
+        if not threading.current_thread().daemon:
+            _running.calls.add(future)
+            future.add_done_callback(_running.calls.discard)
+    return future
 
 
 def _start() -> _Running:
@@ -66,7 +73,7 @@ def _start() -> _Running:
     # A thread of this kind keeps no process from ending; `_stop` lets it end in order.
     thread = threading.Thread(target=anyio.run, args=(serve,), name="asynccache", daemon=True)
     thread.start()
-    return _Running(started.result(), thread)
+    return _Running(started.result(), thread, set())
 
 
 def in_portal() -> bool:
@@ -102,10 +109,9 @@ class Guest:
         Raises:
             RuntimeError: This is the background loop's own thread.
         """
-        way = portal()
         context = copy_context()
         context.run(_held.set, _running_loop())
-        future = context.run(way.start_task_soon, function, *args)
+        future = context.run(start, function, *args)
         future.add_done_callback(lambda _: self._errands.put(None))
         try:
             while (errand := self._errands.get()) is not None:
@@ -187,13 +193,16 @@ def _settle(
         else:
             future.set_exception(error)
 
-    loop.call_soon_threadsafe(settle)
+    with suppress(RuntimeError):  # the loop is closed, and with it whoever waited there
+        loop.call_soon_threadsafe(settle)
 
 
 def _stop() -> None:
     global _running
-    running, _running = _running, None
+    with _lock:
+        running, _running = _running, None  # who calls from now on starts another
     if running is not None:
+        wait(list(running.calls))
         running.portal.call(running.portal.stop, True)
         running.thread.join()
 
@@ -201,12 +210,14 @@ def _stop() -> None:
 def _after_fork() -> None:
     """Forget the parent's loop, whose thread this process doesn't have."""
     global _lock, _running  # noqa: PLW0603 - as above
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _running = None
 
 
 # Before executors are shut down, by which caches that close with the loop still write: in the way
-# of Python's own `concurrent.futures`.
+# of Python's own `concurrent.futures`. What threads that outlive the main one started since then
+# ends after them.
 getattr(threading, "_register_atexit", atexit.register)(_stop)
+atexit.register(_stop)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

@@ -104,7 +104,7 @@ class SyncCache:
 
     def _leave(self) -> None:
         if self._would_hang():  # then somebody else waits
-            _portal.portal().start_task_soon(to_thread.run_sync, self._leave)
+            _portal.start(to_thread.run_sync, self._leave)
             return
         with self._lock:
             self._entered = max(0, self._entered - 1)

@@ -8,10 +8,15 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from asynccache._errors import StoreUnavailableError
+from asynccache._loops import begin
 
 T = TypeVar("T")
 
 _LEFT_ALONE: Final = 5.0  # seconds that a command goes on which nobody waits for any more
+_NO_HOME: Final = (
+    "the aiocache cache belongs to an event loop that isn't running"
+    " in this process: make one for each loop that outlives another"
+)
 
 
 class Home:
@@ -46,7 +51,11 @@ class Home:
         home = self._of(here)
         if home is here:
             return await work()
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), home))
+        try:
+            working = begin(home, work)
+        except RuntimeError:  # it was closed just now
+            raise StoreUnavailableError(_NO_HOME) from None
+        return await asyncio.wrap_future(working)
 
     def _of(self, here: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
         home = self._loop
@@ -57,10 +66,7 @@ class Home:
             self._loop, self._process = here, os.getpid()
             self._under_way, self._left, self.turn = set(), set(), asyncio.Lock()
             return here
-        raise StoreUnavailableError(
-            "the aiocache cache belongs to an event loop that isn't running"
-            " in this process: make one for each loop that outlives another"
-        )
+        raise StoreUnavailableError(_NO_HOME)
 
     async def command(self, command: Coroutine[Any, Any, T]) -> T:
         """Run one command of the cache's to its end, also if who waits for it is cancelled."""

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from asynccache._errors import StoreUnavailableError
+from asynccache._loops import done_in
 
 _FOREIGN_CLOSE: Final = 5.0  # seconds that another loop may take to close its connections
 
@@ -81,9 +82,8 @@ class Links(Generic[LinkT]):
         for loop, ending in endings.items():
             if loop is asyncio.get_running_loop():
                 await ending.aclose()
-            elif loop.is_running():
-                closing = asyncio.run_coroutine_threadsafe(ending.aclose(), loop)
-                await asyncio.wait({asyncio.wrap_future(closing)}, timeout=_FOREIGN_CLOSE)
+            else:
+                await done_in(loop, ending.aclose, patience=_FOREIGN_CLOSE)
 
     def forget(self) -> None:
         """Forget, in a forked child, what belongs to the parent: not even closed, it isn't ours."""

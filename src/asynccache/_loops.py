@@ -1,0 +1,83 @@
+"""Work for an event loop that another thread runs, and that may end at any moment."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+_LOOK: Final = 0.05  # seconds between two looks whether the other loop still runs
+
+T = TypeVar("T")
+
+
+def begin(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
+    """Start a coroutine function in another loop, in a copy of the caller's context.
+
+    Unlike with `asyncio.run_coroutine_threadsafe`, no coroutine is made before that loop runs it: a
+    loop that ends first leaves none behind that was never awaited. Cancelling the future cancels
+    the work.
+
+    Raises:
+        RuntimeError: The loop is closed.
+    """
+    future: Future[T] = Future()
+
+    def start() -> None:
+        if not future.cancelled():
+            task = loop.create_task(work())
+            task.add_done_callback(settle)
+            future.add_done_callback(lambda _: cancel(task))
+
+    def settle(task: asyncio.Task[T]) -> None:
+        if task.cancelled():
+            future.cancel()
+        elif (error := task.exception()) is not None:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(error)
+        elif future.set_running_or_notify_cancel():
+            future.set_result(task.result())
+
+    def cancel(task: asyncio.Task[T]) -> None:
+        if future.cancelled() and not task.done():
+            with suppress(RuntimeError):  # the loop is closed, and with it the task
+                loop.call_soon_threadsafe(task.cancel)
+
+    loop.call_soon_threadsafe(start)
+    return future
+
+
+async def done_in(
+    loop: asyncio.AbstractEventLoop,
+    work: Callable[[], Coroutine[Any, Any, object]],
+    *,
+    patience: float,
+) -> bool:
+    """Do work in another loop and wait for it while that loop runs; tell whether it was done.
+
+    What it failed with isn't told: it is that loop's own.
+
+    Args:
+        loop: Whose thread does the work. It may end meanwhile, or have ended.
+        work: The coroutine function.
+        patience: Seconds to wait at most; then the work goes on by itself.
+    """
+    if not loop.is_running():
+        return False
+    try:
+        working = asyncio.wrap_future(begin(loop, work))
+    except RuntimeError:  # it was closed just now
+        return False
+    working.add_done_callback(_failed)  # also if nobody looks any more
+    time = asyncio.get_running_loop().time
+    until = time() + patience
+    while (left := until - time()) > 0 and loop.is_running():
+        if (await asyncio.wait({working}, timeout=min(left, _LOOK)))[0]:
+            return not _failed(working)
+    return False
+
+
+def _failed(future: asyncio.Future[Any]) -> bool:
+    return future.cancelled() or future.exception() is not None

@@ -1,0 +1,118 @@
+"""Work for other loops, which may end while it is handed to them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import threading
+
+import pytest
+
+from asynccache import Cache
+from asynccache._loops import begin, done_in
+
+
+@contextlib.contextmanager
+def elsewhere():
+    """A loop that runs in another thread until the block ends."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield loop
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def closed_behind_ones_back():
+    """A loop that says it runs, as one does that ends right after it was asked."""
+    loop = asyncio.new_event_loop()
+    loop.close()
+    loop.is_running = lambda: True
+    return loop
+
+
+async def number():
+    return 7
+
+
+async def test_work_is_done_in_the_other_loop():
+    """The other loop does the work, and errors are its own."""
+    seen = []
+
+    async def work():
+        seen.append(asyncio.get_running_loop())
+
+    async def failing():
+        raise ValueError
+
+    with elsewhere() as loop:
+        assert await done_in(loop, work, patience=30)
+        assert not await done_in(loop, failing, patience=30)
+        assert await asyncio.wrap_future(begin(loop, number)) == 7
+        with pytest.raises(ValueError):
+            await asyncio.wrap_future(begin(loop, failing))
+    assert seen == [loop]
+    assert not await done_in(loop, work, patience=30)
+
+
+async def test_cancelling_cancels_the_work():
+    """Who waits and is cancelled takes the work along; work that is cancelled says so."""
+    ended = threading.Event()
+
+    async def work():
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    async def cancelled():
+        raise asyncio.CancelledError
+
+    with elsewhere() as loop:
+        waiting = asyncio.wrap_future(begin(loop, work))
+        await asyncio.wrap_future(begin(loop, number))  # by now the work has begun
+        waiting.cancel()
+        assert await asyncio.to_thread(ended.wait, 30)
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wrap_future(begin(loop, cancelled))
+
+
+async def test_loop_that_is_closed_at_that_moment():
+    """No coroutine is made for a loop that is gone, and nobody waits for it."""
+    assert not await done_in(closed_behind_ones_back(), number, patience=30)
+    with pytest.raises(RuntimeError):
+        begin(closed_behind_ones_back(), number)
+
+
+async def test_loop_that_ends_with_the_work_undone(monkeypatch):
+    """What a loop took and never did holds nobody up for long."""
+    loop = asyncio.new_event_loop()
+    try:
+        monkeypatch.setattr(loop, "is_running", itertools.chain([True] * 3, itertools.repeat(False)).__next__)
+        async with asyncio.timeout(30):
+            assert not await done_in(loop, number, patience=1000)
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize("what", ["set", "delete", "clear", "aclose"])
+async def test_cache_of_a_loop_that_ends_meanwhile(what, monkeypatch):
+    """A loop that ends just now fails no call in the others."""
+    cache = Cache.memory()
+    async with cache:
+        await cache.set("key", 1)
+        await asyncio.to_thread(lambda: asyncio.run(cache.get("key")))
+        (gone,) = [engine.loop for engine in cache._engines.values() if engine.loop.is_closed()]
+        monkeypatch.setattr(gone, "is_running", lambda: True)
+        if what == "set":
+            assert await cache.set("key", 2)
+            assert await cache.get("key") == 2
+        elif what == "delete":
+            assert await cache.delete("key")
+        elif what == "clear":
+            assert await cache.clear() == 1
+    assert not cache.is_open

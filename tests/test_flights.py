@@ -367,6 +367,17 @@ async def test_closing_waits_for_no_renewal():
     assert not scene.leases
 
 
+async def test_nothing_is_left_pending_between_calls():
+    """A call that was answered and stored leaves no task to a loop that is stopped then."""
+    scene = Scene()
+    async with scene.cache:
+        before = asyncio.all_tasks()
+        await scene.ask()
+        await settled(scene)
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == before
+
+
 async def test_deleted_stays_deleted():
     """A call under way when its key is deleted answers its caller and stores nothing."""
     for clear in (False, True):

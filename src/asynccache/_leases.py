@@ -64,7 +64,8 @@ class LeaseKeeper:
         self._spawn = spawn
         self._held: set[Holding] = set()
         self._abandoned: dict[bytes, Holding] = {}
-        self._renewing: asyncio.Task[None] | None = None
+        # No task, which would be left pending where a loop is stopped between two calls.
+        self._renewing: asyncio.TimerHandle | None = None
         self._stopped = False
 
     async def acquire(
@@ -162,8 +163,8 @@ class LeaseKeeper:
         holding.renewed_at = self._clock.monotonic()
         holding.claimed = claimed
         granted = claimed is not None and claimed.granted
-        if granted and self._renewing is None and not self._stopped:
-            self._renewing = self._spawn(self._renew())
+        if granted and self._renewing is None:
+            self._renew_later()
 
     def abandon(self, holding: Holding) -> None:
         """Leave a claim to the next flight for its key; give it back if none comes at once."""
@@ -207,18 +208,27 @@ class LeaseKeeper:
             await self._renew_one_lane(holding.lane, [holding])
         return not holding.lost
 
+    def _renew_later(self) -> None:
+        if not self._stopped:
+            loop = asyncio.get_running_loop()
+            self._renewing = loop.call_later(self._ttl / _RENEWALS, self._begin_renewal)
+
+    def _begin_renewal(self) -> None:
+        if self._held:
+            self._spawn(self._renew())
+        else:
+            self._renewing = None
+
     async def _renew(self) -> None:
         try:
-            while self._held:
-                await asyncio.sleep(self._ttl / _RENEWALS)
-                lanes: dict[Lane, list[Holding]] = {}
-                for holding in self._held:
-                    if holding.claimed is not None and holding.claimed.granted:
-                        lanes.setdefault(holding.lane, []).append(holding)
-                for lane, holdings in lanes.items():
-                    await self._renew_one_lane(lane, holdings)
+            lanes: dict[Lane, list[Holding]] = {}
+            for holding in self._held:
+                if holding.claimed is not None and holding.claimed.granted:
+                    lanes.setdefault(holding.lane, []).append(holding)
+            for lane, holdings in lanes.items():
+                await self._renew_one_lane(lane, holdings)
         finally:
-            self._renewing = None
+            self._renew_later()
 
     async def _renew_one_lane(self, lane: Lane, holdings: list[Holding]) -> None:
         renewed = await lane.renew([holding.lease for holding in holdings], self._ttl)

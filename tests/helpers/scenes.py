@@ -117,5 +117,5 @@ class Scene:
 async def settled(scene):
     """Wait until the cache has nothing under way in this loop."""
     engine = scene.cache.engine()
-    while engine._tasks - {engine._leases._renewing}:
-        await asyncio.wait(engine._tasks - {engine._leases._renewing})
+    while engine._tasks:
+        await asyncio.wait(engine._tasks)

@@ -8,9 +8,8 @@ import anyio
 import pytest
 
 from asynccache._key import Namespace
-from asynccache.stores import _disk_writer
+from asynccache.stores import _disk_evict, _disk_writer
 from asynccache.stores._base import Record
-from asynccache.stores._disk_evict import _used_bytes
 from asynccache.stores.disk import DiskStore
 from asynccache.testing import ManualClock
 from asynccache.testing._contract_parts import PATIENCE, body_of, key_of, record_of
@@ -39,7 +38,7 @@ def used(store):
     total = 0
     for folder in list(store._folders.values()):
         with folder.reader() as connection:
-            total += _used_bytes(connection)
+            total += _disk_evict._used_bytes(connection)
     return total
 
 
@@ -74,6 +73,17 @@ async def test_the_oldest_go_first_and_are_counted(store, clock, caplog):
     assert 50 < len(left) < 300
     assert store.counters()["evicted"] == 600 - len(left)
     assert len([r for r in caplog.records if "reached its limit" in r.getMessage()]) == 1
+
+
+async def test_the_limit_holds_at_rest(store, clock, monkeypatch):
+    """What little was written since the last look is looked at, too, once nothing more comes."""
+    monkeypatch.setattr(_disk_evict, "_CHECK_ROWS", 10**6)
+    monkeypatch.setattr(_disk_evict, "_CHECK_PART", 0)
+    monkeypatch.setattr(_disk_evict, "_CHECK_SECONDS", 0.2)
+    monkeypatch.setattr(_disk_writer, "_IDLE_SECONDS", 0.1)
+    await fill(store, clock, range(300))
+    await within(store)
+    assert store.counters()["evicted"] > 0
 
 
 async def test_reading_is_using(store, clock):

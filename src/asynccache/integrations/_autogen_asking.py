@@ -11,10 +11,10 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 from autogen_core import Image
-from autogen_core.models import ChatCompletionClient, CreateResult
+from autogen_core.models import CreateResult
 from msgspec import UNSET, Struct
 
 from asynccache import _context, _events
@@ -28,11 +28,8 @@ from asynccache._events import Watch
 from asynccache._flight import Caller, Flight
 from asynccache._key import Namespace, Prefix
 from asynccache._stats import Outcome
-from asynccache.integrations._autogen_calls import readable, scope_of
-from asynccache.integrations._autogen_identity import Identity, identity_of, request_of
-
-_FORM: Final = "1"  # of what is stored: another form has other keys
-
+from asynccache.integrations._autogen_calls import built, scope_of
+from asynccache.integrations._autogen_identity import Identified, Identity, request_of
 
 Upstream = Callable[[Flight], Awaitable[Answer]]
 """Makes a call of the wrapped client's, for a flight."""
@@ -43,6 +40,13 @@ class Past(Struct, frozen=True):
 
     reason: str | None
     watch: Watch | None
+
+
+class Found(Struct, frozen=True):
+    """A stored answer, and the result at its end."""
+
+    entry: Entry
+    result: CreateResult
 
 
 class Asked(Struct, frozen=True):
@@ -84,18 +88,27 @@ class Asked(Struct, frozen=True):
             keep_request=self.cache.settings.keep_requests,
         )
 
-    def found(self) -> tuple[Entry | None, Mode]:
-        """Return an entry that is at hand, and the mode to go on with where there is none.
-
-        What can't be read was stored by another version of AutoGen: it is asked for anew.
-        """
+    def found(self) -> tuple[Found | None, Mode]:
+        """Return an answer that is at hand, and the mode to go on with where there is none."""
         entry = self.engine.inline(self.mode, self.namespace, self.key)
-        if entry is not None and not readable(entry):
-            if self.mode != "read_write":
-                raise ValueError("the stored answer is of another version of autogen-core")
-            self.engine.counters.flaws["mistyped"] += 1
-            return None, "refresh"
-        return entry, self.mode
+        if entry is None:
+            return None, self.mode
+        found = self.readable(entry)
+        return found, self.mode if found is not None else "refresh"
+
+    def readable(self, entry: Entry) -> Found | None:
+        """Return a stored answer; None for one of another AutoGen: it is to be asked for anew.
+
+        Raises:
+            ValueError: The mode allows no asking.
+        """
+        result = built(entry)
+        if result is not None:
+            return Found(entry, result)
+        if self.mode != "read_write":
+            raise ValueError("the stored answer is of another version of autogen-core")
+        self.engine.counters.flaws["mistyped"] += 1
+        return None
 
     def finished(self, result: CreateResult, entry: Entry, how: Outcome) -> CreateResult:
         """Mark an answer that is on its way to its caller: ``cached`` is for hits alone."""
@@ -108,9 +121,8 @@ class Asked(Struct, frozen=True):
 
 
 async def ask(
-    client: ChatCompletionClient,
+    client: Identified,
     *,
-    upstream: str | None,
     stranger: bytes,
     cache: AsyncCache | None,
     path: str,
@@ -120,7 +132,6 @@ async def ask(
 
     Args:
         client: The client to ask.
-        upstream: The name given to what it asks.
         stranger: Stands for its credentials, where nobody knows them.
         cache: The cache in force.
         path: Which of its methods is called.
@@ -140,19 +151,18 @@ async def ask(
     if engine.pacer.spent():
         await engine.pacer.slot()
     try:
-        identity = identity_of(client, upstream)
+        identity = client.now()
         if _holds_image(arguments["messages"]):
             request = await asyncio.to_thread(request_of, arguments)
         else:
             request = request_of(arguments)
         canonical = canonical_json(without_paths(request, settings.ignore))
-        server = canonical_json({"form": _FORM, **identity.facts}).decode()
     except NotCanonicalError as exc:
         if mode == "replay":
             raise ReplayMiss(f"this call can't be replayed: {exc}") from exc
         return _past(cache, path, f"{path}: {exc}")
     namespace = options.namespace(settings.namespace)
-    prefix = _prefix(namespace, server, path)
+    prefix = _prefix(namespace, identity.text, path)
     key = prefix.key(canonical)
     if options.samples is not None or options.sample:
         sample = options.sample if options.samples is None else options.samples.next(key)

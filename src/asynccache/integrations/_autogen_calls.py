@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 from autogen_core import CancellationToken
 from autogen_core.models import ChatCompletionClient, CreateResult
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from asynccache._call import Answer
 from asynccache._entry import Entry, Meta
@@ -136,12 +136,15 @@ def result_of(entry: Entry) -> CreateResult:
     return CreateResult.model_validate(json.loads(entry.body))
 
 
-def readable(entry: Entry) -> bool:
-    """Tell whether an entry ends with an answer that can be built."""
+def built(entry: Entry) -> CreateResult | None:
+    """Return the answer that an entry ends with, fresh; None if this version can't build one."""
+    if not entry.chunks:
+        return None
     try:
-        return bool(entry.chunks) and isinstance(decoded(entry.chunks[-1]), CreateResult)
-    except ValidationError:
-        return False
+        last = decoded(entry.chunks[-1])
+    except ValueError:  # pydantic's, or JSON's
+        return None
+    return last if isinstance(last, CreateResult) else None
 
 
 def scope_of(error: BaseException) -> Scope:

@@ -11,6 +11,7 @@ import dataclasses
 import enum
 import functools
 import json
+import marshal
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from typing import Any, Final
@@ -23,10 +24,11 @@ from autogen_core.tools import Tool
 from msgspec import Struct
 from pydantic import BaseModel, SecretBytes, SecretStr
 
-from asynccache._canonical import canonical_value
+from asynccache._canonical import canonical_json, canonical_value
 from asynccache._errors import NotCanonicalError
 from asynccache._key import DENIED_QUERY, kept_headers
 
+_FORM: Final = "1"  # of what is stored: another form has other keys
 _CREDENTIALS: Final = frozenset({
     "access_token", "api_key", "apikey", "auth_token", "authorization", "aws_access_key",
     "aws_secret_key", "aws_session_token", "azure_ad_token", "azure_ad_token_provider",
@@ -51,6 +53,8 @@ class Identity(Struct, frozen=True):
 
     facts: dict[str, Any]
     """Plain data: its class, its arguments, its address."""
+    text: str
+    """The same, as keys have it."""
     credentials: bytes | None
     """A digest of the credentials and patience found; None where nobody knows if these are all."""
 
@@ -146,6 +150,52 @@ class _Reading:
             self.set_aside(value)
 
 
+class Identified:
+    """A client, told from others at each call anew: its arguments may have been changed.
+
+    Args:
+        client: Any.
+        upstream: As for `identity_of`.
+
+    Raises:
+        UnknownClientError: It doesn't say what it is.
+        NotCanonicalError: One of its arguments has no form to make keys of.
+    """
+
+    __slots__ = ("_client", "_last", "_upstream")
+
+    def __init__(self, client: ChatCompletionClient, upstream: str | None) -> None:
+        self._client, self._upstream = client, upstream
+        self._last: tuple[bytes | None, Identity] = (None, self._read())
+
+    def now(self) -> Identity:
+        """Return what the client is now; raises as the constructor."""
+        seen = self._snapshot()
+        last, identity = self._last
+        if seen is None or seen != last:
+            identity = self._read()
+            self._last = (seen, identity)
+        return identity
+
+    def _read(self) -> Identity:
+        return identity_of(self._client, self._upstream)
+
+    def _snapshot(self) -> bytes | None:
+        """Return all that identifies a client of plain arguments, as it is now; None for others."""
+        raw, create_args, model_info = _arguments_of(self._client)
+        if raw is None or create_args is None:
+            return None
+        found = [
+            (getattr(http, "api_key", None), str(getattr(http, "base_url", None)))
+            for http in _beneath(self._client)
+        ]
+        try:
+            # Of version 2, as later ones tell one object named twice from two that are equal.
+            return marshal.dumps((raw, create_args, model_info, found), 2)
+        except ValueError:  # an object of somebody's, which may change unseen
+            return None
+
+
 def identity_of(client: ChatCompletionClient, upstream: str | None) -> Identity:
     """Return what tells a client from others, as far as answers go.
 
@@ -162,17 +212,17 @@ def identity_of(client: ChatCompletionClient, upstream: str | None) -> Identity:
     inner: Any = getattr(client, "client", None)
     if kind.__module__.startswith(_WRAPPERS) and isinstance(inner, ChatCompletionClient):
         beneath = identity_of(inner, upstream or getattr(client, "_upstream", None))
-        return Identity({**facts, "client": beneath.facts}, beneath.credentials)
+        return _identity({**facts, "client": beneath.facts}, beneath.credentials)
     reading = _Reading(lenient=upstream is not None)
     left_out = _PATIENCE if upstream is None else _PATIENCE | _ADDRESSES
-    raw, create_args = getattr(client, "_raw_config", None), getattr(client, "_create_args", None)
+    raw, create_args, model_info = _arguments_of(client)
     known = False
     if isinstance(raw, Mapping) and isinstance(create_args, Mapping):
         known = True
         # Not its component config, which lacks what its model of a config doesn't name.
         facts["arguments"] = reading.arguments(raw, left_out | _BILLED)
         facts["create"] = reading.arguments(create_args, left_out | _BILLED)
-        facts["model_info"] = reading.plain(getattr(client, "_model_info", None))
+        facts["model_info"] = reading.plain(model_info)
         for http in _beneath(client):
             reading.set_aside(getattr(http, "api_key", None))
             if upstream is None and (address := getattr(http, "base_url", None)) is not None:
@@ -192,7 +242,17 @@ def identity_of(client: ChatCompletionClient, upstream: str | None) -> Identity:
             f"it changes {changed} of its base class without {own!r} of its own"
         )
     credentials = sha256(canonical_value(reading.aside)).digest() if known else None
-    return Identity(facts, credentials)
+    return _identity(facts, credentials)
+
+
+def _identity(facts: dict[str, Any], credentials: bytes | None) -> Identity:
+    return Identity(facts, canonical_json({"form": _FORM, **facts}).decode(), credentials)
+
+
+def _arguments_of(client: ChatCompletionClient) -> tuple[Any, Any, Any]:
+    """Return what autogen-ext's clients keep of how they were made; None for what others lack."""
+    raw, create_args = getattr(client, "_raw_config", None), getattr(client, "_create_args", None)
+    return raw, create_args, getattr(client, "_model_info", None)
 
 
 def request_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,7 +266,8 @@ def request_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in arguments.items():
         if name == "extra_create_args":
             request[name] = reading.arguments(value, _PATIENCE)
-        elif name == "tool_choice" and isinstance(value, Tool):
+        # Asking for a protocol takes longer than all else here.
+        elif name == "tool_choice" and not isinstance(value, str) and isinstance(value, Tool):
             request[name] = {"tool": reading.plain(value.schema)}
         else:
             request[name] = reading.plain(value)

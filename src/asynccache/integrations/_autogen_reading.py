@@ -18,26 +18,32 @@ from asynccache._call import Fetched
 from asynccache._entry import Entry
 from asynccache._flight import Reader
 from asynccache.integrations._autogen_asking import Asked, Upstream
-from asynccache.integrations._autogen_calls import decoded
+from asynccache.integrations._autogen_calls import decoded, result_of
 
 T = TypeVar("T")
 
 
 async def fetch(
     asked: Asked, upstream: Callable[[], Upstream], token: CancellationToken | None
-) -> Fetched:
+) -> tuple[Fetched, CreateResult]:
     """Return a whole answer. ``upstream`` prepares the call, if there is to be one."""
     engine = asked.engine
     Leaving(token).check()
-    entry, mode = asked.found()
-    if entry is not None:
-        engine.count_hit(entry)
-        return Fetched(entry, "hit")
+    found, mode = asked.found()
+    if found is not None:
+        engine.count_hit(found.entry)
+        return Fetched(found.entry, "hit"), found.result
 
-    async def waited_for() -> Fetched:
+    async def waited_for() -> tuple[Fetched, CreateResult]:
         flight = engine.join(mode, asked.key)
         fetched = None if flight is None else await engine.ride(flight, asked.caller)
-        return fetched or await engine.fetch(asked.call(upstream(), mode))
+        fetched = fetched or await engine.fetch(asked.call(upstream(), mode))
+        if fetched.outcome != "miss":
+            stored = asked.readable(fetched.entry)
+            if stored is not None:
+                return fetched, stored.result
+            fetched = await engine.fetch(asked.call(upstream(), "refresh"))
+        return fetched, result_of(fetched.entry)
 
     return await heeding(token, waited_for())
 
@@ -51,12 +57,15 @@ async def read(
     fetched: Fetched | None = None
     try:
         leaving.check()
-        entry, mode = asked.found()
-        if entry is not None:
-            asked.engine.count_hit(entry)
-            answer = Fetched(entry, "hit")
+        found, mode = asked.found()
+        if found is not None:
+            asked.engine.count_hit(found.entry)
+            answer = Fetched(found.entry, "hit")
         else:
             answer, reader = await leaving.wait(asked.engine.read(asked.call(upstream(), mode)))
+            if reader is None and asked.readable(answer.entry) is None:
+                anew = asked.call(upstream(), "refresh")
+                answer, reader = await leaving.wait(asked.engine.read(anew))
         fetched = answer
         if reader is None:
             items = _stored(asked, answer, leaving)

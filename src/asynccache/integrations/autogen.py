@@ -37,10 +37,9 @@ from asynccache.integrations._autogen_calls import (
     STREAM,
     items_of,
     plainly,
-    result_of,
     streamed,
 )
-from asynccache.integrations._autogen_identity import UnknownClientError, identity_of
+from asynccache.integrations._autogen_identity import Identified, UnknownClientError
 from asynccache.integrations._autogen_reading import fetch, read
 
 __all__ = ["CachedChatCompletionClient", "CachedChatCompletionClientConfig"]
@@ -94,7 +93,7 @@ class CachedChatCompletionClient(ChatCompletionClient, Component[CachedChatCompl
         self._cache = Cache.from_url(cache) if isinstance(cache, str) else cache
         self._stranger = secrets.token_bytes(16)  # whose credentials nobody knows
         try:
-            identity_of(client, upstream)
+            self._identified = Identified(client, upstream)
         except (UnknownClientError, NotCanonicalError) as exc:
             raise TypeError(
                 f"a {type(client).__qualname__} can't be told from others: {exc};"
@@ -141,14 +140,14 @@ class CachedChatCompletionClient(ChatCompletionClient, Component[CachedChatCompl
             with telling(asked):
                 return await self._client.create(**arguments, cancellation_token=cancellation_token)
         try:
-            fetched = await fetch(
+            fetched, result = await fetch(
                 asked, lambda: plainly(self._client, arguments), cancellation_token
             )
         except BaseException as exc:
             asked.failed(exc)
             raise
         asked.served(fetched)
-        return asked.finished(result_of(fetched.entry), fetched.entry, fetched.outcome)
+        return asked.finished(result, fetched.entry, fetched.outcome)
 
     async def create_stream(
         self,
@@ -185,8 +184,7 @@ class CachedChatCompletionClient(ChatCompletionClient, Component[CachedChatCompl
     async def _ask(self, path: str, arguments: Mapping[str, Any]) -> Asked | Past:
         cache = await self._cache_in_force()
         return await ask(
-            self._client,
-            upstream=self._upstream,
+            self._identified,
             stranger=self._stranger,
             cache=cache,
             path=path,

@@ -11,13 +11,16 @@ from autogen_core.models import ChatCompletionClient, CreateResult, UserMessage
 from autogen_ext.models.cache import ChatCompletionCache
 from autogen_ext.models.openai import OpenAIChatCompletionClient
 from autogen_ext.models.replay import ReplayChatCompletionClient
+from msgspec.structs import replace
 from PIL import Image as Picture
 from pydantic import SecretStr
 
 import asynccache
 from asynccache import Cache
+from asynccache._entry import decode_entry, encode_entry
 from asynccache.integrations.autogen import CachedChatCompletionClient
 from asynccache.stores import Capabilities
+from asynccache.stores._base import Record
 from asynccache.stores.memory import MemoryStore
 from asynccache.testing import FaultyStore
 from tests.helpers.autogen_client import (
@@ -206,26 +209,37 @@ async def test_counting_is_the_clients(cache):
     assert client.client is inner
 
 
-async def test_entry_of_another_version_is_asked_for_anew(cache):
-    """An answer that this version of AutoGen can't read is replaced."""
-    client = CachedChatCompletionClient(inner := modest(), cache)
-    digest = state(await client.create(HELLO)).digest
-    engine, namespace = cache.engine(), cache.settings.namespace
-    entry = None
-    while entry is None or not engine._board.is_empty_for(digest):
-        await asyncio.sleep(0)
-        entry = engine.inline("read_write", namespace, digest)
-    from msgspec.structs import replace
+@pytest.mark.parametrize("streamed", [False, True], ids=["create", "create_stream"])
+@pytest.mark.parametrize("inline", [True, False], ids=["inline", "remote"])
+async def test_entry_of_another_version_is_asked_for_anew(inline, streamed):
+    """An answer that this version of AutoGen can't read is replaced, wherever it was found."""
+    store = FaultyStore(MemoryStore(), hide_inline=not inline)
 
-    from asynccache._entry import encode_entry
-    from asynccache.stores._base import Record
+    async def asked(client):
+        if not streamed:
+            return await client.create(HELLO)
+        return [item async for item in client.create_stream(HELLO)][-1]
 
-    old = replace(entry, chunks=(b'{"content": 1}\n',))
-    record = Record(key=digest, body=encode_entry(old), expires=0)
-    await cache._store.set_many(namespace, [record])
-    assert (await client.create(HELLO)).content == "Answer 2."
-    assert inner.calls == 2
-    assert cache.stats().flaws == {"mistyped": 1}
+    async def spoil(cache, digest):
+        """Put what no version of AutoGen has written in an answer's place."""
+        while not cache.engine()._board.is_empty_for(digest):
+            await asyncio.sleep(0)
+        namespace = cache.settings.namespace
+        (body,) = await store.get_many(namespace, [digest])
+        entry = decode_entry(body, digest, now=cache.now(), max_bytes=10**6)
+        spoilt = encode_entry(replace(entry, chunks=(b'{"content": 1}\n',)))
+        await store.set_many(namespace, [Record(key=digest, body=spoilt, expires=0)])
+
+    async with Cache.from_store(store) as cache:
+        client = CachedChatCompletionClient(inner := modest(), cache)
+        digest = state(await asked(client)).digest
+        await spoil(cache, digest)
+        assert (await asked(client)).content == "Answer 2."
+        assert inner.calls == 2
+        assert cache.stats().flaws == {"mistyped": 1}
+        await spoil(cache, digest)
+        with asynccache.options(mode="replay"), pytest.raises(ValueError, match="version"):
+            await asked(client)
 
 
 # -- a slow store --------------------------------------------------------------------------------

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import logging
 
-import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
+from openai._base_client import AsyncAPIClient
 from openai.resources.chat.completions import AsyncCompletions
 
 import asynccache
 from asynccache import Cache, instrument_openai, uninstrument_openai
-from asynccache.openai import _instrument
+from asynccache.openai import _ambient
 from tests.helpers.openai_embeddings import embed
 from tests.helpers.openai_server import COMPLETION, MESSAGES, ask, state
 
 pytest_plugins = ("tests.helpers.openai_fixtures",)
 
-BASE = openai._base_client
-
 
 @pytest.fixture(autouse=True)
 def as_before():
     """Leave the SDK as it was found, whatever the test did, and begin to count anew."""
-    _instrument._state.watch = _instrument._Watch()
+    _ambient.ambience.watch = _ambient.Watch()
     yield
     uninstrument_openai()
 
@@ -169,11 +168,8 @@ async def test_wrapped_clients_keep_their_own_cache(api, cached, bare, api_cache
 
 async def test_it_is_idempotent_and_reversible(api, bare, api_cache):
     """Twice is once; afterwards the SDK's classes hold the very functions they came with."""
-    places = [
-        (AsyncCompletions, "create"), (BASE.AsyncAPIClient, "request"),
-        (BASE.SyncAPIClient, "request"),
-    ]  # fmt: skip
-    before = [vars(owner)[name] for owner, name in places]
+    places = [(AsyncCompletions, "create"), (AsyncOpenAI, "request"), (OpenAI, "request")]
+    before = [vars(owner).get(name) for owner, name in places]
     instrument_openai()
     once = [vars(owner)[name] for owner, name in places]
     instrument_openai()
@@ -182,7 +178,7 @@ async def test_it_is_idempotent_and_reversible(api, bare, api_cache):
     await ask(bare)
     uninstrument_openai()
     uninstrument_openai()
-    assert [vars(owner)[name] for owner, name in places] == before
+    assert [vars(owner).get(name) for owner, name in places] == before
     assert asynccache.status(await ask(bare)) is None
     instrument_openai()
     assert state(await ask(bare)).outcome == "hit"
@@ -204,8 +200,42 @@ def test_methods_look_like_the_sdks(instrumented):
     assert inspect.iscoroutinefunction(AsyncCompletions.create)
     assert "messages" in inspect.signature(AsyncCompletions.create).parameters
     assert AsyncCompletions.create.__name__ == "create"
-    assert inspect.iscoroutinefunction(BASE.AsyncAPIClient.request)
-    assert not inspect.iscoroutinefunction(BASE.SyncAPIClient.request)
+    assert inspect.iscoroutinefunction(AsyncOpenAI.request)
+    assert not inspect.iscoroutinefunction(OpenAI.request)
+
+
+async def test_blocks_may_overlap_and_be_entered_again(bare, api_cache):
+    """What a block that is left takes along is its own, whatever the order."""
+    first, second = instrument_openai(), instrument_openai()
+    with contextlib.ExitStack() as later:
+        with first:
+            later.enter_context(second)
+        assert state(await ask(bare)).outcome == "miss"
+    assert asynccache.status(await ask(bare)) is None
+    with second, second:
+        assert state(await ask(bare)).outcome == "hit"
+    assert asynccache.status(await ask(bare)) is None
+
+
+async def test_a_blocks_cache_is_gone_with_it(bare):
+    """No cache that only a block named serves calls outside it."""
+    own, other = await Cache.memory().open(), await Cache.memory().open()
+    try:
+        first, second = instrument_openai(own), instrument_openai()
+        with contextlib.ExitStack() as later:
+            with first:
+                later.enter_context(second)
+                assert state(await ask(bare)).outcome == "miss"
+            assert asynccache.status(await ask(bare)) is None
+        instrument_openai()
+        assert asynccache.status(await ask(bare)) is None
+        with instrument_openai(other):
+            assert state(await ask(bare)).outcome == "miss"
+        assert asynccache.status(await ask(bare)) is None
+        assert (own.stats().misses, other.stats().misses) == (1, 1)
+    finally:
+        await own.aclose()
+        await other.aclose()
 
 
 @pytest.mark.parametrize("first", ["theirs", "ours"])
@@ -238,6 +268,122 @@ async def test_other_patches_on_top_or_beneath_stay(api, bare, api_cache, monkey
     instrument_openai()
     assert state(await ask(bare)).outcome == "hit"
     assert len(api.requests) == 2
+
+
+class Wrapper:
+    """A method wrapped by an object that learns by its descriptor who is called, as wrapt does."""
+
+    def __init__(self, wrapped, wrapper):
+        functools.update_wrapper(self, wrapped)
+        self._wrapped, self._wrapper = wrapped, wrapper
+
+    def __eq__(self, other):
+        return bool(self._wrapped == other)
+
+    def __hash__(self):
+        return hash(self._wrapped)
+
+    def __get__(self, instance, owner):
+        return Bound(self._wrapped.__get__(instance, owner), instance, self._wrapper)
+
+    def __call__(self, *args, **kwargs):
+        raise AssertionError("called past its descriptor")
+
+
+class Bound:
+    """The same, bound."""
+
+    def __init__(self, bound, instance, wrapper):
+        functools.update_wrapper(self, bound)
+        self.__self__, self.__func__ = instance, getattr(bound, "__func__", bound)
+        self._called = functools.partial(wrapper, bound, instance)
+
+    async def __call__(self, *args, **kwargs):
+        return await self._called(args, kwargs)
+
+
+@pytest.mark.parametrize("place", [(AsyncCompletions, "create"), (AsyncOpenAI, "request")])
+async def test_what_wraps_methods_by_descriptors_is_called_as_one(
+    api, bare, api_cache, monkeypatch, place
+):
+    """An object beneath ours is bound to the client or resource it is called for."""
+    owner, name = place
+    seen = []
+
+    async def wrapper(bound, instance, args, kwargs):
+        seen.append(type(instance))
+        return await bound(*args, **kwargs)
+
+    instrument_openai()
+    await ask(bare, temperature=0)
+    uninstrument_openai()
+    monkeypatch.setattr(owner, name, Wrapper(getattr(owner, name), wrapper))
+    with asynccache.options(cache=None):
+        await ask(bare)
+    instrument_openai()
+    with asynccache.options(cache=None):
+        await ask(bare)
+    outcomes = [state(await ask(bare)).outcome for _ in range(2)]
+    assert outcomes == ["miss", "hit"]
+    assert [event["model"] for event in await streamed(bare)]
+    assert seen == [owner] * 4
+
+
+async def test_tracing_of_requests_may_come_first(api, bare, plain, api_cache, monkeypatch):
+    """Whoever has put a ``request`` of their own onto the clients stands beneath ours."""
+    seen = []
+
+    def traced(owner):
+        original = owner.request
+
+        @functools.wraps(original)
+        def request(self, *args, **kwargs):
+            seen.append(owner)
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(owner, "request", request)
+
+    traced(AsyncOpenAI)
+    traced(OpenAI)
+    instrument_openai()
+    outcomes = [state(await ask(bare)).outcome for _ in range(2)]
+    assert outcomes == ["miss", "hit"]
+    outcomes = [state(await asyncio.to_thread(ask, plain, seed=1)).outcome for _ in range(2)]
+    assert outcomes == ["miss", "hit"]
+    assert seen == [AsyncOpenAI, OpenAI]
+    uninstrument_openai()
+    await ask(bare)
+    assert seen == [AsyncOpenAI, OpenAI, AsyncOpenAI]
+
+
+async def test_tracing_may_read_streams_through_an_iterator_of_its_own(
+    api, bare, api_cache, monkeypatch
+):
+    """What tracing puts over a stream's ``_iterator`` sees each event, of misses and of hits."""
+    seen = []
+    instrument_openai()
+    original = AsyncCompletions.create
+
+    @functools.wraps(original)
+    async def create(self, *args, **kwargs):
+        stream = await original(self, *args, **kwargs)
+        inner = stream._iterator
+
+        async def noted():
+            async for event in inner:
+                seen.append(event.model_dump())
+                yield event
+
+        stream._iterator = noted()
+        return stream
+
+    monkeypatch.setattr(AsyncCompletions, "create", create)
+    events = await streamed(bare)
+    assert await streamed(bare) == events
+    assert seen == events * 2
+    assert len(api.requests) == 1
+    async with await ask(bare, stream=True) as stream:
+        assert (await anext(stream)).model_dump() == events[0]
 
 
 async def test_what_is_put_beneath_meanwhile_is_called(api, bare, api_cache, monkeypatch):
@@ -276,6 +422,16 @@ async def test_hundred_calls_past_a_closed_cache_are_told(bare, caplog):
             await ask(bare)
     (record,) = [found for found in caplog.records if "instrumented" in found.message]
     assert "the cache isn't open" in record.message
+
+
+async def test_hundred_calls_that_are_changed_beneath_are_told(bare, api_cache, caplog):
+    """Whoever has hidden the request from us makes every call a paid one, and that is said."""
+    bare.request = functools.partial(AsyncAPIClient.request, bare)
+    instrument_openai()
+    for _ in range(101):
+        await ask(bare)
+    assert [r.getMessage() for r in caplog.records if "no cache served any" in r.getMessage()]
+    assert api_cache.stats().not_stored == {"changed": 101}
 
 
 async def test_nothing_is_told_once_something_was_served(bare, api_cache, instrumented, caplog):

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
 
 import openai
@@ -294,6 +298,68 @@ async def test_one_thread_may_leave_a_stream_that_others_read(api, wrapped):
     await asyncio.to_thread(leave)
     assert len(await staying) == 3
     assert len(api.requests) == 1
+
+
+async def test_collecting_a_left_stream_waits_for_nothing(api, plain):
+    """A stream left by a bare ``break`` may be collected in a thread that holds any lock."""
+    lock, wanted = threading.Lock(), threading.Event()
+
+    def observer(_):
+        wanted.set()
+        with lock:
+            pass
+
+    async def program(seen):
+        if not seen.body.get("stream"):
+            await seen.answer(COMPLETION)
+            return
+        await seen.start()
+        await seen.send(EVENTS[0])
+        await seen.hang()
+
+    api.program = program
+
+    def scene():
+        with Cache.memory(observer=observer) as cache:
+            client = cache.wrap(plain)
+            next(iter(ask(client, stream=True)))
+            asking = threading.Thread(target=ask, args=(client,), daemon=True)
+            with lock:
+                asking.start()
+                assert wanted.wait(WAIT)  # the background loop waits for the lock
+                gc.collect()
+            asking.join(WAIT)
+            return asking.is_alive()
+
+    gc.disable()
+    try:
+        assert not await asyncio.to_thread(scene)
+    finally:
+        gc.enable()
+    await api.requests[0].disconnected.wait()
+
+
+async def test_a_script_may_end_with_a_left_stream(api):
+    """Nothing is printed about a stream that a script has left in the middle."""
+    script = textwrap.dedent(f"""
+        from openai import OpenAI
+        from asynccache import Cache
+
+        cache = Cache.memory().__enter__()
+        client = cache.wrap(OpenAI(api_key="k", base_url={api.base_url!r}, max_retries=0))
+        for event in client.chat.completions.create(model="m", messages=[], stream=True):
+            print(event.choices[0].delta.content)
+            break
+    """)
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=WAIT,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("One \n", "")
 
 
 async def test_a_cut_stream_is_not_stored(api, wrapped, api_cache):

@@ -111,6 +111,37 @@ def test_child_gets_a_loop_of_its_own():
     assert done.stdout == "7\n", done.stderr
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+def test_a_child_of_an_errand_is_told_that_it_has_no_call():
+    """Forked in the middle of a call, the child doesn't wait for an answer that never comes."""
+    script = textwrap.dedent("""
+        import os, signal
+        from asynccache import Cache
+
+        def value():
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)
+                return "the child's"
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+        with Cache.memory() as cache:
+            try:
+                print(cache.get_or_create("key", value))
+            except RuntimeError as exc:
+                assert "forked" in str(exc)
+                os._exit(7)
+    """)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "7\n", done.stderr
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send to a process")
 def test_process_ends_although_something_waits_in_the_loop():
     """What still runs in the background keeps no process from ending or being interrupted."""
@@ -136,7 +167,7 @@ def test_process_ends_although_something_waits_in_the_loop():
 def test_threads_that_outlive_the_main_one_get_their_answers():
     """Python waits for threads before it ends, and so does the loop they call into."""
     script = textwrap.dedent("""
-        import threading, time
+        import os, threading, time
         from asynccache import Cache
 
         cache = Cache.memory().__enter__()
@@ -150,7 +181,7 @@ def test_threads_that_outlive_the_main_one_get_their_answers():
         def answers(thread):
             assert cache.get_or_create(thread, slow) == "slow"
             assert cache.get_or_create("later", lambda: "anew") == "anew"
-            print("all")
+            os.write(1, b"all\\n")  # in one go
 
         for thread in range(3):
             threading.Thread(target=answers, args=(thread,)).start()

@@ -308,6 +308,11 @@ class Reader:
                 self.on_close(error)
                 self.on_close = None
 
+    def close_anywhere(self) -> None:
+        """Do as `close`, in any thread and without waiting: the loop does it soon."""
+        with suppress(RuntimeError):  # the loop is closed, and with it the flight
+            self._loop.call_soon_threadsafe(self.close)
+
     def __del__(self) -> None:
         # A bare ``break`` leaves no other trace. Collection may happen in any thread, so the loop
         # is asked to do the counting.

@@ -107,8 +107,10 @@ class Guest:
         """Await a coroutine function in the background loop; interrupted, cancel it.
 
         Raises:
-            RuntimeError: This is the background loop's own thread.
+            RuntimeError: This is the background loop's own thread, or a process that was forked in
+                an errand.
         """
+        process = os.getpid()
         context = copy_context()
         context.run(_held.set, _running_loop())
         future = context.run(start, function, *args)
@@ -116,6 +118,11 @@ class Guest:
         try:
             while (errand := self._errands.get()) is not None:
                 errand()
+                if os.getpid() != process:
+                    raise RuntimeError(
+                        "this process was forked in the middle of a cached call, which only its"
+                        " parent can end: let it end with os._exit, or make no calls in it"
+                    )
             return future.result()
         finally:
             future.cancel()  # a thread that was interrupted waits no longer

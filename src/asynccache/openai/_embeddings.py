@@ -197,7 +197,7 @@ class EmbeddingJob:
         asked, settings = self._asked, self._asked.cache.settings
 
         def unchanged() -> bool:
-            return self._sendings[key].same
+            return self._exchange.sent(self._sendings[key])
 
         def scope(error: BaseException) -> Scope:
             # What is wrong with one input is no fault of those that others ask for too.

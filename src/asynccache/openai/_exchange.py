@@ -16,16 +16,13 @@ from asynccache._errors import NotCanonicalError, ReplayMiss
 from asynccache._flight import Caller, NotSharedError, Reader
 from asynccache._gate import WaitedTooLongError
 from asynccache._stats import Outcome
-from asynccache.openai import _sdk, _sdk_responses
+from asynccache.openai import _sdk
 from asynccache.openai._address import Address
 from asynccache.openai._asked import Asked, Asking, Wanted
 from asynccache.openai._endpoints import EMBEDDINGS, Endpoint
-from asynccache.openai._replay import headers_of, mark, typed
 from asynccache.openai._request import Body, body_of_options
+from asynccache.openai._results import built
 from asynccache.openai._sending import PAST, Sending, is_beneath
-from asynccache.openai._stream import Body as StreamBody
-from asynccache.openai._stream import ReplayedStream, Source
-from asynccache.openai._sync_stream import SyncBody
 from asynccache.openai._upstream import RawCall, Recipe
 
 
@@ -44,7 +41,6 @@ class Exchange:
         self.client = client
         self.cache = cache
         self._upstream = upstream
-        self._stream_body = SyncBody if _sdk.is_sync(client) else StreamBody
         self._opaque = _sdk.changes_requests(client)
         self._addresses: dict[tuple[frozenset[str], str], Address] = {}
         self._own: dict[str, Address] = {}  # those for the client's own cache
@@ -155,6 +151,10 @@ class Exchange:
         # Two prefixes may stand for one request, as its headers may have come by another way.
         return prefix is asked.prefix or prefix.key(b"") == asked.prefix.key(b"")
 
+    def sent(self, sending: Sending) -> bool:
+        """Tell whether what was sent is what the key stands for. Asked before it is stored."""
+        return sending.same
+
     # -- from a key to a result --------------------------------------------------------------
 
     async def fetch(
@@ -243,7 +243,7 @@ class Exchange:
             lambda: sending.same,
         )
         return Call(
-            unchanged=lambda: sending.same,
+            unchanged=lambda: self.sent(sending),
             namespace=asked.namespace,
             key=asked.key,
             mode=asked.mode,
@@ -295,55 +295,10 @@ class Exchange:
     ) -> Any:
         """Return an answer as its caller wants it, marked for `asynccache.status`."""
         status = self.status(asked, entry, how, parts)
-        result: Any
-        if wanted.raw:
-            result = self._raw(asked, wanted, entry, status, reader)
-        elif wanted.strange:
-            result = self._response(asked, wanted, entry, reader)
-        elif asked.streaming:
-            url = asked.address.url
-            result = ReplayedStream[Any](
-                client=self.client,
-                url=url,
-                cast_to=wanted.event,
-                meta=entry.meta,
-                source=Source(reader or entry.chunks, url),
-                pacer=asked.engine.pacer,
-            )
-        else:
-            result = typed(self.client, asked.address, entry, wanted.result, wanted.finish)
-        mark(result, status)
-        return result
+        return built(self.client, asked, wanted, entry, status=status, reader=reader)
 
     def status(
         self, asked: Asked, entry: Entry, how: Outcome, parts: tuple[bytes, ...] = ()
     ) -> Status:
         """Return what `asynccache.status` says of an answer."""
         return Status(how, entry.key, entry.created, asked.cache.now(), asked.namespace, parts)
-
-    def _response(self, asked: Asked, wanted: Wanted, entry: Entry, reader: Reader | None) -> Any:
-        """Return an answer as the HTTP response it came with."""
-        url, meta = asked.address.url, entry.meta
-        content: Any = entry.body
-        if asked.streaming:
-            content = self._stream_body(Source(reader or entry.chunks, url))
-        return _sdk_responses.made_response(
-            url, meta.status, headers_of(meta), content, raw=wanted.raw, seconds=meta.seconds
-        )
-
-    def _raw(
-        self, asked: Asked, wanted: Wanted, entry: Entry, status: Status, reader: Reader | None
-    ) -> Any:
-        def parsed(result: Any) -> Any:
-            if wanted.finish is not None:
-                result = wanted.finish(result)
-            mark(result, status)
-            return result
-
-        return _sdk_responses.raw_response(
-            self.client,
-            self._response(asked, wanted, entry, reader),
-            wanted.result,
-            wanted.stream_cls if asked.streaming else None,
-            _sdk.with_parser(wanted.options, parsed),
-        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from openai import APIConnectionError, APIError, AsyncStream
 from pydantic import ValidationError
@@ -71,6 +71,12 @@ class Source:
         if self._reader is not None:
             self._reader.close(error)
 
+    def close_anywhere(self) -> None:
+        """Do as `close`, in any thread; what the flight's loop has to do of it, it does soon."""
+        self.closed = True
+        if self._reader is not None:
+            self._reader.close_anywhere()
+
 
 class Body(_sdk_responses.AsyncByteStream):
     """A stream's events as the body of an HTTP response: closing that closes the stream."""
@@ -92,36 +98,18 @@ class Body(_sdk_responses.AsyncByteStream):
         self._source.close()
 
 
-class ReplayedStream(AsyncStream[T]):
-    """The SDK's stream over events that were recorded, or that a flight is still recording.
+class _Reading(Generic[T]):
+    """The events of a stream as the SDK's objects, one after the other.
 
-    Closing it, reading it to its end, an error, and cancelling a read let go of the flight at once;
-    after a bare ``break`` that happens when the stream is collected. A flight that nobody reads any
-    more is ended, and stored only if its closing event had come.
-
-    Args:
-        client: The SDK's client, whose way of reading odd events is used.
-        url: Where the request went, for errors.
-        cast_to: The type of an event.
-        meta: The answer's head.
-        source: The events.
-        pacer: The loop's, so that a long recorded stream doesn't hold it.
+    Knows nothing of its stream, which is collected at once when it is dropped.
     """
 
     def __init__(
-        self,
-        *,
-        client: Any,
-        url: str,
-        cast_to: Any,
-        meta: Meta,
-        source: Source,
-        pacer: Pacer,
+        self, *, client: Any, url: str, cast_to: Any, meta: Meta, source: Source, pacer: Pacer
     ) -> None:
-        # Not the base's own __init__: it wants the HTTP response that `response` makes on demand.
         self._client = client
         self._url = url
-        self._cast_to: Any = cast_to
+        self._cast_to = cast_to
         self._meta = meta
         self._source = source
         self._pacer = pacer
@@ -131,15 +119,9 @@ class ReplayedStream(AsyncStream[T]):
         self._events = EventReader()
         self._waiting: deque[bytes] = deque()  # data of a piece that held several events
         self._made: Any = None
-        self._decoder = client._make_sse_decoder()
 
     @property
-    def _iterator(self) -> ReplayedStream[T]:  # type: ignore[override]  # an attribute in the base
-        # As an attribute it would be a cycle, and a dropped stream has to be collected at once.
-        return self
-
-    @property
-    def response(self) -> Any:  # type: ignore[override]  # an attribute in the base
+    def response(self) -> Any:
         """An HTTP response with the recorded status and headers, and the rest of the events."""
         if self._made is None:
             self._made = _sdk_responses.made_response(
@@ -147,7 +129,7 @@ class ReplayedStream(AsyncStream[T]):
             )
         return self._made
 
-    def __aiter__(self) -> ReplayedStream[T]:
+    def __aiter__(self) -> _Reading[T]:
         return self
 
     async def __anext__(self) -> T:
@@ -175,7 +157,7 @@ class ReplayedStream(AsyncStream[T]):
             # As after an error in the SDK's own generator: there is nothing more to read.
             source.close(exc)
             raise
-        await self.close()
+        await self.aclose()
         raise StopAsyncIteration
 
     def _typed(self, data: bytes) -> T:
@@ -202,11 +184,56 @@ class ReplayedStream(AsyncStream[T]):
             message = "An error occurred during streaming"
         raise APIError(message=message, request=self.response.request, body=error)
 
-    async def close(self) -> None:
-        """Stop reading. The call upstream ends if nobody else reads it."""
+    async def aclose(self) -> None:
+        """Stop reading, as the SDK's generator does."""
         self._source.close()
         if self._made is not None:
             await self._made.aclose()
+
+
+class ReplayedStream(AsyncStream[T]):
+    """The SDK's stream over events that were recorded, or that a flight is still recording.
+
+    Closing it, reading it to its end, an error, and cancelling a read let go of the flight at once;
+    after a bare ``break`` that happens when the stream is collected. A flight that nobody reads any
+    more is ended, and stored only if its closing event had come.
+
+    Args:
+        client: The SDK's client, whose way of reading odd events is used.
+        url: Where the request went, for errors.
+        cast_to: The type of an event.
+        meta: The answer's head.
+        source: The events.
+        pacer: The loop's, so that a long recorded stream doesn't hold it.
+    """
+
+    def __init__(
+        self, *, client: Any, url: str, cast_to: Any, meta: Meta, source: Source, pacer: Pacer
+    ) -> None:
+        # Not the base's own __init__: it wants the HTTP response that `response` makes on demand.
+        self._client = client
+        self._cast_to: Any = cast_to
+        self._decoder = client._make_sse_decoder()
+        self._reading: _Reading[T] = _Reading(
+            client=client, url=url, cast_to=cast_to, meta=meta, source=source, pacer=pacer
+        )
+        # As in the SDK's streams, what is read from: tracing puts an iterator of its own over it.
+        self._iterator: AsyncIterator[T] = self._reading
+
+    @property
+    def response(self) -> Any:  # type: ignore[override]  # an attribute in the base
+        """An HTTP response with the recorded status and headers, and the rest of the events."""
+        return self._reading.response
+
+    def __aiter__(self) -> ReplayedStream[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        return await self._iterator.__anext__()
+
+    async def close(self) -> None:
+        """Stop reading. The call upstream ends if nobody else reads it."""
+        await self._reading.aclose()
 
     async def aclose(self) -> None:
         """Do as `close`, under the name that 3.x of the SDK has for it too."""

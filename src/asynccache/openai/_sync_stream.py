@@ -46,10 +46,8 @@ class SyncBody(_sdk_responses.SyncByteStream):
             raise
 
     def close(self) -> None:
-        if not self._source.live or _portal.in_portal():
-            self._source.close()
-        elif not self._source.closed:
-            _portal.call(_closed, self._source)
+        # Without waiting: the collector may call this anywhere, holding whatever lock.
+        self._source.close_anywhere()
 
 
 async def _taken(source: Source) -> list[bytes]:
@@ -62,10 +60,6 @@ async def _taken(source: Source) -> list[bytes]:
             break
         event = source.ready()
     return found
-
-
-async def _closed(source: Source) -> None:
-    source.close()
 
 
 class AsyncReading:

@@ -1,4 +1,4 @@
-# Needs nothing but python3: nox comes from a private environment, and brings the rest.
+# Needs nothing but python3: nox and uv come from a private environment, and bring the rest.
 .PHONY: demo test
 
 demo: .venv/bin/nox
@@ -17,4 +17,4 @@ test: .venv/bin/nox
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 		"asynccache needs Python 3.11 or later, and python3 is %d.%d." % sys.version_info[:2])'
 	python3 -m venv .venv
-	.venv/bin/pip install --quiet --disable-pip-version-check "nox>=2025.5.1"
+	.venv/bin/pip install --quiet --disable-pip-version-check "nox[uv]>=2025.5.1"

@@ -22,7 +22,7 @@ from autogen_core import Image
 from autogen_core.models import ChatCompletionClient
 from autogen_core.tools import Tool
 from msgspec import Struct
-from pydantic import BaseModel, SecretBytes, SecretStr
+from pydantic import BaseModel, PydanticUserError, SecretBytes, SecretStr
 
 from asynccache._canonical import canonical_json, canonical_value
 from asynccache._errors import NotCanonicalError
@@ -111,7 +111,7 @@ class _Reading:
         if isinstance(value, Mapping):
             kept: dict[str, Any] = {}
             for name, inner in value.items():
-                text = name if isinstance(name, str) else json.dumps(name)
+                text = name if isinstance(name, str) else _named(name)
                 if text in kept:
                     raise NotCanonicalError("a mapping names the same key twice")
                 self._keep(kept, text, inner)
@@ -274,11 +274,27 @@ def request_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return request
 
 
+def _named(name: object) -> str:
+    """Return a key of a mapping as JSON has it."""
+    try:
+        return json.dumps(name)
+    except TypeError as exc:
+        kind = type(name).__qualname__
+        raise NotCanonicalError(f"a mapping has a {kind} as a key, which JSON can't say") from exc
+
+
 def schema_of(model: type[BaseModel]) -> Any:  # noqa: ANN401 - any JSON
-    """Return what a model sees of a class that it is to answer as: its name and JSON schema."""
+    """Return what a model sees of a class that it is to answer as: its name and JSON schema.
+
+    Raises:
+        NotCanonicalError: It has no JSON schema.
+    """
     found = _schemas.get(model)
     if found is None:
-        found = {"class": model.__name__, "schema": model.model_json_schema()}
+        try:
+            found = {"class": model.__name__, "schema": model.model_json_schema()}
+        except PydanticUserError as exc:
+            raise NotCanonicalError(f"{model.__qualname__} has no JSON schema") from exc
         _schemas[model] = found
     return found
 

@@ -44,6 +44,7 @@ def says(text):
 
 @pytest.fixture
 def inner():
+    """A client that answers with what it is asked."""
     return Echo(ModestConfig(model="m"))
 
 
@@ -197,7 +198,7 @@ def within_itself():
 
 ODD = {
     "a class without a JSON schema": ({"json_output": Without}, "Without has no JSON schema"),
-    "a key that JSON lacks": ({"extra_create_args": {"a": {object(): 1}}}, "object as a key"),
+    "a key that JSON lacks": ({"extra_create_args": {"a": {object(): 1}}}, "key of type object"),
     "itself": ({"extra_create_args": {"a": within_itself()}}, "within itself"),
     "no mapping": ({"extra_create_args": None}, "AttributeError"),
     "what raises": ({"extra_create_args": {"a": Raising(b=1)}}, "LookupError"),

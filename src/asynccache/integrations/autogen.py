@@ -42,6 +42,7 @@ from asynccache.integrations._autogen_calls import (
 )
 from asynccache.integrations._autogen_identity import Identified, UnknownClientError
 from asynccache.integrations._autogen_reading import fetch, read
+from asynccache.integrations._host import Face, checked
 
 __all__ = ["CachedChatCompletionClient", "CachedChatCompletionClientConfig"]
 
@@ -63,16 +64,16 @@ class CachedChatCompletionClient(ChatCompletionClient, Component[CachedChatCompl
     Args:
         client: The client to ask: OpenAI's, Azure's, Anthropic's, Ollama's, your own. It stays as
             it is.
-        cache: The cache to use; a URL for `Cache.from_url`, opened at the first call and closed by
-            `close`; or None for the cache in force around each call. Where that is none, calls go
-            straight to the client.
+        cache: The cache to use, an `AsyncCache` or `SyncCache`; a URL for `Cache.from_url`, opened
+            at the first call and closed by `close`; or None for the cache in force around each
+            call. Where that is none, calls go straight to the client.
         upstream: A name for what the client asks. It takes the place of the client's address, and
             of what can't be known of it. Needed for clients that don't say what they are: give two
             that may answer differently two names.
 
     Raises:
         TypeError: Nothing tells the client from others: it has no component config, or its class
-            changes one that has; pass ``upstream=``.
+            changes one that has; pass ``upstream=``. Or ``cache`` is no cache.
         ValueError: The URL is none of a cache.
     """
 
@@ -83,7 +84,7 @@ class CachedChatCompletionClient(ChatCompletionClient, Component[CachedChatCompl
     def __init__(
         self,
         client: ChatCompletionClient,
-        cache: AsyncCache | str | None = None,
+        cache: AsyncCache | Face | str | None = None,
         *,
         upstream: str | None = None,
     ) -> None:
@@ -91,7 +92,7 @@ class CachedChatCompletionClient(ChatCompletionClient, Component[CachedChatCompl
         self._upstream = upstream
         self._owned = isinstance(cache, str)
         self._opened = 0
-        self._cache = Cache.from_url(cache) if isinstance(cache, str) else cache
+        self._cache = Cache.from_url(cache) if isinstance(cache, str) else checked(cache)
         self._stranger = secrets.token_bytes(16)  # whose credentials nobody knows
         try:
             self._identified = Identified(client, upstream)

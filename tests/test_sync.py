@@ -10,6 +10,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from openai.types import Completion
@@ -209,7 +210,9 @@ def test_own_values_may_have_a_cost(cache, key):
 def test_answer_is_stored_whole_or_not_at_all(cache):
     """A field of the SDK's answer is never left out; what was set beside the fields may be."""
     said = {"role": "assistant", "content": "no text: \ud800"}
-    value = ChatCompletion.construct(**{**COMPLETION, "choices": [{"index": 0, "message": said}]})
+    value: Any = ChatCompletion.construct(
+        **{**COMPLETION, "choices": [{"index": 0, "message": said}]}
+    )
     with pytest.raises(TypeError, match="surrogates"):
         cache.set("answer", value)
     value.cost = 0.5

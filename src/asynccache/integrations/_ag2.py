@@ -37,7 +37,7 @@ def living(name: str, data: Any) -> Any:  # noqa: ANN401 - whatever was stored
     Raises:
         AttributeError, LookupError, TypeError, ValueError: Another version of AG2 has made it.
     """
-    if name != _NAME or not isinstance(data, dict):
+    if name != _NAME:
         return data
     try:
         home: Any = import_module(_HOME)

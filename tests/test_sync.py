@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
 import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from openai.types import Completion
@@ -168,6 +172,52 @@ def test_own_models_come_back_as_data(cache):
     cache.set("point", Point(x=1))
     assert cache.get("point") == {"x": 1}
     assert cache.get("point", type=Point) == Point(x=1)
+
+
+@dataclass
+class Invoice:
+    """A value of the user's own, that has a cost."""
+
+    cost: float
+
+
+REQUEST = {"model": "m", "messages": [{"role": "user", "content": "Hello?"}]}
+
+
+@pytest.mark.parametrize("key", [REQUEST, json.dumps(REQUEST)], ids=["AG2", "AutoGen 0.2"])
+def test_what_autogen_would_lose_is_not_stored(cache, caplog, key):
+    """An object under a request, with a cost, is AutoGen's: not stored as data, and told once."""
+    for value in (Invoice(1.0), SimpleNamespace(cost=1.0), Invoice(2.0)):
+        assert not cache.set(key, value)
+    assert not cache.contains(key)
+    assert cache.stats().bypassed == 3
+    told = [r.getMessage() for r in caplog.records if "not cached" in r.getMessage()]
+    assert len(told) == 2
+    assert "Invoice" in told[0]
+
+
+@pytest.mark.parametrize("key", ["invoice", '{"no": "request"}', "{", {"prompts": 1}], ids=repr)
+def test_own_values_may_have_a_cost(cache, key):
+    """Under any other key it is a value like others: data if it can be, an error if it can't."""
+    assert cache.set(key, Invoice(1.0))
+    assert cache.get(key) == {"cost": 1.0}
+    assert cache.get(key, type=Invoice) == Invoice(1.0)
+    with pytest.raises(TypeError, match="can't be cached"):
+        cache.set(key, SimpleNamespace(cost=1.0))
+    assert cache.set(json.dumps(REQUEST), {"cost": 1.0})
+
+
+def test_answer_is_stored_whole_or_not_at_all(cache):
+    """A field of the SDK's answer is never left out; what was set beside the fields may be."""
+    said = {"role": "assistant", "content": "no text: \ud800"}
+    value: Any = ChatCompletion.construct(
+        **{**COMPLETION, "choices": [{"index": 0, "message": said}]}
+    )
+    with pytest.raises(TypeError, match="surrogates"):
+        cache.set("answer", value)
+    value.cost = 0.5
+    assert not cache.set(REQUEST, value)
+    assert cache.stats().stored == 0
 
 
 # -- calls ---------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
-"""Values that are objects of an SDK: stored as data, with the name of what they were beside it."""
+"""Values that are objects of a package: stored as data, with the name of their class beside it."""
 
 from __future__ import annotations
 
 import importlib
+import json
 from typing import Any, Final
 
 from asynccache._compute import VALUE_META
@@ -10,33 +11,92 @@ from asynccache._entry import Entry, Meta
 from asynccache._values import decode_value, encode_value
 
 _CLASS: Final = "; class="  # in the content type
-_PACKAGE: Final = "openai"
-_MODULE: Final = "asynccache.openai._live"  # told by name, so that no floor imports from above
+_HOMES: Final = {
+    "autogen": "asynccache.integrations._ag2",
+    "openai": "asynccache.openai._live",
+}
+"""Which module knows a package's objects: told by name, so that no floor imports from above."""
+
+
+class LostObjectError(TypeError):
+    """A value would come back as another than its reader can use; never leaves `SyncCache`."""
 
 
 def packed(value: object) -> tuple[Meta, bytes]:
-    """Return a value's bytes, and what they are: the data of an SDK's object, or just data.
+    """Return a value's bytes, and what they are: the data of a package's object, or just data.
 
     Raises:
         TypeError: It can't be encoded.
     """
-    if any(base.__module__.partition(".")[0] == _PACKAGE for base in type(value).__mro__):
-        found = importlib.import_module(_MODULE).plain(value)
+    return _known(value) or (VALUE_META, encode_value(value))
+
+
+def packed_for(key: object, value: object) -> tuple[Meta, bytes]:
+    """Do as `packed`, but refuse what AutoGen would get back as data, and go on with as an object.
+
+    AutoGen is known by what it stores: an object with the ``cost`` that it notes on each answer,
+    under the request as its key.
+
+    Raises:
+        LostObjectError: It is such an object, or one that can't be encoded.
+        TypeError: Another's value can't be encoded.
+    """
+    if not (hasattr(value, "cost") and _is_request(key)):
+        return packed(value)
+    kind, reason = type(value).__qualname__, ""
+    try:
+        found = _known(value)
+        if found is not None:
+            return found
+    except TypeError as exc:
+        reason = f" ({exc})"
+    raise LostObjectError(
+        f"AutoGen can't be given back a {kind} as it was{reason}: let the model client return"
+        " openai's ChatCompletion, or use it without cache="
+    )
+
+
+def _known(value: object) -> tuple[Meta, bytes] | None:
+    packages = {base.__module__.partition(".")[0] for base in type(value).__mro__}
+    for package in packages & _HOMES.keys():
+        found = importlib.import_module(_HOMES[package]).plain(value)
         if found is not None:
             name, data = found
-            content_type = f"{VALUE_META.content_type}{_CLASS}{name}"
+            content_type = f"{VALUE_META.content_type}{_CLASS}{package}.{name}"
             return Meta(VALUE_META.kind, content_type=content_type), encode_value(data)
-    return VALUE_META, encode_value(value)
+    return None
 
 
-def value_of(entry: Entry, type: Any) -> Any:  # noqa: ANN401 - any type form, any value
+def _is_request(key: object) -> bool:
+    """Tell whether a key is AutoGen's: AG2's is the request as a dict, AutoGen 0.2's as JSON."""
+    if isinstance(key, str) and key.startswith("{"):
+        try:
+            key = json.loads(key)
+        except ValueError:
+            return False
+    return isinstance(key, dict) and ("messages" in key or "prompt" in key)
+
+
+def value_of(
+    entry: Entry | None,
+    default: object,
+    type: Any,  # noqa: ANN401 - any type form
+) -> Any:  # noqa: ANN401 - any value
     """Return the value of an entry: as the type, if one is named, else the object it was.
+
+    ``default`` stands for no entry, and for an object of another version of its package.
 
     Raises:
         msgspec.ValidationError: It isn't of that type.
     """
+    if entry is None:
+        return default
     value = decode_value(entry.body, type)
-    _, _, name = entry.meta.content_type.partition(_CLASS)
-    if name and type is Any:
-        return importlib.import_module(_MODULE).living(name, value)
-    return value
+    _, _, known = entry.meta.content_type.partition(_CLASS)
+    package, _, name = known.partition(".")
+    if package not in _HOMES or type is not Any:
+        return value
+    try:
+        return importlib.import_module(_HOMES[package]).living(name, value)
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return default

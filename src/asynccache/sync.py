@@ -146,10 +146,10 @@ class SyncCache:
     def get(self, key: object, default: object = None, *, type: Any = Any) -> Any:
         """Return the value stored under a key, as `AsyncCache.get` does.
 
-        An answer of the OpenAI SDK's that `set` was given comes back as the SDK's object.
+        An answer of the OpenAI SDK's, or of AG2's own clients, that `set` was given comes back as
+        the object it was.
         """
-        entry = waited(self._cache.find, key)
-        return default if entry is None else _objects.value_of(entry, type)
+        return _objects.value_of(waited(self._cache.find, key), default, type)
 
     def get_many(
         self,
@@ -160,15 +160,24 @@ class SyncCache:
     ) -> list[Any]:
         """Return the values stored under keys, in order, with ``default`` for those that aren't."""
         found = waited(self._cache.find_many, keys)
-        return [default if entry is None else _objects.value_of(entry, type) for entry in found]
+        return [_objects.value_of(entry, default, type) for entry in found]
 
     def set(self, key: object, value: object, *, ttl: float | timedelta | None = None) -> bool:
         """Store a value under a key, as `AsyncCache.set` does; tell whether it was stored.
 
         Of an answer of the OpenAI SDK's, what was set on it beside its fields is kept too, but for
-        what is no data, such as functions.
+        what is no data, such as functions. Any other object that AutoGen stores isn't stored:
+        counted as bypassed, and logged once. AutoGen would find plain data in its place.
+
+        Raises:
+            TypeError: The value can't be encoded.
         """
-        return all(self.set_many([(key, value)], ttl=ttl))
+        pack = functools.partial(_objects.packed_for, key)
+        try:
+            return all(waited(self._cache.put, [(key, value)], pack, ttl=ttl))
+        except _objects.LostObjectError as exc:
+            self._cache.note_bypass(str(exc))
+            return False
 
     def set_many(
         self,

@@ -28,8 +28,13 @@ from asynccache._events import Watch
 from asynccache._flight import Caller, Flight
 from asynccache._key import Namespace, Prefix
 from asynccache._stats import Outcome
-from asynccache.integrations._autogen_calls import built, scope_of
-from asynccache.integrations._autogen_identity import Identified, Identity, request_of
+from asynccache.integrations._autogen_calls import built, copied, scope_of
+from asynccache.integrations._autogen_identity import (
+    Identified,
+    Identity,
+    UnknownClientError,
+    request_of,
+)
 
 Upstream = Callable[[Flight], Awaitable[Answer]]
 """Makes a call of the wrapped client's, for a flight."""
@@ -38,6 +43,7 @@ Upstream = Callable[[Flight], Awaitable[Answer]]
 class Past(Struct, frozen=True):
     """A call goes past the cache."""
 
+    arguments: Mapping[str, Any]
     reason: str | None
     watch: Watch | None
 
@@ -59,6 +65,8 @@ class Asked(Struct, frozen=True):
     key: bytes
     prefix: Prefix
     canonical: bytes
+    arguments: Mapping[str, Any]
+    """Those that the key was made of: the caller's own, or copies."""
     caller: Caller
     watch: Watch | None
 
@@ -142,25 +150,29 @@ async def ask(
         CacheClosedError: In mode "replay", the cache isn't open.
     """
     if cache is None:
-        return Past(None, None)
+        return Past(arguments, None, None)
     options, settings = _context.current_options(), cache.settings
     mode = settings.mode if options.mode is UNSET else options.mode
     if mode == "off" or not (cache.is_open or mode == "replay"):
-        return _past(cache, path, None if mode == "off" else "the cache isn't open")
+        return _past(cache, path, arguments, None if mode == "off" else "the cache isn't open")
     engine = cache.engine()
+    # Callers share lists that grow while they wait: what is waited for here begins with a copy.
     if engine.pacer.spent():
+        arguments = copied(arguments)
         await engine.pacer.slot()
     try:
         identity = client.now()
         if _holds_image(arguments["messages"]):
+            arguments = copied(arguments)
             request = await asyncio.to_thread(request_of, arguments)
         else:
             request = request_of(arguments)
         canonical = canonical_json(without_paths(request, settings.ignore))
-    except NotCanonicalError as exc:
+    except Exception as exc:  # of other people's objects, which may raise anything
+        why = _why(exc)
         if mode == "replay":
-            raise ReplayMiss(f"this call can't be replayed: {exc}") from exc
-        return _past(cache, path, f"{path}: {exc}")
+            raise ReplayMiss(f"this call can't be replayed: {why}") from exc
+        return _past(cache, path, arguments, f"{path}: {why}")
     namespace = options.namespace(settings.namespace)
     prefix = _prefix(namespace, identity.text, path)
     key = prefix.key(canonical)
@@ -169,7 +181,7 @@ async def ask(
         key = prefix.key(canonical, sample)
     caller = Caller(identity.credentials or stranger)
     watch = _events.watch(settings.observer, path, _model_of(identity), key)
-    return Asked(cache, engine, mode, namespace, key, prefix, canonical, caller, watch)
+    return Asked(cache, engine, mode, namespace, key, prefix, canonical, arguments, caller, watch)
 
 
 @functools.lru_cache(maxsize=256)
@@ -177,9 +189,18 @@ def _prefix(namespace: Namespace, server: str, path: str) -> Prefix:
     return Prefix(namespace, method="AUTOGEN", upstream=server, path=path)
 
 
-def _past(cache: AsyncCache, path: str, reason: str | None) -> Past:
+def _past(cache: AsyncCache, path: str, arguments: Mapping[str, Any], reason: str | None) -> Past:
     cache.note_bypass(reason)
-    return Past(reason, _events.watch(cache.settings.observer, path))
+    return Past(arguments, reason, _events.watch(cache.settings.observer, path))
+
+
+def _why(error: Exception) -> str:
+    """Return why a call has no key. Of errors of others not their texts, which may hold secrets."""
+    if isinstance(error, NotCanonicalError | UnknownClientError):
+        return str(error)
+    if isinstance(error, RecursionError):
+        return "an argument is nested too deeply, or within itself"
+    return f"no key can be made of its arguments ({type(error).__qualname__})"
 
 
 @contextmanager

@@ -7,12 +7,13 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
-from autogen_core import CancellationToken
+from autogen_core import CancellationToken, FunctionCall
 from autogen_core.models import ChatCompletionClient, CreateResult
 from pydantic import BaseModel
 
@@ -159,19 +160,24 @@ def scope_of(error: BaseException) -> Scope:
 
 def copied(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return a call's arguments as they are now, whatever becomes of the caller's lists."""
-    sent = dict(arguments)
-    sent["messages"] = [_copied_message(message) for message in arguments["messages"]]
-    sent["tools"] = [dict(t) if isinstance(t, dict) else t for t in arguments["tools"]]
-    sent["extra_create_args"] = dict(arguments["extra_create_args"])
-    return sent
+    try:
+        return {name: _copied(value) for name, value in arguments.items()}
+    except Exception:  # noqa: BLE001 - other people's objects: of such calls no key is made either
+        return dict(arguments)
 
 
-def _copied_message(message: Any) -> Any:  # noqa: ANN401 - any of AutoGen's messages
-    if not isinstance(message, BaseModel):
-        return message
-    content = getattr(message, "content", None)
-    if not isinstance(content, list):
-        return message.model_copy()
-    # Not a deep copy: it would copy the pixels of images, which nobody changes.
-    parts = [part.model_copy() if isinstance(part, BaseModel) else part for part in content]
-    return message.model_copy(update={"content": parts})
+def _copied(value: Any) -> Any:  # noqa: ANN401 - any argument
+    """Copy what callers change. Not tools and not the pixels of images, which nobody does."""
+    if isinstance(value, str):  # nearly all
+        return value
+    if isinstance(value, BaseModel):
+        content = getattr(value, "content", None)
+        changes = {"content": _copied(content)} if isinstance(content, list) else None
+        return value.model_copy(update=changes)
+    if isinstance(value, list):
+        return [_copied(item) for item in value]
+    if isinstance(value, Mapping):
+        return {name: _copied(item) for name, item in value.items()}
+    if type(value) is tuple:
+        return tuple(_copied(item) for item in value)
+    return copy.copy(value) if isinstance(value, FunctionCall) else value

@@ -7,45 +7,25 @@
 
 from __future__ import annotations
 
-import dataclasses
-import enum
 import functools
-import json
 import marshal
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit, urlunsplit
-from weakref import WeakKeyDictionary
 
-from autogen_core import Image
 from autogen_core.models import ChatCompletionClient
 from autogen_core.tools import Tool
 from msgspec import Struct
-from pydantic import BaseModel, SecretBytes, SecretStr
+from pydantic import BaseModel
 
 from asynccache._canonical import canonical_json, canonical_value
-from asynccache._errors import NotCanonicalError
-from asynccache._key import DENIED_QUERY, kept_headers
+from asynccache.integrations._autogen_plain import ADDRESSES, Reading, plain_url
 
 _FORM: Final = "1"  # of what is stored: another form has other keys
-_CREDENTIALS: Final = frozenset({
-    "access_token", "api_key", "apikey", "auth_token", "authorization", "aws_access_key",
-    "aws_secret_key", "aws_session_token", "azure_ad_token", "azure_ad_token_provider",
-    "credential", "credentials", "password", "secret", "token",
-})  # fmt: skip
-"""Names of arguments that are never in a key. Of a `SecretStr` no name matters."""
 _BILLED: Final = frozenset({"organization", "project"})  # OpenAI's: whom to bill
 _PATIENCE: Final = frozenset({"max_retries", "timeout"})  # no answer depends on them
-_ADDRESSES: Final = frozenset({"azure_endpoint", "base_url", "endpoint", "host"})
-_HEADERS: Final = frozenset({"default_headers", "extra_headers", "headers"})
-_NESTED: Final = frozenset({"bedrock_info"})  # holds arguments, as the whole does
 _WRAPPERS: Final = ("asynccache.integrations.autogen", "autogen_ext.models.cache.")
 _HARMLESS: Final = ("__", "_abc_", "component_")  # what a subclass may name without being another
-
-_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
-
-_schemas: Final[WeakKeyDictionary[type[BaseModel], Any]] = WeakKeyDictionary()
 
 
 class Identity(Struct, frozen=True):
@@ -61,93 +41,6 @@ class Identity(Struct, frozen=True):
 
 class UnknownClientError(TypeError):
     """Nothing tells one client from another; never leaves the integration."""
-
-
-class _Reading:
-    """Turns arguments into plain data, and sets aside what doesn't belong into a key.
-
-    Args:
-        lenient: Leave out what has no plain form, instead of raising.
-    """
-
-    def __init__(self, *, lenient: bool = False) -> None:
-        self.aside: list[str] = []
-        self._lenient = lenient
-
-    def arguments(self, found: Mapping[Any, Any], left_out: frozenset[str]) -> dict[str, Any]:
-        """Return a client's arguments, less credentials and what is to be left out."""
-        kept: dict[str, Any] = {}
-        for name, value in found.items():
-            if name in _CREDENTIALS or name in left_out:
-                self.set_aside(value)
-            elif name in _HEADERS and isinstance(value, Mapping):
-                self.set_aside(dict(value))
-                kept[name] = self.plain(dict(kept_headers(value.items())))
-            elif name in _NESTED and isinstance(value, Mapping):
-                kept[name] = self.arguments(value, left_out)
-            elif name in _ADDRESSES:
-                kept[name] = plain_url(str(value))
-            else:
-                self._keep(kept, str(name), value)
-        return kept
-
-    def set_aside(self, value: object) -> None:
-        """Note what tells callers apart without being in the key. In memory only."""
-        if isinstance(value, SecretStr | SecretBytes):
-            value = value.get_secret_value()
-        plain = isinstance(value, str | bytes | int | float | dict | None)
-        self.aside.append(repr(value) if plain else f"{type(value)} {id(value)}")
-
-    def plain(self, value: Any) -> Any:  # noqa: ANN401 - anything
-        """Return any data as JSON would have it.
-
-        Raises:
-            NotCanonicalError: There is no such form.
-        """
-        if type(value) in _SCALARS:  # nearly all
-            return value
-        if isinstance(value, bool | int | float | str):
-            return getattr(value, "value", value)  # an enum's
-        if isinstance(value, Mapping):
-            kept: dict[str, Any] = {}
-            for name, inner in value.items():
-                text = name if isinstance(name, str) else json.dumps(name)
-                if text in kept:
-                    raise NotCanonicalError("a mapping names the same key twice")
-                self._keep(kept, text, inner)
-            return kept
-        if isinstance(value, list | tuple):
-            return [self.plain(item) for item in value]
-        return self._object(value)
-
-    def _object(self, value: Any) -> Any:  # noqa: ANN401 - as above
-        if isinstance(value, type) and issubclass(value, BaseModel):
-            return schema_of(value)
-        if isinstance(value, BaseModel):
-            return self.plain(dict(value))
-        if isinstance(value, enum.Enum):
-            return self.plain(value.value)
-        if isinstance(value, Image):
-            return _picture(value)
-        if isinstance(value, Tool):
-            return self.plain(value.schema)
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return {f.name: self.plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        kind = type(value)
-        raise NotCanonicalError(
-            f"{kind.__module__}.{kind.__qualname__} has no form to make keys of"
-        )
-
-    def _keep(self, kept: dict[str, Any], name: str, value: Any) -> None:  # noqa: ANN401 - as above
-        if isinstance(value, SecretStr | SecretBytes):
-            self.set_aside(value)
-            return
-        try:
-            kept[name] = self.plain(value)
-        except NotCanonicalError:
-            if not self._lenient:
-                raise
-            self.set_aside(value)
 
 
 class Identified:
@@ -186,7 +79,12 @@ class Identified:
         if raw is None or create_args is None:
             return None
         found = [
-            (getattr(http, "api_key", None), str(getattr(http, "base_url", None)))
+            (
+                *_credentials_of(http),
+                str(getattr(http, "base_url", None)),
+                getattr(http, "_custom_headers", None),
+                getattr(http, "_custom_query", None),
+            )
             for http in _beneath(self._client)
         ]
         try:
@@ -213,8 +111,8 @@ def identity_of(client: ChatCompletionClient, upstream: str | None) -> Identity:
     if kind.__module__.startswith(_WRAPPERS) and isinstance(inner, ChatCompletionClient):
         beneath = identity_of(inner, upstream or getattr(client, "_upstream", None))
         return _identity({**facts, "client": beneath.facts}, beneath.credentials)
-    reading = _Reading(lenient=upstream is not None)
-    left_out = _PATIENCE if upstream is None else _PATIENCE | _ADDRESSES
+    reading = Reading(lenient=upstream is not None)
+    left_out = _PATIENCE if upstream is None else _PATIENCE | ADDRESSES
     raw, create_args, model_info = _arguments_of(client)
     known = False
     if isinstance(raw, Mapping) and isinstance(create_args, Mapping):
@@ -223,10 +121,7 @@ def identity_of(client: ChatCompletionClient, upstream: str | None) -> Identity:
         facts["arguments"] = reading.arguments(raw, left_out | _BILLED)
         facts["create"] = reading.arguments(create_args, left_out | _BILLED)
         facts["model_info"] = reading.plain(model_info)
-        for http in _beneath(client):
-            reading.set_aside(getattr(http, "api_key", None))
-            if upstream is None and (address := getattr(http, "base_url", None)) is not None:
-                facts["address"] = plain_url(str(address))
+        facts.update(_sent_along(client, reading, addressed=upstream is None))
         own = "_raw_config"
     else:
         own = "_to_config"
@@ -261,7 +156,7 @@ def request_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         NotCanonicalError: One of them has no plain form.
     """
-    reading = _Reading()
+    reading = Reading()
     request: dict[str, Any] = {}
     for name, value in arguments.items():
         if name == "extra_create_args":
@@ -274,35 +169,6 @@ def request_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return request
 
 
-def schema_of(model: type[BaseModel]) -> Any:  # noqa: ANN401 - any JSON
-    """Return what a model sees of a class that it is to answer as: its name and JSON schema."""
-    found = _schemas.get(model)
-    if found is None:
-        found = {"class": model.__name__, "schema": model.model_json_schema()}
-        _schemas[model] = found
-    return found
-
-
-def plain_url(url: str) -> str:
-    """Return a URL less its credentials."""
-    parts = urlsplit(url)
-    kept = [
-        pair
-        for pair in parts.query.split("&")
-        if unquote(pair.partition("=")[0]).lower() not in DENIED_QUERY
-    ]
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=host, query="&".join(kept)))
-
-
-def _picture(image: Image) -> dict[str, str]:
-    """Return what stands for an image: a digest of its pixels, which take no encoding."""
-    picture = image.image
-    seen = sha256(f"{picture.mode} {picture.size} ".encode())
-    seen.update(picture.tobytes())
-    return {"image": seen.hexdigest()}
-
-
 def _beneath(client: ChatCompletionClient) -> Iterator[Any]:
     """Return the HTTP clients of AutoGen's clients: the SDK's, and what that stands on."""
     found: Any = getattr(client, "_client", None)
@@ -313,6 +179,27 @@ def _beneath(client: ChatCompletionClient) -> Iterator[Any]:
         if getattr(found, "base_url", None) is not None:
             return
         found = getattr(found, "_client", None)
+
+
+def _sent_along(
+    client: ChatCompletionClient, reading: Reading, *, addressed: bool
+) -> dict[str, Any]:
+    """Return what its HTTP client adds to each request, some of it from the environment."""
+    facts: dict[str, Any] = {}
+    for http in _beneath(client):
+        for credential in _credentials_of(http):
+            reading.set_aside(credential)
+        if addressed and (address := getattr(http, "base_url", None)) is not None:
+            facts["address"] = plain_url(str(address))
+        if kept := reading.headers(getattr(http, "_custom_headers", None) or {}):
+            facts["headers"] = kept
+        if kept := reading.query(getattr(http, "_custom_query", None) or {}):
+            facts["query"] = kept
+    return facts
+
+
+def _credentials_of(http: Any) -> list[Any]:  # noqa: ANN401 - an SDK's client
+    return [getattr(http, name, None) for name in ("api_key", "auth_token", "_azure_ad_token")]
 
 
 def _config(client: ChatCompletionClient) -> BaseModel | None:

@@ -26,23 +26,27 @@ T = TypeVar("T")
 async def fetch(
     asked: Asked, upstream: Callable[[], Upstream], token: CancellationToken | None
 ) -> tuple[Fetched, CreateResult]:
-    """Return a whole answer. ``upstream`` prepares the call, if there is to be one."""
+    """Return a whole answer. ``upstream`` prepares the call, if there is to be one.
+
+    It is asked for in the turn in which the key was made: later, the arguments may be others.
+    """
     engine = asked.engine
     Leaving(token).check()
     found, mode = asked.found()
     if found is not None:
         engine.count_hit(found.entry)
         return Fetched(found.entry, "hit"), found.result
+    prepared = upstream()
 
     async def waited_for() -> tuple[Fetched, CreateResult]:
         flight = engine.join(mode, asked.key)
         fetched = None if flight is None else await engine.ride(flight, asked.caller)
-        fetched = fetched or await engine.fetch(asked.call(upstream(), mode))
+        fetched = fetched or await engine.fetch(asked.call(prepared, mode))
         if fetched.outcome != "miss":
             stored = asked.readable(fetched.entry)
             if stored is not None:
                 return fetched, stored.result
-            fetched = await engine.fetch(asked.call(upstream(), "refresh"))
+            fetched = await engine.fetch(asked.call(prepared, "refresh"))
         return fetched, result_of(fetched.entry)
 
     return await heeding(token, waited_for())
@@ -51,7 +55,7 @@ async def fetch(
 async def read(
     asked: Asked, upstream: Callable[[], Upstream], token: CancellationToken | None
 ) -> AsyncGenerator[str | CreateResult, None]:
-    """Yield the items of a stream. ``upstream`` prepares the call, if there is to be one."""
+    """Yield the items of a stream. ``upstream`` prepares the call, as for `fetch`."""
     leaving = Leaving(token)
     reader: Reader | None = None
     fetched: Fetched | None = None
@@ -62,9 +66,10 @@ async def read(
             asked.engine.count_hit(found.entry)
             answer = Fetched(found.entry, "hit")
         else:
-            answer, reader = await leaving.wait(asked.engine.read(asked.call(upstream(), mode)))
+            prepared = upstream()
+            answer, reader = await leaving.wait(asked.engine.read(asked.call(prepared, mode)))
             if reader is None and asked.readable(answer.entry) is None:
-                anew = asked.call(upstream(), "refresh")
+                anew = asked.call(prepared, "refresh")
                 answer, reader = await leaving.wait(asked.engine.read(anew))
         fetched = answer
         if reader is None:

@@ -35,12 +35,14 @@ from asynccache.integrations._autogen_asking import Asked, Past, ask, telling
 from asynccache.integrations._autogen_calls import (
     CREATE,
     STREAM,
+    copied,
     items_of,
     plainly,
     streamed,
 )
 from asynccache.integrations._autogen_identity import Identified, UnknownClientError
 from asynccache.integrations._autogen_reading import fetch, read
+from asynccache.integrations._host import Face, checked
 
 __all__ = ["CachedChatCompletionClient", "CachedChatCompletionClientConfig"]
 
@@ -62,16 +64,16 @@ class CachedChatCompletionClient(ChatCompletionClient, Component[CachedChatCompl
     Args:
         client: The client to ask: OpenAI's, Azure's, Anthropic's, Ollama's, your own. It stays as
             it is.
-        cache: The cache to use; a URL for `Cache.from_url`, opened at the first call and closed by
-            `close`; or None for the cache in force around each call. Where that is none, calls go
-            straight to the client.
+        cache: The cache to use, an `AsyncCache` or `SyncCache`; a URL for `Cache.from_url`, opened
+            at the first call and closed by `close`; or None for the cache in force around each
+            call. Where that is none, calls go straight to the client.
         upstream: A name for what the client asks. It takes the place of the client's address, and
             of what can't be known of it. Needed for clients that don't say what they are: give two
             that may answer differently two names.
 
     Raises:
         TypeError: Nothing tells the client from others: it has no component config, or its class
-            changes one that has; pass ``upstream=``.
+            changes one that has; pass ``upstream=``. Or ``cache`` is no cache.
         ValueError: The URL is none of a cache.
     """
 
@@ -82,7 +84,7 @@ class CachedChatCompletionClient(ChatCompletionClient, Component[CachedChatCompl
     def __init__(
         self,
         client: ChatCompletionClient,
-        cache: AsyncCache | str | None = None,
+        cache: AsyncCache | Face | str | None = None,
         *,
         upstream: str | None = None,
     ) -> None:
@@ -90,7 +92,7 @@ class CachedChatCompletionClient(ChatCompletionClient, Component[CachedChatCompl
         self._upstream = upstream
         self._owned = isinstance(cache, str)
         self._opened = 0
-        self._cache = Cache.from_url(cache) if isinstance(cache, str) else cache
+        self._cache = Cache.from_url(cache) if isinstance(cache, str) else checked(cache)
         self._stranger = secrets.token_bytes(16)  # whose credentials nobody knows
         try:
             self._identified = Identified(client, upstream)
@@ -131,17 +133,18 @@ class CachedChatCompletionClient(ChatCompletionClient, Component[CachedChatCompl
             CancelledError: ``cancellation_token`` was cancelled; who waits for the same goes on.
             Exception: What the client raised.
         """
-        arguments = {
+        asked = await self._ask(CREATE, {
             "messages": messages, "tools": tools, "tool_choice": tool_choice,
             "json_output": json_output, "extra_create_args": extra_create_args, **more,
-        }  # fmt: skip
-        asked = await self._ask(CREATE, arguments)
+        })  # fmt: skip
         if isinstance(asked, Past):
             with telling(asked):
-                return await self._client.create(**arguments, cancellation_token=cancellation_token)
+                return await self._client.create(
+                    **asked.arguments, cancellation_token=cancellation_token
+                )
         try:
             fetched, result = await fetch(
-                asked, lambda: plainly(self._client, arguments), cancellation_token
+                asked, lambda: plainly(self._client, asked.arguments), cancellation_token
             )
         except BaseException as exc:
             asked.failed(exc)
@@ -164,25 +167,32 @@ class CachedChatCompletionClient(ChatCompletionClient, Component[CachedChatCompl
 
         A stream that was left before its end, or failed, isn't stored. Raises as `create`.
         """
-        arguments = {
+        asked = await self._ask(STREAM, {
             "messages": messages, "tools": tools, "tool_choice": tool_choice,
             "json_output": json_output, "extra_create_args": extra_create_args, **more,
-        }  # fmt: skip
-        asked = await self._ask(STREAM, arguments)
+        })  # fmt: skip
         if isinstance(asked, Past):
             with telling(asked):
                 async for item in items_of(
-                    self._client.create_stream(**arguments, cancellation_token=cancellation_token)
+                    self._client.create_stream(
+                        **asked.arguments, cancellation_token=cancellation_token
+                    )
                 ):
                     yield item
             return
-        items = read(asked, lambda: streamed(self._client, arguments), cancellation_token)
+        items = read(asked, lambda: streamed(self._client, asked.arguments), cancellation_token)
         async with aclosing(items):
             async for item in items:
                 yield item
 
-    async def _ask(self, path: str, arguments: Mapping[str, Any]) -> Asked | Past:
-        cache = await self._cache_in_force()
+    async def _ask(self, path: str, arguments: dict[str, Any]) -> Asked | Past:
+        if not isinstance(arguments["messages"], list | tuple):  # it may be read only once
+            arguments["messages"] = list(arguments["messages"])
+        cache = self._cache_in_force()
+        if cache is not None and cache is self._cache and self._owned and not cache.is_open:
+            arguments = copied(arguments)
+            await cache.open()  # several may do so at once: openings are counted
+            self._opened += 1
         return await ask(
             self._identified,
             stranger=self._stranger,
@@ -191,12 +201,9 @@ class CachedChatCompletionClient(ChatCompletionClient, Component[CachedChatCompl
             arguments=arguments,
         )
 
-    async def _cache_in_force(self) -> AsyncCache | None:
+    def _cache_in_force(self) -> AsyncCache | None:
         if self._cache is None or current_options().cache is not UNSET:
             return current_cache()
-        if self._owned and not self._cache.is_open:
-            await self._cache.open()  # several may do so at once: openings are counted
-            self._opened += 1
         return self._cache
 
     # -- all else is the client's ------------------------------------------------------------

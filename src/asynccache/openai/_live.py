@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from openai import BaseModel
 
@@ -21,27 +21,32 @@ def plain(value: object) -> tuple[str, dict[str, Any]] | None:
     """Return the name of an answer's class, and its data; None if it isn't one.
 
     What was set on it is data like its fields, but for what can't be stored: functions mostly,
-    which whoever set them sets anew.
+    which whoever set them sets anew. Its fields are all kept: without one it isn't the answer.
     """
     if not isinstance(value, BaseModel):
         return None
-    name = _name(type(value))
-    if name is None:
+    kind = _kind(type(value))
+    if kind is None:
         return None
     beside = {**vars(value), **(value.model_extra or {})}
-    left_out = {field for field, held in beside.items() if not _storable(held)}
+    left_out = {
+        field
+        for field, held in beside.items()
+        if field not in kind.model_fields and not _storable(held)
+    }
     data = value.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude=left_out)
     for field, held in (value.model_extra or {}).items():
         if field not in left_out:
             data.setdefault(field, held)
-    return name, data
+    return kind.__name__, data
 
 
-def _name(kind: type) -> str | None:
+def _kind(kind: type) -> type[BaseModel] | None:
+    """Return which of the SDK's answers a class is one of."""
     for base in kind.__mro__:
         name = base.__name__
         if name in _HOMES and getattr(import_module(_HOMES[name]), name) is base:
-            return name
+            return cast("type[BaseModel]", base)
     return None
 
 

@@ -126,6 +126,34 @@ async def test_other_servers_never_share(api, cache, monkeypatch):
         assert not (await named[1].create(HELLO, extra_create_args={"seed": 1})).cached
 
 
+async def test_headers_of_the_environment_never_share(api, cache, monkeypatch):
+    """Headers that the SDK takes from the environment are in the key; credentials there aren't."""
+    cached = []
+    for headers in ("x-persona: pirate", "x-persona: poet", "Authorization: Bearer sk-other"):
+        monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", headers)
+        client = CachedChatCompletionClient(openai_client(api), cache)
+        cached.append((await client.create(HELLO)).cached)
+    monkeypatch.delenv("OPENAI_CUSTOM_HEADERS")
+    cached.append(
+        (await CachedChatCompletionClient(openai_client(api), cache).create(HELLO)).cached
+    )
+    assert cached == [False, False, False, True]
+    assert [seen.headers.get("x-persona") for seen in api.requests] == ["pirate", "poet", None]
+
+
+async def test_headers_set_later_are_another_request(api, cache):
+    """What the SDK's client sends along is looked at in each call, as its address is."""
+    inner = openai_client(api)
+    client = CachedChatCompletionClient(inner, cache)
+    await client.create(HELLO)
+    inner._client._custom_headers["x-persona"] = "poet"
+    assert not (await client.create(HELLO)).cached
+    inner._client._custom_query["version"] = "2"
+    assert not (await client.create(HELLO)).cached
+    assert (await client.create(HELLO)).cached
+    assert api.requests[2].headers["x-persona"] == "poet"
+
+
 CALLS: dict[str, dict] = {
     "plain": {},
     "tools": {"tools": [ADD]},
@@ -423,6 +451,25 @@ async def test_azure_never_shares_deployments(api, cache):
     assert not (await client(azure_deployment="two").create(HELLO)).cached
     assert not (await client(api_version="v2").create(HELLO)).cached
     assert not (await client(temperature=0.1).create(HELLO)).cached
+
+
+@pytest.mark.parametrize("upstream", [None, "azure"], ids=["address", "name"])
+async def test_azure_version_of_the_environment_never_shares(api, cache, monkeypatch, upstream):
+    """Azure's version is in the key where the environment names it, too."""
+    answers = []
+    for version in ("2024-01-01", "2025-01-01", "2024-01-01"):
+        monkeypatch.setenv("OPENAI_API_VERSION", version)
+        inner = AzureOpenAIChatCompletionClient(
+            model="gpt-4o-2024-08-06", azure_endpoint=api.base_url, azure_deployment="one",
+            api_key="sk-x",
+        )  # fmt: skip
+        client = CachedChatCompletionClient(kept(inner), cache, upstream=upstream)
+        answers.append((await client.create(HELLO)).cached)
+    assert answers == [False, False, True]
+    assert [seen.query for seen in api.requests] == [
+        "api-version=2024-01-01",
+        "api-version=2025-01-01",
+    ]
 
 
 # -- agents --------------------------------------------------------------------------------------

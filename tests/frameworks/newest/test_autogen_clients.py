@@ -77,6 +77,21 @@ async def test_own_client_is_told_apart_by_its_config(cache):
     assert not (await described.create(HELLO)).cached
 
 
+async def test_sync_face_is_its_cache():
+    """What `with` gives stands for the cache behind it."""
+    with Cache.memory() as face:
+        client = CachedChatCompletionClient(modest(), face)
+        await client.create(HELLO)
+        assert (await client.create(HELLO)).cached
+
+
+@pytest.mark.parametrize("other", [5, {}, object(), Cache], ids=["int", "dict", "object", "Cache"])
+def test_what_is_no_cache_is_refused(other):
+    """Said where the client is made, not by its first call."""
+    with pytest.raises(TypeError, match="must be an AsyncCache"):
+        CachedChatCompletionClient(modest(), other)
+
+
 async def test_credentials_in_an_address_are_not_in_the_key(cache):
     """User-info and keys in a URL's query don't tell clients apart; the rest of it does."""
     urls = ["http://u:p@h/v1?api_key=a&v=1", "http://h/v1?v=1", "http://h/v1?v=2"]

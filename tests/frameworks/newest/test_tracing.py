@@ -14,6 +14,14 @@ import pytest
 pytest_plugins = ("tests.helpers.openai_fixtures",)
 
 ROOT = Path(__file__).parents[3]
+# Of ten calls, five of them paid. Who patches `create` and is on top sees all; `request` isn't
+# called for what a client that is awaited finds stored, nor is the end of a raw stream seen beneath.
+SPANS = {
+    ("sentry", "ours"): 10,
+    ("sentry", "theirs"): 7,  # the synchronous client's `create` is nobody's but theirs
+    ("openinference", "ours"): 7,
+    ("openinference", "theirs"): 4,
+}
 SCRIPT = """
 import asyncio, json, sys
 from contextlib import contextmanager, nullcontext
@@ -127,5 +135,4 @@ async def test_calls_are_cached_and_traced(api, tracer, first):
     answers = [["miss", "chatcmpl-1"], ["hit", "chatcmpl-1"]]
     assert results == [*answers, "chatcmpl-1", "chatcmpl-1", text, text, *answers, text, text]
     assert len(api.requests) == 5
-    # On top they see every call; beneath, those that are paid at least.
-    assert spans >= (10 if first == "ours" else 5)
+    assert spans == SPANS[tracer, first]

@@ -15,7 +15,7 @@ pytest_plugins = ("tests.helpers.openai_fixtures",)
 
 ROOT = Path(__file__).parents[3]
 # Of ten calls, five of them paid. Who patches `create` and is on top sees all; `request` isn't
-# called for what a client that is awaited finds stored, nor is the end of a raw stream seen beneath.
+# called for what an awaited client finds stored, and beneath, a raw stream's end isn't seen.
 SPANS = {
     ("sentry", "ours"): 10,
     ("sentry", "theirs"): 7,  # the synchronous client's `create` is nobody's but theirs

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
 import re
 import subprocess
 import sys
 import types
-from pathlib import Path
 
 import openai
 import pytest
 from llmock.testing import LLMockServer
 
 import asynccache
+from tests.helpers.pages import PAGES, ROOT, blocks_of
 from tests.helpers.redis_servers import Valkey
 
-ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
-BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]+\]\((?!\w+:)([^)#]+)[^)]*\)")
 
 # Calls that reach the server, by page and heading; those that aren't named make none.
@@ -41,35 +35,6 @@ CALLS = {
     ("wrapper.md", "Streams"): 1,
     ("wrapper.md", "Without awaiting"): 2,
 }
-
-
-class Block:
-    """One example."""
-
-    def __init__(self, page, found):
-        text = page.read_text(encoding="utf-8")
-        self.page = page
-        self.source = found.group(1)
-        self.line = text.count("\n", 0, found.start(1))
-        self.heading = [h.group(1) for h in HEADING.finditer(text, 0, found.start())][-1]
-
-    async def run(self, namespace):
-        """Run it, so that a traceback shows its line on the page."""
-        code = compile(
-            "\n" * self.line + self.source,
-            str(self.page),
-            "exec",
-            flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
-            dont_inherit=True,
-        )
-        pending = eval(code, namespace)
-        if inspect.iscoroutine(pending):
-            await pending
-
-
-def blocks_of(page):
-    """Return a page's examples."""
-    return [Block(page, found) for found in BLOCK.finditer(page.read_text(encoding="utf-8"))]
 
 
 @pytest.fixture(scope="module")

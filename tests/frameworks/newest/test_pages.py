@@ -1,0 +1,98 @@
+"""The pages' examples with the frameworks of this environment work as they stand."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.helpers.frameworks_pages import Example, check_example, examples_of
+from tests.helpers.frameworks_server import Model
+
+pytest_plugins = ("tests.helpers.openai_fixtures",)
+
+OURS = """
+import asyncio
+import asynccache
+from asynccache import Cache
+from openai import AsyncOpenAI
+"""
+AGENTS = (
+    OURS
+    + """
+from agents import Agent, Runner, set_default_openai_client, set_tracing_disabled
+
+set_tracing_disabled(True)
+agent = Agent(name="Assistant", model="gpt-4o")
+"""
+)
+OPEN = "cache = await Cache.disk().open()\n"
+CHAT = """
+from langchain_openai import ChatOpenAI
+
+model = ChatOpenAI(model="gpt-4o-mini")
+"""
+EXAMPLES = examples_of({
+    ("frameworks.md", "OpenAI Agents SDK"): [
+        Example(AGENTS),
+        Example(
+            AGENTS + OPEN,
+            'print(await Runner.run(agent, "How warm is it?"))\nawait cache.aclose()',
+        ),
+    ],
+    ("frameworks.md", "PydanticAI"): [
+        Example(
+            OURS + OPEN + """
+from pydantic_ai import Agent
+from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.providers.openai import OpenAIProvider
+""",
+            'print(await Agent(model).run("How warm is it?"))\nawait cache.aclose()',
+        )
+    ],
+    ("frameworks.md", "smolagents"): [
+        Example(OURS + "from smolagents import CodeAgent, OpenAIModel")
+    ],
+    ("frameworks.md", "AG2 1.x"): [
+        Example(OURS + "from ag2 import Agent\nfrom ag2.config import OpenAIConfig")
+    ],
+    ("frameworks.md", "Inspect"): [
+        Example(
+            OURS + """
+from inspect_ai import Task, eval
+from inspect_ai.dataset import Sample
+
+task = Task(dataset=[Sample(input="How warm is it?", target="21")])
+"""
+        )
+    ],
+    ("autogen.md", "AutoGen 0.7 and later"): [Example("")],
+    ("autogen.md", "Component config"): [
+        Example(
+            """
+from asynccache.integrations.autogen import CachedChatCompletionClient
+from autogen_core.models import ChatCompletionClient
+from autogen_ext.models.openai import OpenAIChatCompletionClient
+
+inner = OpenAIChatCompletionClient(model="gpt-4o-mini")
+""",
+            "assert type(copy) is CachedChatCompletionClient",
+            requests=0,
+        )
+    ],
+    ("langchain.md", "LangChain and LangGraph"): [Example("import asyncio")],
+})  # fmt: skip
+
+
+@pytest.fixture
+def anyio_backend():
+    """Run on one loop: an example has its own."""
+    return "asyncio", {"use_uvloop": False}
+
+
+@pytest.mark.parametrize(
+    ("block", "example"), EXAMPLES, ids=lambda value: getattr(value, "heading", "")
+)
+async def test_example_pays_once(api, tmp_path, block, example):
+    """An example makes its calls, and none when it is run again."""
+    code = block.heading == "smolagents"
+    model = Model("Thought: done.\n<code>\nfinal_answer('21')\n</code>") if code else None
+    await check_example(api, tmp_path, block, example, model)

@@ -1,0 +1,42 @@
+"""The examples on the project's pages, to be run as they stand."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+_HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+class Block:
+    """One example."""
+
+    def __init__(self, page, found):
+        text = page.read_text(encoding="utf-8")
+        self.page = page
+        self.source = found.group(2)
+        self.line = text.count("\n", 0, found.start(2))
+        self.heading = [h.group(1) for h in _HEADING.finditer(text, 0, found.start())][-1]
+
+    async def run(self, namespace):
+        """Run it, so that a traceback shows its line on the page."""
+        pending = begun("\n" * self.line + self.source, namespace, str(self.page))
+        if inspect.iscoroutine(pending):
+            await pending
+
+
+def begun(source, namespace, name="<example>"):
+    """Run code as a notebook does; return a coroutine if it awaits."""
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    return eval(compile(source, name, "exec", flags=flags, dont_inherit=True), namespace)
+
+
+def blocks_of(page, language="python"):
+    """Return a page's examples; those in "py" need something that they don't show."""
+    text = page.read_text(encoding="utf-8")
+    return [Block(page, found) for found in _BLOCK.finditer(text) if found.group(1) == language]

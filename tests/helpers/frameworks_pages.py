@@ -10,7 +10,7 @@ import textwrap
 from typing import NamedTuple
 
 from tests.helpers.frameworks_server import Model
-from tests.helpers.pages import PAGES, ROOT, blocks_of
+from tests.helpers.pages import PAGES, ROOT, Block, blocks_of
 
 _RUNNER = """
 import asyncio, inspect, sys, types
@@ -41,7 +41,7 @@ def examples_of(found):
     Args:
         found: Examples by page and heading, in order.
     """
-    blocks = {}
+    blocks: dict[tuple[str, str], list[Block]] = {}
     for page in PAGES:
         for block in blocks_of(page, "py"):
             blocks.setdefault((page.name, block.heading), []).append(block)

@@ -32,9 +32,24 @@ class Face(Protocol):
         ...
 
 
+def checked(cache: AsyncCache | Face | None) -> AsyncCache | None:
+    """Return the cache that a framework's is made with, by whichever of its faces.
+
+    Raises:
+        TypeError: It is no cache.
+    """
+    found: object = getattr(cache, "asynchronous", cache)
+    if found is None or isinstance(found, AsyncCache):
+        return found
+    raise TypeError(
+        f"cache must be an AsyncCache, a SyncCache or None, not {type(cache).__qualname__};"
+        " Cache.from_url makes one of a URL"
+    )
+
+
 def cache_of(named: AsyncCache | Face | None) -> AsyncCache | None:
-    """Return the cache that a framework's was made with, by whichever of its faces."""
-    return named if named is None or isinstance(named, AsyncCache) else named.asynchronous
+    """Return what `checked` does."""
+    return checked(named)
 
 
 def mode_of(cache: AsyncCache) -> Mode:

@@ -28,8 +28,8 @@ from asynccache.integrations._host import (
     Face,
     answered,
     cache_for,
-    cache_of,
     cache_to_clear,
+    checked,
     from_thread,
 )
 
@@ -77,10 +77,13 @@ class LangChainCache(BaseCache):
     Args:
         cache: An `AsyncCache` or `SyncCache`; None takes the one in force around each call; where
             there is none, every lookup is a miss.
+
+    Raises:
+        TypeError: It is no cache.
     """
 
     def __init__(self, cache: AsyncCache | Face | None = None) -> None:
-        self._cache = cache_of(cache)
+        self._cache = checked(cache)
 
     async def alookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
         """Return the generations stored for a prompt and a model, or None.

@@ -21,8 +21,8 @@ from asynccache.integrations._host import (
     Face,
     answered,
     cache_for,
-    cache_of,
     cache_to_clear,
+    checked,
     from_thread,
     mode_of,
 )
@@ -45,6 +45,9 @@ class LangGraphCache(BaseCache[Any]):
         allowed: Classes of your own that results are made of; those of LangChain, LangGraph and
             the standard library that hold data are known. A result with another is not stored.
         serde: Another serializer, which then decides alone what may be built from stored bytes.
+
+    Raises:
+        TypeError: ``cache`` is no cache, or ``allowed`` doesn't hold classes.
     """
 
     def __init__(
@@ -54,11 +57,11 @@ class LangGraphCache(BaseCache[Any]):
         allowed: Iterable[type] = (),
         serde: SerializerProtocol | None = None,
     ) -> None:
-        names = [(kind.__module__, kind.__name__) for kind in allowed]
+        names = _names_of(allowed)
         # Nothing that isn't on the list, whatever LangGraph's environment variable says.
         strict = JsonPlusSerializer(pickle_fallback=False, allowed_msgpack_modules=names or None)
         super().__init__(serde=serde or strict)
-        self._cache = cache_of(cache)
+        self._cache = checked(cache)
 
     async def aget(self, keys: Sequence[FullKey]) -> dict[FullKey, Any]:
         """Return the values stored under keys, without those that aren't."""
@@ -145,6 +148,14 @@ class LangGraphCache(BaseCache[Any]):
         # another order, which moves bytes and changes none.
         same = kind == back_kind and (data == back or sorted(data) == sorted(back))
         return (kind, bytes(data)) if same else None
+
+
+def _names_of(allowed: object) -> list[tuple[str, str]]:
+    kinds: list[object] = list(allowed) if isinstance(allowed, Iterable) else [None]
+    names = [(kind.__module__, kind.__name__) for kind in kinds if isinstance(kind, type)]
+    if len(names) < len(kinds):
+        raise TypeError(f"allowed must be a list of classes, e.g. [MyState], not {allowed!r}")
+    return names
 
 
 def _value_key(key: FullKey, token: bytes) -> tuple[object, ...]:

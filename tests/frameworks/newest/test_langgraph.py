@@ -83,11 +83,11 @@ async def test_second_run_runs_no_node(cache):
     """The second run of a graph, by another object of it, runs no node and has the same result."""
     ran: list[str] = []
     message = AIMessage(content="Hi", tool_calls=[{"name": "f", "args": {"x": 1}, "id": "c"}])
-    first = await graph(LangGraphCache(cache), ran, message).ainvoke({"asked": "x"})
-    second = await graph(LangGraphCache(), ran, message).ainvoke({"asked": "x"})
+    first = await graph(LangGraphCache(cache, name="g"), ran, message).ainvoke({"asked": "x"})
+    second = await graph(LangGraphCache(name="g"), ran, message).ainvoke({"asked": "x"})
     assert ran == ["x"]
     assert first == second == {"asked": "x", "answer": message}
-    await graph(LangGraphCache(cache), ran, message).ainvoke({"asked": "y"})
+    await graph(LangGraphCache(name="g"), ran, message).ainvoke({"asked": "y"})
     assert ran == ["x", "y"]
 
 

@@ -138,9 +138,9 @@ def passed(cache: AsyncCache, reason: str | None, *, endpoint: str = "value") ->
     Raises:
         ReplayMiss: In mode "replay", where it may not.
     """
-    cache.note_bypass(reason)
     if mode_of(cache) == "replay":
-        raise _told(cache, ReplayMiss(reason or _CLOSED), endpoint)
+        raise _told(cache, ReplayMiss(reason), endpoint)
+    cache.note_bypass(reason)
     told = watch(cache.settings.observer, endpoint)
     if told is not None:
         told.passed(reason)
@@ -196,6 +196,4 @@ def cache_in_thread(
         return cache
     if reading:
         passed(cache, _OWN_LOOP, endpoint=endpoint)
-    elif mode_of(cache) == "replay":
-        raise ReplayMiss(_OWN_LOOP)
     return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 import secrets
+import sys
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -39,17 +40,17 @@ from asynccache.integrations._host import (
 _TOKEN_BYTES: Final = 16  # too many to meet by chance
 _LARGE: Final = 16 * 1024  # bytes: above, building objects of them may hold the loop
 _ENDPOINT: Final = "langgraph"
-_NAMED_PARTS: Final = 3  # of a node's namespace; a task's lacks the name, which stands last
 _DYNAMIC: Final = "__dynamic__"  # LangGraph's word for a node or task whose function it can't name
 _NOT_PLAIN: Final = (
     "LangGraph: a node's result that doesn't come back from data as it was ({}); classes of your"
     " own are named in LangGraphCache(allowed=[...])"
 )
 _NAMELESS: Final = (
-    "LangGraph tells async nodes apart by nothing but the node's name, which another graph may have"
-    ' too: name the graph, LangGraphCache(name="..."), and they are cached'
+    "LangGraph: in a graph without a name only functions of imported modules are cached; of other"
+    " nodes (async ones, methods, closures, a script's own) it doesn't say whose they are. Name it,"
+    ' LangGraphCache(name="...")'
 )
-_SAME_NAME: Final = "LangGraph doesn't tell tasks apart that aren't plain functions"
+_SAME_NAME: Final = "LangGraph doesn't tell tasks apart that aren't functions"
 _EACH: Final = 'LangGraph: sample="each" runs nodes anew; the calls they make are numbered'
 
 
@@ -73,8 +74,9 @@ class LangGraphCache(BaseCache[Any]):
         cache: An `AsyncCache` or `SyncCache`; None takes the one in force around each call; where
             there is none, every lookup is a miss.
         name: The graph's, part of its keys: another for each graph that shares a store, and for
-            each change of what nodes do. Without one async nodes are not cached, as LangGraph
-            tells them apart by their names alone.
+            each change of what nodes do. Without one, only nodes and tasks that are functions of an
+            imported module are cached, and async nodes are not: LangGraph doesn't say which
+            function it is.
         allowed: Classes of your own that results are made of; those of LangChain, LangGraph and
             the standard library that hold data are known. A result with another is not stored.
         serde: Another serializer, which then decides alone what may be built from stored bytes,
@@ -183,12 +185,12 @@ class LangGraphCache(BaseCache[Any]):
         """Return why a key goes past the cache, None if it doesn't."""
         if current_options().samples is not None:
             return _EACH
-        if _DYNAMIC in key[0][1:2]:
-            if self._name is None:
-                return _NAMELESS
-            if len(key[0]) < _NAMED_PARTS:
-                return _SAME_NAME
-        return None
+        namespace = key[0]
+        if len(namespace) == 1:  # none of LangGraph's
+            return None
+        if self._name is None and not _is_known(namespace[1]):
+            return _NAMELESS
+        return _SAME_NAME if namespace[1:] == (_DYNAMIC,) else None
 
     def _built(
         self, keys: Sequence[FullKey], entries: Sequence[Entry | None]
@@ -270,6 +272,12 @@ def _names_of(allowed: object) -> list[tuple[str, str]]:
     if len(names) < len(kinds):
         raise TypeError(f"allowed must be a list of classes, e.g. [MyState], not {allowed!r}")
     return names
+
+
+def _is_known(function: str) -> bool:
+    """Tell whether LangGraph's name of a function can't be another's, in any program."""
+    module, _, name = function.rpartition(".")
+    return module != "__main__" and hasattr(sys.modules.get(module), name)
 
 
 def _value_key(key: FullKey, token: bytes) -> tuple[object, ...]:

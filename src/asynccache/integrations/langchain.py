@@ -75,10 +75,10 @@ class _Stored(Struct, frozen=True, array_like=True):
 class LangChainCache(BaseCache):
     """Answers of LangChain's models, in an `AsyncCache`.
 
-    Prompt and model are two parts of the key, each whole. The sync methods work in any thread; on
-    an event loop's own thread they hold that loop while the cache works in another: await the
-    async ones there. LangChain asks here for whole answers alone: no streams, and no sharing of
-    calls under way.
+    Prompt and model are two parts of the key, whole but for what LangChain notes on an answer of a
+    cache. The sync methods work in any thread; on an event loop's own thread they hold that loop
+    while the cache works in another: await the async ones there. LangChain asks here for whole
+    answers alone: no streams, and no sharing of calls under way.
 
     Args:
         cache: An `AsyncCache` or `SyncCache`; None takes the one in force around each call; where

@@ -11,6 +11,7 @@ import secrets
 import sys
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from typing import Any, Final
 
 from langgraph.cache.base import BaseCache, FullKey, Namespace
@@ -61,8 +62,8 @@ class _Taken(Struct, frozen=True):
     ttl: int | None
     kind: str
     data: bytes
-    copy: bytes | None = None
-    """Where it was not yet compared with what the data gives."""
+    held: bytes | None = None
+    """The result itself, where it isn't compared yet with what comes back; never stored."""
 
 
 class LangGraphCache(BaseCache[Any]):
@@ -126,7 +127,7 @@ class LangGraphCache(BaseCache[Any]):
             await self._set(cache, self._taken(cache, pairs, patient=True))
 
     async def aclear(self, namespaces: Sequence[Namespace] | None = None) -> None:
-        """Forget what is stored in namespaces, and in no others; without any, clear the cache.
+        """Forget what is stored in namespaces of this graph; without any, clear the cache.
 
         What was forgotten can't be found again, though it takes its place until it expires or is
         evicted. Clearing the cache removes every entry of its namespace, whoever stored it.
@@ -186,7 +187,7 @@ class LangGraphCache(BaseCache[Any]):
         if current_options().samples is not None:
             return _EACH
         namespace = key[0]
-        if len(namespace) == 1:  # none of LangGraph's
+        if len(namespace) < 2:  # noqa: PLR2004 - none of LangGraph's, which name a function second
             return None
         if self._name is None and not _is_known(namespace[1]):
             return _NAMELESS
@@ -224,12 +225,12 @@ class LangGraphCache(BaseCache[Any]):
             try:
                 kind, data = self.serde.dumps_typed(value)
                 wait = patient and len(data) > _LARGE and not self._trusted
-                copy = pickle.dumps(value) if wait else None
+                held = pickle.dumps(value) if wait else None
                 lost = None if wait or self._trusted else self._lost(kind, data, value)
             except Exception as exc:  # noqa: BLE001 - whatever a class or a serializer says
                 lost = f"{type(exc).__name__} raised"
             if lost is None:
-                taken.append(_Taken(key, ttl, kind, bytes(data), copy))
+                taken.append(_Taken(key, ttl, kind, bytes(data), held))
             else:
                 cache.note_bypass(_NOT_PLAIN.format(lost))
         return taken
@@ -237,21 +238,23 @@ class LangGraphCache(BaseCache[Any]):
     def _lost(self, kind: str, data: bytes, value: object) -> str | None:
         """Return what of a value doesn't come back from its data, None if all does."""
         # A node's writes are pairs, which come back as lists; LangGraph takes both.
-        if isinstance(value, list | deque):
-            pairs = (list(item) if type(item) is tuple else item for item in value)
-            value = type(value)(pairs)
+        if type(value) is list or type(value) is deque:
+            pairs = [list(item) if type(item) is tuple else item for item in value]
+            value = copy(value)
+            value.clear()
+            value.extend(pairs)
         return difference(value, self.serde.loads_typed((kind, data)))
 
     def _late(self, item: _Taken) -> str | None:
         try:
-            return self._lost(item.kind, item.data, pickle.loads(item.copy or b""))  # noqa: S301 - made above
+            return self._lost(item.kind, item.data, pickle.loads(item.held or b""))  # noqa: S301 - made above
         except Exception as exc:  # noqa: BLE001 - as above
             return f"{type(exc).__name__} raised"
 
     async def _set(self, cache: AsyncCache, taken: Sequence[_Taken]) -> None:
         by_ttl: dict[int | None, list[_Taken]] = {}
         for item in taken:
-            lost = None if item.copy is None else await asyncio.to_thread(self._late, item)
+            lost = None if item.held is None else await asyncio.to_thread(self._late, item)
             if lost is None:
                 by_ttl.setdefault(item.ttl, []).append(item)
             else:

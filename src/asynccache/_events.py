@@ -26,7 +26,7 @@ class CallEvent(Struct, frozen=True, kw_only=True):
     """Path below the base URL, e.g. ``/chat/completions``; "value" or "memoize" for functions, and
     the framework's name, e.g. "langchain", where one looks up and makes the call itself."""
     key: str = ""
-    """64 hexadecimal digits; empty for a bypass, a function that raised, and where none is known."""
+    """64 hexadecimal digits; empty for a bypass, a function that raised, or if none is known."""
     model: str = ""
     """As the answer names it; for want of an answer, as the request does."""
     age: float = 0.0

@@ -59,7 +59,7 @@ def _first(differences: Iterable[str | None]) -> str | None:
 
 def _contents(value: Any) -> list[Any]:  # noqa: ANN401 - whatever it is
     """Return what a copy of an object would be made of, as the protocol of `copy` has it."""
-    reduce = copyreg.dispatch_table.get(type(value))
+    reduce = copyreg.dispatch_table.get(value.__class__)
     parts: Any = value.__reduce_ex__(4) if reduce is None else reduce(value)
     if isinstance(parts, str):
         return [parts]
@@ -71,7 +71,7 @@ def _contents(value: Any) -> list[Any]:  # noqa: ANN401 - whatever it is
 def _by_name(state: object) -> object:
     """Return an object's attributes in an order that doesn't depend on when they were set."""
     if isinstance(state, tuple):
-        return tuple(map(_by_name, state))
+        return tuple(map(_by_name, cast("tuple[object, ...]", state)))
     if not isinstance(state, Mapping):
         return state
     named = cast("Mapping[str, object]", state)

@@ -185,17 +185,19 @@ def _as_first_asked(prompt: str) -> str:
     if f'"{_HIT}": 0' not in prompt:
         return prompt
     try:
-        written = json.loads(prompt)
-        if not isinstance(written, list) or json.dumps(written) != prompt:
+        written: Any = json.loads(prompt)
+        if not prompt.startswith("[") or json.dumps(written) != prompt:
             return prompt
     except (ValueError, RecursionError):
         return prompt
     for message in written:
-        fields = message.get("kwargs") if isinstance(message, dict) else None
-        if not isinstance(fields, dict):
+        try:
+            fields = message["kwargs"]
+            usage = fields["usage_metadata"]
+            cost = usage[_HIT]
+        except (TypeError, LookupError):
             continue
-        usage = fields.get("usage_metadata")
-        if isinstance(usage, dict) and repr(usage.get(_HIT)) == "0":
+        if repr(cost) == "0":
             del usage[_HIT]
             if not usage:
                 del fields["usage_metadata"]

@@ -12,7 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from langgraph.cache.base import BaseCache, FullKey, Namespace
 from langgraph.checkpoint.serde.base import SerializerProtocol
@@ -228,18 +228,19 @@ class LangGraphCache(BaseCache[Any]):
                 held = pickle.dumps(value) if wait else None
                 lost = None if wait or self._trusted else self._lost(kind, data, value)
             except Exception as exc:  # noqa: BLE001 - whatever a class or a serializer says
-                lost = f"{type(exc).__name__} raised"
+                cache.note_bypass(_NOT_PLAIN.format(f"{type(exc).__name__} raised"))
+                continue
             if lost is None:
                 taken.append(_Taken(key, ttl, kind, bytes(data), held))
             else:
                 cache.note_bypass(_NOT_PLAIN.format(lost))
         return taken
 
-    def _lost(self, kind: str, data: bytes, value: object) -> str | None:
+    def _lost(self, kind: str, data: bytes, value: Any) -> str | None:  # noqa: ANN401 - any result
         """Return what of a value doesn't come back from its data, None if all does."""
         # A node's writes are pairs, which come back as lists; LangGraph takes both.
-        if type(value) is list or type(value) is deque:
-            pairs = [list(item) if type(item) is tuple else item for item in value]
+        if type(value) in {list, deque}:
+            pairs: list[Any] = [list(item) if _is_pair(item) else item for item in value]
             value = copy(value)
             value.clear()
             value.extend(pairs)
@@ -270,11 +271,15 @@ class LangGraphCache(BaseCache[Any]):
 
 
 def _names_of(allowed: object) -> list[tuple[str, str]]:
-    kinds: list[object] = list(allowed) if isinstance(allowed, Iterable) else [None]
+    kinds = list(cast("Iterable[object]", allowed)) if isinstance(allowed, Iterable) else [None]
     names = [(kind.__module__, kind.__name__) for kind in kinds if isinstance(kind, type)]
     if len(names) < len(kinds):
         raise TypeError(f"allowed must be a list of classes, e.g. [MyState], not {allowed!r}")
     return names
+
+
+def _is_pair(item: object) -> bool:
+    return type(item) is tuple
 
 
 def _is_known(function: str) -> bool:

@@ -445,11 +445,15 @@ async def test_conversation_is_found_in_its_second_run(server, cache, llm_cache,
 
 async def test_nothing_else_is_left_out_of_a_prompt(cache, llm_cache):
     """Another cost is another prompt; so is text that reads like messages, and odd JSON."""
-    model, text = chat("a", "b", "c"), FakeListLLM(responses=["d", "e", "f", "g", "h", "i"])
+    model, text = (
+        chat("a", "b", "c", "other"),
+        FakeListLLM(responses=["d", "e", "f", "g", "h", "i"]),
+    )
     for cost, answer in ((0.5, "a"), (False, "b"), (None, "c")):
         said = AIMessage("x").model_copy(update={"usage_metadata": {"total_cost": cost}})
         for _ in range(2):
             assert (await model.ainvoke([said])).content == answer
+    assert (await model.ainvoke([AIMessage("x")])).content == "other"
     bare = dumps([AIMessage("x")])
     marked = dumps([AIMessage("x").model_copy(update={"usage_metadata": {"total_cost": 0}})])
     prompts = [bare, marked, marked + " ", marked[:-1], '{"total_cost": 0}', '["total_cost": 0]']

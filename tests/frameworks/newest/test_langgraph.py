@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import functools
 import pickle
+import sys
 import threading
 import types
 from typing import TypedDict
@@ -157,10 +158,11 @@ def answering(answer):
     return node
 
 
-async def test_nodes_that_may_be_anothers_need_a_name(memory, caplog):
+async def test_nodes_that_may_be_anothers_need_a_name(memory, caplog, monkeypatch):
     """They run, counted, and it says why; a function of a module is known without a name."""
     script = types.FunctionType(look.__code__, {}, "look")
     script.__module__ = "__main__"
+    monkeypatch.setattr(sys.modules["__main__"], "look", script, raising=False)
     others = [look_async, Looking(1).look, looking(1), functools.partial(look), script]
     for node in others:
         for _ in range(2):

@@ -93,6 +93,21 @@ class Slotted:
     more: Any = None
 
 
+@dataclasses.dataclass
+class Point:
+    """A dataclass with one."""
+
+    x: int
+    y: int
+
+    @classmethod
+    def backwards(cls):
+        """Return one whose attributes were set in another order."""
+        made = cls.__new__(cls)
+        made.y, made.x = 2, 1
+        return made
+
+
 class Color(enum.Enum):
     """An enumeration."""
 
@@ -107,7 +122,7 @@ class Names(dict):  # type: ignore[type-arg]
     """A dict of its own kind."""
 
 
-ALLOWED = [Base, Sub, Draft, Holder, Hidden, Full, Slotted, Color, Number, Names]
+ALLOWED = [Base, Sub, Draft, Holder, Hidden, Full, Slotted, Point, Color, Number, Names]
 WHEN = dt.datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 WHOLE = [
     CALLING,
@@ -120,6 +135,7 @@ WHOLE = [
     Command(goto=[Send("n", {"messages": [HumanMessage("x")]})], update={"x": 1}),
     Full(when=WHEN, tags={"a", "b"}, amounts={"x": decimal.Decimal("1.50")}, above=Full(when=WHEN)),
     Draft(messages=[]), Holder(item=Base(x=1)), Hidden(shown=1), Slotted(1, [Slotted(2)]),
+    Point(1, 2), Point.backwards(),
     Color.RED, {1: "a", "1": "b", None: 1.5, (1, 2): True}, {"a", 1, 2.5}, frozenset({1}),
     float("nan"), -0.0, 2**63, b"x", None, WHEN, WHEN.date(), WHEN.timetz(),
     dt.timedelta(1, 2, 3), decimal.Decimal("1.0"), uuid.uuid4(), re.compile("a", re.DOTALL),
@@ -131,7 +147,7 @@ LOST = [
     collections.defaultdict(list, a=[1]), collections.Counter("aab"), collections.OrderedDict(a=1),
     collections.deque([1], maxlen=2), Names(a=1), Number(3), ValueError("x"), "\ud800", 2**64,
     np.arange(3), WHEN.astimezone(zoneinfo.ZoneInfo("Europe/Berlin")), 1j, object(),
-    bytearray(b"x"),
+    bytearray(b"x"), {Number(3)}, frozenset({Number(3)}),
 ]  # fmt: skip
 
 

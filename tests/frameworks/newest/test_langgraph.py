@@ -12,9 +12,10 @@ import types
 from typing import TypedDict
 
 import pytest
-from langchain_core.messages import AIMessage
+from langchain_core.load import dumps
+from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.func import entrypoint, task
-from langgraph.graph import END, START, StateGraph
+from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import CachePolicy
 
 import asynccache
@@ -211,6 +212,30 @@ async def test_tasks_that_are_no_functions(memory, caplog):
         assert await flow.ainvoke(1) == [2, 3, 4]
     assert ran == [1, 2, 3, 1, 2]
     assert "tasks" in caplog.text
+
+
+async def test_messages_are_found_in_the_second_run(memory):
+    """Nodes that hand messages on are found at once, if their key is of what messages say."""
+    ran: list[int] = []
+
+    def saying(number):
+        async def say(state):
+            ran.append(number)
+            return {"messages": [AIMessage(str(number), id=str(number))]}
+
+        return say
+
+    builder = StateGraph(MessagesState)
+    for number in range(3):
+        policy = CachePolicy(key_func=dumps)
+        builder.add_node(f"say{number}", saying(number), cache_policy=policy)
+        builder.add_edge(f"say{number - 1}" if number else START, f"say{number}")
+    compiled = builder.compile(cache=LangGraphCache(name="g"))
+    first, second = [
+        await compiled.ainvoke({"messages": [HumanMessage("q", id="h")]}) for _ in range(2)
+    ]
+    assert first == second
+    assert ran == [0, 1, 2]
 
 
 async def test_clear_knows_the_name(memory):

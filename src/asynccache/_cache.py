@@ -182,6 +182,10 @@ class AsyncCache(Contents):
         else:
             self._outside.misses += 1
 
+    def note_replay_miss(self) -> None:
+        """Count a call that a framework may not make, as mode "replay" found nothing."""
+        self._outside.replay_misses += 1
+
     def now(self) -> int:
         """Return what the cache's clock says, in microseconds since the epoch."""
         return self._clock.time_us()

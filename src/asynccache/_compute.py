@@ -35,7 +35,7 @@ async def compute(
     """Return the value stored under a key, or make it; keys of two purposes never meet."""
     watch = _events.watch(cache.settings.observer, purpose)
     try:
-        value, told = await _computed(cache, purpose, key, create, ttl=ttl, type=type)
+        value, told = await computed(cache, purpose, key, create, ttl=ttl, type=type)
     except BaseException as exc:
         if watch is not None:
             watch.failed(exc)
@@ -48,7 +48,7 @@ async def compute(
     return value
 
 
-async def _computed(
+async def computed(
     cache: AsyncCache,
     purpose: str,
     key: object,
@@ -57,7 +57,10 @@ async def _computed(
     ttl: float | None,
     type: Any,  # noqa: ANN401 - any type form
 ) -> tuple[Any, Fetched | str | None]:
-    """Return the value, and what it came from, or why it went past the cache."""
+    """Do as `compute` does, telling nobody; return also where the value came from.
+
+    That is why it went past the cache, if it did.
+    """
     options = _context.current_options()
     mode = cache.settings.mode if options.mode is UNSET else options.mode
     if mode == "off" or (not cache.is_open and mode != "replay"):

@@ -56,6 +56,15 @@ class Contents(Lifetime):
         mode = self.settings.mode if options.mode is UNSET else options.mode
         return self.engine(), namespace, mode, value_key(namespace, "value", key, options.sample)
 
+    def digest(self, key: object) -> bytes:
+        """Return under which digest a value is found: of the namespace and sample in force.
+
+        Raises:
+            NotCanonicalError: The key has no canonical form.
+        """
+        options = _context.current_options()
+        return value_key(options.namespace(self.settings.namespace), "value", key, options.sample)
+
     async def paced(self) -> None:
         """Go on in a turn of the loop that has time left."""
         pacer = self.engine().pacer

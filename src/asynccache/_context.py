@@ -80,17 +80,34 @@ class Chain(Generic[ValueT]):
 class Samples:
     """Numbers the identical requests of one block: 0, 1, 2 and on."""
 
-    __slots__ = ("_lock", "_seen")
+    __slots__ = ("_kept", "_lock", "_seen")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._seen: Counter[bytes] = Counter()
+        self._kept: dict[tuple[bytes, int], list[tuple[int, object]]] = {}
 
     def next(self, key: bytes) -> int:
         """Return how often this key was asked for before in the block."""
         with self._lock:
             number = self._seen[key]
             self._seen[key] = number + 1
+        return number
+
+    def keep(self, key: bytes, number: int, asker: object) -> None:
+        """Keep a number for the same object to come back with: see `kept`."""
+        with self._lock:
+            self._kept.setdefault((key, id(asker)), []).append((number, asker))
+
+    def kept(self, key: bytes, asker: object) -> int | None:
+        """Return the number that was kept longest for an object, once; None for none."""
+        with self._lock:
+            waiting = self._kept.get((key, id(asker)))
+            if waiting is None:
+                return None
+            number, _ = waiting.pop(0)
+            if not waiting:
+                del self._kept[key, id(asker)]
         return number
 
 

@@ -23,9 +23,10 @@ class CallEvent(Struct, frozen=True, kw_only=True):
     outcome: Outcome | Literal["error"]
     """As in `asynccache.status`, "bypass", or "error" for a call that raised."""
     endpoint: str
-    """Path below the base URL, e.g. ``/chat/completions``; "value" or "memoize" for functions."""
+    """Path below the base URL, e.g. ``/chat/completions``; "value" or "memoize" for functions, and
+    the framework's name, e.g. "langchain", where one looks up and makes the call itself."""
     key: str = ""
-    """64 hexadecimal digits; empty for a bypass, and for a function that raised."""
+    """64 hexadecimal digits; empty for a bypass, a function that raised, or if none is known."""
     model: str = ""
     """As the answer names it; for want of an answer, as the request does."""
     age: float = 0.0

@@ -14,10 +14,14 @@ from msgspec import UNSET
 from asynccache import _portal
 from asynccache._cache import AsyncCache
 from asynccache._call import Mode
+from asynccache._compute import VALUE_META
 from asynccache._context import current_cache, current_options
+from asynccache._entry import Entry
 from asynccache._errors import CacheClosedError, ReplayMiss
+from asynccache._events import watch
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
 
 _CLOSED: Final = "the cache isn't open"
 _OWN_LOOP: Final = "a sync call on asynccache's own loop, which can't wait for itself: await it"
@@ -58,13 +62,16 @@ def mode_of(cache: AsyncCache) -> Mode:
     return cache.settings.mode if mode is UNSET else mode
 
 
-def cache_for(own: AsyncCache | None, *, reading: bool) -> AsyncCache | None:
+def cache_for(
+    own: AsyncCache | None, *, reading: bool, endpoint: str = "value"
+) -> AsyncCache | None:
     """Return the cache that serves a framework's call: its own, else the one in force; or None.
 
     Args:
         own: What the framework's cache was made with.
         reading: Whether the call looks something up. What goes past the cache is counted once,
             though a framework looks up and stores.
+        endpoint: What watchers are told the call is.
 
     Raises:
         CacheClosedError: In mode "replay" the cache isn't open, so that there is nothing to replay.
@@ -73,15 +80,16 @@ def cache_for(own: AsyncCache | None, *, reading: bool) -> AsyncCache | None:
     if cache is None:
         return None
     mode = mode_of(cache)
-    if not cache.is_open:
-        if mode == "replay":
-            raise CacheClosedError(f"nothing can be replayed: {_CLOSED}")
-        if reading:
-            cache.note_bypass(None if mode == "off" else _CLOSED)
-        return None
     if mode == "off":
         if reading:
-            cache.note_bypass(None)
+            passed(cache, None, endpoint=endpoint)
+        return None
+    if not cache.is_open:
+        if mode == "replay":
+            error = CacheClosedError(f"nothing can be replayed: {_CLOSED}")
+            raise _told(cache, error, endpoint) if reading else error
+        if reading:
+            passed(cache, _CLOSED, endpoint=endpoint)
         return None
     return cache
 
@@ -91,15 +99,63 @@ def cache_to_clear(own: AsyncCache | None) -> AsyncCache | None:
     return current_cache() if own is None else own
 
 
-def answered(cache: AsyncCache, *, hit: bool) -> None:
-    """Count what a lookup found.
+def answered(
+    cache: AsyncCache,
+    *,
+    hit: bool,
+    endpoint: str = "value",
+    key: object = None,
+    entry: Entry | None = None,
+) -> None:
+    """Count what a lookup found, and tell who watches.
+
+    A miss is told of now, without what the call costs that the framework makes next.
+
+    Args:
+        cache: Where it was looked up.
+        hit: Whether something was found.
+        endpoint: What watchers are told the call is.
+        key: What was looked up, None where that isn't known.
+        entry: What was found, None where that isn't known.
 
     Raises:
         ReplayMiss: Nothing, in mode "replay".
     """
     if not hit and mode_of(cache) == "replay":
-        raise ReplayMiss("nothing is stored for this request")
+        cache.note_replay_miss()
+        error = ReplayMiss("nothing is stored for this request")
+        raise _told(cache, error, endpoint, key)
     cache.note_lookup(hit=hit)
+    told = watch(cache.settings.observer, endpoint)
+    if told is not None:
+        known = entry or Entry(_digest(cache, key), 0, 0, VALUE_META, ())
+        told.served("hit" if hit else "miss", known, cache.now())
+
+
+def passed(cache: AsyncCache, reason: str | None, *, endpoint: str = "value") -> None:
+    """Count a lookup that goes past the cache, and tell who watches.
+
+    Raises:
+        ReplayMiss: In mode "replay", where it may not.
+    """
+    if mode_of(cache) == "replay":
+        raise _told(cache, ReplayMiss(reason), endpoint)
+    cache.note_bypass(reason)
+    told = watch(cache.settings.observer, endpoint)
+    if told is not None:
+        told.passed(reason)
+
+
+def _told(cache: AsyncCache, error: E, endpoint: str, key: object = None) -> E:
+    told = watch(cache.settings.observer, endpoint)
+    if told is not None:
+        told.key = _digest(cache, key)
+        told.failed(error)
+    return error
+
+
+def _digest(cache: AsyncCache, key: object) -> bytes:
+    return b"" if key is None else cache.digest(key)
 
 
 def from_thread(
@@ -108,6 +164,7 @@ def from_thread(
     function: Callable[..., Coroutine[Any, Any, T]],
     *args: object,
     reading: bool = False,
+    endpoint: str = "value",
 ) -> T:
     """Await a coroutine function for a caller that can't, with the cache that serves it.
 
@@ -121,14 +178,22 @@ def from_thread(
         function: Awaited with the cache and ``args``.
         args: Further arguments.
         reading: As for `cache_for`.
+        endpoint: As for `cache_for`.
     """
-    cache = cache_for(own, reading=reading)
-    if cache is None:
-        return default
-    if _portal.in_portal():
-        if mode_of(cache) == "replay":
-            raise ReplayMiss(_OWN_LOOP)
-        if reading:
-            cache.note_bypass(_OWN_LOOP)
-        return default
-    return _portal.call(function, cache, *args)
+    cache = cache_in_thread(own, reading=reading, endpoint=endpoint)
+    return default if cache is None else _portal.call(function, cache, *args)
+
+
+def cache_in_thread(
+    own: AsyncCache | None, *, reading: bool, endpoint: str = "value"
+) -> AsyncCache | None:
+    """Return the cache that serves a call which can't await, as `cache_for` does, or None.
+
+    None on the background loop too, which can't wait for itself.
+    """
+    cache = cache_for(own, reading=reading, endpoint=endpoint)
+    if cache is None or not _portal.in_portal():
+        return cache
+    if reading:
+        passed(cache, _OWN_LOOP, endpoint=endpoint)
+    return None

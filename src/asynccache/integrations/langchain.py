@@ -6,6 +6,7 @@ classes: nothing in a store says which class to import.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -23,13 +24,15 @@ from pydantic import BaseModel
 
 from asynccache import _portal
 from asynccache._cache import AsyncCache
-from asynccache._values import encode_value
+from asynccache._context import current_options, options
+from asynccache._values import decode_value, encode_value
+from asynccache.integrations._exact import difference
 from asynccache.integrations._host import (
     Face,
     answered,
     cache_for,
-    cache_of,
     cache_to_clear,
+    checked,
     from_thread,
 )
 
@@ -54,7 +57,10 @@ _MESSAGES: Final[dict[str, type[messages.BaseMessage]]] = {
         messages.ToolMessageChunk,
     )
 }
+_ENDPOINT: Final = "langchain"
+_HIT: Final = "total_cost"
 _NOT_PLAIN: Final = "LangChain: an answer that doesn't come back from plain data as it was"
+_UNASKED: Final = 'LangChain: under sample="each", an answer that no lookup has asked for'
 
 
 class _Stored(Struct, frozen=True, array_like=True):
@@ -69,18 +75,21 @@ class _Stored(Struct, frozen=True, array_like=True):
 class LangChainCache(BaseCache):
     """Answers of LangChain's models, in an `AsyncCache`.
 
-    Prompt and model are two parts of the key, each whole. The sync methods work in any thread; on
-    an event loop's own thread they hold that loop while the cache works in another: await the
-    async ones there. LangChain asks here for whole answers alone: no streams, and no sharing of
-    calls under way.
+    Prompt and model are two parts of the key, whole but for what LangChain notes on an answer of a
+    cache. The sync methods work in any thread; on an event loop's own thread they hold that loop
+    while the cache works in another: await the async ones there. LangChain asks here for whole
+    answers alone: no streams, and no sharing of calls under way.
 
     Args:
         cache: An `AsyncCache` or `SyncCache`; None takes the one in force around each call; where
             there is none, every lookup is a miss.
+
+    Raises:
+        TypeError: It is no cache.
     """
 
     def __init__(self, cache: AsyncCache | Face | None = None) -> None:
-        self._cache = cache_of(cache)
+        self._cache = checked(cache)
 
     async def alookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
         """Return the generations stored for a prompt and a model, or None.
@@ -88,7 +97,7 @@ class LangChainCache(BaseCache):
         Raises:
             ReplayMiss: In mode "replay", nothing is stored.
         """
-        cache = cache_for(self._cache, reading=True)
+        cache = cache_for(self._cache, reading=True, endpoint=_ENDPOINT)
         return None if cache is None else await _lookup(cache, prompt, llm_string)
 
     async def aupdate(self, prompt: str, llm_string: str, return_val: Sequence[Generation]) -> None:
@@ -110,7 +119,9 @@ class LangChainCache(BaseCache):
 
     def lookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
         """Return what `alookup` does, to a caller that can't await."""
-        return from_thread(self._cache, None, _lookup, prompt, llm_string, reading=True)
+        return from_thread(
+            self._cache, None, _lookup, prompt, llm_string, reading=True, endpoint=_ENDPOINT
+        )
 
     def update(self, prompt: str, llm_string: str, return_val: Sequence[Generation]) -> None:
         """Store as `aupdate` does, for a caller that can't await."""
@@ -123,28 +134,82 @@ class LangChainCache(BaseCache):
             _portal.call(cache.clear)
 
 
-def _key(prompt: str, llm_string: str) -> tuple[str, str, str]:
-    return ("asynccache.langchain/1", prompt, llm_string)
-
-
 async def _lookup(cache: AsyncCache, prompt: str, llm_string: str) -> list[Generation] | None:
-    try:
-        stored = await cache.get(_key(prompt, llm_string), type=list[_Stored])
-        found = None if stored is None else [_built(item) for item in stored]
-    except (ValueError, LookupError):  # of another version, or somebody else's
-        found = None
-    answered(cache, hit=found is not None)
+    asked = _as_first_asked(prompt)
+    key = _key(asked, llm_string)
+    samples, number = current_options().samples, current_options().sample
+    if samples is not None:
+        number = samples.next(cache.digest(key))
+    with options(sample=number):
+        entry = await cache.find(key)
+        found = None if entry is None else _read(entry.body)
+        if found and asked != prompt and not isinstance(found[0], ChatGeneration):
+            found = None  # of a prompt that is text, and no messages
+        answered(cache, hit=found is not None, endpoint=_ENDPOINT, key=key, entry=entry)
+    if found is None and samples is not None:
+        samples.keep(cache.digest(key), number, llm_string)
     return found
 
 
 async def _update(
     cache: AsyncCache, prompt: str, llm_string: str, generations: Sequence[Generation]
 ) -> None:
+    messages_asked = bool(generations) and isinstance(generations[0], ChatGeneration)
+    key = _key(_as_first_asked(prompt) if messages_asked else prompt, llm_string)
+    samples, number = current_options().samples, current_options().sample
+    if samples is not None:
+        # LangChain comes back with the very object that it has asked with.
+        kept = samples.kept(cache.digest(key), llm_string)
+        if kept is None:
+            cache.note_bypass(_UNASKED)
+            return
+        number = kept
     stored = _plain(generations)
     if stored is None:
         cache.note_bypass(_NOT_PLAIN)
-    else:
-        await cache.set(_key(prompt, llm_string), stored)
+        return
+    with options(sample=number):
+        await cache.set(key, stored)
+
+
+def _key(prompt: str, llm_string: str) -> tuple[str, str, str]:
+    return ("asynccache.langchain/1", prompt, llm_string)
+
+
+def _as_first_asked(prompt: str) -> str:
+    """Return messages as they were before any of them came out of a cache.
+
+    LangChain notes a cost of 0 in the usage of an answer that a cache gave. It is part of the
+    prompt from then on, which no model sees. What isn't messages, as LangChain writes them, stays.
+    """
+    if f'"{_HIT}": 0' not in prompt:
+        return prompt
+    try:
+        written: Any = json.loads(prompt)
+        if not prompt.startswith("[") or json.dumps(written) != prompt:
+            return prompt
+    except (ValueError, RecursionError):
+        return prompt
+    for message in written:
+        try:
+            fields = message["kwargs"]
+            usage = fields["usage_metadata"]
+            cost = usage[_HIT]
+        except (TypeError, LookupError):
+            continue
+        if repr(cost) == "0":
+            del usage[_HIT]
+            if not usage:
+                del fields["usage_metadata"]
+    return json.dumps(written)
+
+
+def _read(body: bytes) -> list[Generation] | None:
+    """Return the generations that bytes hold; None if they are of another version or writer."""
+    try:
+        return [_built(item) for item in decode_value(body, list[_Stored])]
+    except (ValueError, LookupError):
+        return None
 
 
 def _plain(generations: Sequence[Generation]) -> list[_Stored] | None:
@@ -153,10 +218,10 @@ def _plain(generations: Sequence[Generation]) -> list[_Stored] | None:
     try:
         stored = [_taken_apart(generation) for generation in wanted]
         back = msgspec.msgpack.decode(encode_value(stored), type=list[_Stored])
-        same = [_built(item) for item in back] == wanted
+        lost = difference(wanted, [_built(item) for item in back])
     except (TypeError, ValueError, LookupError):
         return None
-    return stored if same else None
+    return stored if lost is None else None
 
 
 def _taken_apart(generation: Generation) -> _Stored:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import collections
+import enum
 import threading
 
 import pytest
 from langchain_core.globals import set_llm_cache
-from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.language_models import FakeListChatModel, FakeListLLM
+from langchain_core.load import dumps
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
 from langchain_core.outputs import (
     ChatGeneration,
     ChatGenerationChunk,
@@ -60,6 +64,12 @@ class Point(BaseModel):
 
 class OddMessage(AIMessage):
     """A subclass, of which nothing is known."""
+
+
+class Reason(enum.StrEnum):
+    """What equals its text, and is none."""
+
+    STOP = "stop"
 
 
 @pytest.fixture
@@ -126,17 +136,17 @@ async def test_prompt_and_model_are_two_parts(cache):
 
 
 async def test_what_plain_data_cannot_hold_is_not_stored(cache, caplog):
-    """A subclass, an object and a tuple are not stored as something else; it is said once."""
+    """Subclasses, objects and tuples are not stored as something else; it is said once."""
     found = LangChainCache(cache)
+    odd_values = (object(), (1, 2), Reason.STOP, collections.Counter("a"))
     for odd in (
         OddMessage(content="x"),
-        AIMessage(content="x", additional_kwargs={"it": object()}),
-        AIMessage(content="x", additional_kwargs={"it": (1, 2)}),
+        *(AIMessage(content="x", additional_kwargs={"it": value}) for value in odd_values),
     ):
         await found.aupdate("p", "m", [ChatGeneration(message=odd)])
         assert await found.alookup("p", "m") is None
     assert cache.stats().stored == 0
-    assert cache.stats().bypassed == 3
+    assert cache.stats().bypassed == 5
     assert caplog.text.count("plain data") == 1
 
 
@@ -191,6 +201,132 @@ async def test_modes_hold(cache):
             await found.alookup("other", "m")
         with pytest.raises(ReplayMiss):
             found.lookup("other", "m")
+
+
+async def test_watchers_are_told(cache):
+    """A miss, a hit, a bypass and what replay refuses are told, each with its key if it has one."""
+    found = LangChainCache(cache)
+    with asynccache.record() as calls:
+        await found.alookup("p", "m")
+        await found.aupdate("p", "m", [Generation(text="1")])
+        await found.alookup("p", "m")
+        await asyncio.to_thread(found.lookup, "p", "m")
+        with asynccache.options(sample=1):
+            await found.alookup("p", "m")
+        with asynccache.options(mode="off"):
+            await found.alookup("p", "m")
+        with asynccache.options(mode="replay"), pytest.raises(ReplayMiss):
+            await found.alookup("other", "m")
+    assert [call.outcome for call in calls] == ["miss", "hit", "hit", "miss", "bypass", "error"]
+    assert {call.endpoint for call in calls} == {"langchain"}
+    first, second, third, other, past, refused = calls
+    assert first.key == second.key == third.key != other.key
+    assert second.age > 0
+    assert past.key == "" != refused.key
+    assert refused.reason == "ReplayMiss"
+    assert cache.stats().replay_misses == 1
+
+
+async def test_observer_is_told():
+    """An observer hears of lookups, and of those that find the cache closed."""
+    told = []
+    cache = Cache.memory(observer=told.append)
+    found = LangChainCache(cache)
+    await found.alookup("p", "m")
+    async with cache:
+        await found.alookup("p", "m")
+    assert [(call.outcome, call.reason) for call in told] == [
+        ("bypass", "the cache isn't open"),
+        ("miss", ""),
+    ]
+
+
+class Failing(FakeListChatModel):
+    """Fails where it is told to."""
+
+    failing: list[bool]
+
+    def _call(self, *args, **kwargs):
+        text = super()._call(*args, **kwargs)
+        if self.failing and self.failing.pop(0):
+            raise ConnectionError
+        return text
+
+
+def chat(*responses, failing=()):
+    """Return a chat model that gives one response after another."""
+    return Failing(responses=list(responses), failing=list(failing))
+
+
+async def test_each_sample_is_found_again(cache, llm_cache):
+    """Under ``sample="each"`` the k-th identical request has the k-th answer, in every run."""
+    model = chat("a", "b", "c", "d")
+    runs = []
+    for _ in range(2):
+        with asynccache.options(sample="each"):
+            runs.append([(await model.ainvoke("q")).content for _ in range(3)])
+    assert runs == [["a", "b", "c"]] * 2
+    assert (await model.ainvoke("q")).content == "a"
+    with asynccache.options(sample=2):
+        assert (await model.ainvoke("q")).content == "c"
+
+
+async def test_each_sample_of_many_at_once(cache, llm_cache):
+    """Asked for at once, by tasks, threads or a batch, each answer is stored under its number."""
+    for ask in (
+        lambda model: asyncio.gather(*(model.ainvoke("q") for _ in range(4))),
+        lambda model: asyncio.to_thread(model.batch, ["q"] * 4),
+        lambda model: model.abatch(["q"] * 4),
+    ):
+        await cache.clear()
+        model = chat("a", "b", "c", "d", "e")
+        runs = []
+        for _ in range(2):
+            with asynccache.options(sample="each"):
+                runs.append(sorted(answer.content for answer in await ask(model)))
+        assert runs == [["a", "b", "c", "d"]] * 2
+
+
+@pytest.mark.parametrize("name", ["generate", "agenerate"])
+async def test_each_sample_of_equal_prompts(cache, llm_cache, name):
+    """A list of equal prompts has an answer for each, in order, also where some are stored."""
+    model = FakeListLLM(responses=["a", "b", "c", "d"])
+
+    async def texts(count):
+        with asynccache.options(sample="each"):
+            result = getattr(model, name)(["q"] * count)
+            result = await result if asyncio.iscoroutine(result) else result
+        return [generation.text for [generation] in result.generations]
+
+    first = await texts(2)
+    assert await texts(2) == first == ["a", "b"]
+    assert await texts(3) == [*first, "c"]
+    assert await texts(3) == [*first, "c"]
+
+
+async def test_failed_call_leaves_its_number(cache, llm_cache):
+    """A call that fails has had a number; the answer of the next one goes under its own."""
+    model = chat("lost", "a", "b", "c", failing=[True])
+
+    def ask():
+        return model.invoke("q").content
+
+    with asynccache.options(sample="each"):
+        with pytest.raises(ConnectionError):
+            ask()
+        assert ask() == "a"
+    with asynccache.options(sample=1):
+        assert ask() == "a"
+    assert ask() == "b"
+
+
+async def test_an_answer_nobody_asked_for_has_no_number(cache):
+    """Under ``sample="each"`` an answer whose lookup isn't known is not stored."""
+    found = LangChainCache(cache)
+    with asynccache.options(sample="each"):
+        await found.aupdate("p", "m", [Generation(text="1")])
+    assert await found.alookup("p", "m") is None
+    assert cache.stats().bypassed == 1
 
 
 async def test_failing_store_takes_no_call_down(server, llm_cache, model):
@@ -291,6 +427,37 @@ async def test_tool_calls_are_found(server, cache, llm_cache, model):
     first, second = await bound.ainvoke("Look"), await bound.ainvoke("Look")
     assert len(server.requests) == 1
     assert first.tool_calls == second.tool_calls != []
+
+
+async def test_conversation_is_found_in_its_second_run(server, cache, llm_cache, model):
+    """What LangChain notes on an answer from a cache doesn't make the next request another."""
+    without_usage = chat("a", "b", "c", "d")
+    for asked, answers in ((model(), ["Hello!"] * 3), (without_usage, ["a", "b", "c"])):
+        for _ in range(2):
+            said = [HumanMessage("Hello?")]
+            for answer in answers:
+                said += [await asked.ainvoke(said), ToolMessage("21", tool_call_id="1")]
+                assert said[-2].content == answer
+    assert len(server.requests) == 3
+    assert cache.stats().misses == 6
+    assert cache.stats().hits == 6
+
+
+async def test_nothing_else_is_left_out_of_a_prompt(cache, llm_cache):
+    """Another cost is another prompt; so is text that reads like messages, and odd JSON."""
+    model, text = (
+        chat("a", "b", "c", "other"),
+        FakeListLLM(responses=["d", "e", "f", "g", "h", "i"]),
+    )
+    for cost, answer in ((0.5, "a"), (False, "b"), (None, "c")):
+        said = AIMessage("x").model_copy(update={"usage_metadata": {"total_cost": cost}})
+        for _ in range(2):
+            assert (await model.ainvoke([said])).content == answer
+    assert (await model.ainvoke([AIMessage("x")])).content == "other"
+    bare = dumps([AIMessage("x")])
+    marked = dumps([AIMessage("x").model_copy(update={"usage_metadata": {"total_cost": 0}})])
+    prompts = [bare, marked, marked + " ", marked[:-1], '{"total_cost": 0}', '["total_cost": 0]']
+    assert [await text.ainvoke(prompt) for prompt in prompts] == ["d", "e", "f", "g", "h", "i"]
 
 
 async def test_structured_output_is_found(server, cache, llm_cache, model):

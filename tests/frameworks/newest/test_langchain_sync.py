@@ -1,7 +1,8 @@
-"""LangChain's and LangGraph's caches over what a plain ``with`` gives."""
+"""What LangChain's and LangGraph's caches are made with: either face of a cache."""
 
 from __future__ import annotations
 
+import pytest
 from langchain_core.outputs import Generation
 
 from asynccache import Cache
@@ -18,3 +19,18 @@ def test_sync_cache_is_taken():
         assert LangChainCache().lookup("p", "m") == [Generation(text="1")]
         LangGraphCache(cache).set({KEY: ("2", None)})
         assert LangGraphCache().get([KEY]) == {KEY: "2"}
+
+
+@pytest.mark.parametrize("made", [LangChainCache, LangGraphCache])
+@pytest.mark.parametrize("bad", ["disk:", 5, {}, Cache])
+def test_what_is_no_cache_is_refused(made, bad):
+    """A URL, or whatever else isn't a cache, is refused where it is given, and not repeated."""
+    with pytest.raises(TypeError, match=r"a SyncCache or None, not \w+; Cache.from_url"):
+        made(bad)
+
+
+@pytest.mark.parametrize("bad", ["x", [Generation(text="1")], Generation, 5])
+def test_what_are_no_classes_is_refused(bad):
+    """Names and objects in ``allowed`` are refused: it takes classes."""
+    with pytest.raises(TypeError, match="allowed"):
+        LangGraphCache(allowed=bad)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import pickle
+import sys
+import threading
+import types
 from typing import TypedDict
 
 import pytest
-from langchain_core.messages import AIMessage
-from langgraph.graph import END, START, StateGraph
+from langchain_core.load import dumps
+from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.func import entrypoint, task
+from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import CachePolicy
 
 import asynccache
-from asynccache import Cache, ReplayMiss
+from asynccache import Cache, ReplayMiss, _portal
 from asynccache.integrations.langgraph import LangGraphCache
 from tests.helpers.redis_servers import Valkey
 
@@ -83,11 +89,11 @@ async def test_second_run_runs_no_node(cache):
     """The second run of a graph, by another object of it, runs no node and has the same result."""
     ran: list[str] = []
     message = AIMessage(content="Hi", tool_calls=[{"name": "f", "args": {"x": 1}, "id": "c"}])
-    first = await graph(LangGraphCache(cache), ran, message).ainvoke({"asked": "x"})
-    second = await graph(LangGraphCache(), ran, message).ainvoke({"asked": "x"})
+    first = await graph(LangGraphCache(cache, name="g"), ran, message).ainvoke({"asked": "x"})
+    second = await graph(LangGraphCache(name="g"), ran, message).ainvoke({"asked": "x"})
     assert ran == ["x"]
     assert first == second == {"asked": "x", "answer": message}
-    await graph(LangGraphCache(cache), ran, message).ainvoke({"asked": "y"})
+    await graph(LangGraphCache(name="g"), ran, message).ainvoke({"asked": "y"})
     assert ran == ["x", "y"]
 
 
@@ -102,7 +108,7 @@ async def test_sync_run_runs_no_node(cache):
     builder = StateGraph(State)
     builder.add_node("look", look, cache_policy=CachePolicy(ttl=60))
     builder.add_edge(START, "look")
-    compiled = builder.compile(cache=LangGraphCache(cache))
+    compiled = builder.compile(cache=LangGraphCache(cache, name="g"))
     first, second = [
         await asyncio.to_thread(lambda: compiled.invoke({"asked": "x"})) for _ in range(2)
     ]
@@ -110,9 +116,150 @@ async def test_sync_run_runs_no_node(cache):
     assert ran == ["x"]
 
 
+def look(state):
+    """Answer, as a function of an imported module."""
+    return {"answer": "known"}
+
+
+async def look_async(state):
+    """Answer, as a function that LangGraph doesn't name."""
+    return {"answer": "unknown"}
+
+
+class Looking:
+    """Has a method that is a node."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def look(self, state):
+        """Answer as each object does."""
+        return {"answer": self.answer}
+
+
+def looking(answer):
+    """Return a closure that is a node."""
+    return lambda state: {"answer": answer}
+
+
+def compiled_of(node, **options):
+    """Return a graph of one node."""
+    builder = StateGraph(State)
+    builder.add_node("look", node, cache_policy=CachePolicy())
+    builder.add_edge(START, "look")
+    return builder.compile(cache=LangGraphCache(**options))
+
+
+def answering(answer):
+    """Return an async closure that is a node."""
+
+    async def node(state):
+        return {"answer": answer}
+
+    return node
+
+
+async def test_nodes_that_may_be_anothers_need_a_name(memory, caplog, monkeypatch):
+    """They run, counted, and it says why; a function of a module is known without a name."""
+    script = types.FunctionType(look.__code__, {}, "look")
+    script.__module__ = "__main__"
+    monkeypatch.setattr(sys.modules["__main__"], "look", script, raising=False)
+    others = [look_async, Looking(1).look, looking(1), functools.partial(look), script]
+    for node in others:
+        for _ in range(2):
+            await compiled_of(node).ainvoke({"asked": "x"})
+    assert memory.stats().stored == memory.stats().hits == 0
+    assert memory.stats().bypassed == 10
+    assert caplog.text.count('LangGraphCache(name="...")') == 1
+    for _ in range(2):
+        await compiled_of(look).ainvoke({"asked": "x"})
+    assert memory.stats().hits == 1
+
+
+async def test_names_keep_graphs_apart(memory):
+    """Graphs of one name share results, others none, whatever LangGraph calls their nodes."""
+    for make in (lambda answer: Looking(answer).look, looking, answering):
+        for _ in range(2):
+            for number, name in enumerate(("a", "b")):
+                compiled = compiled_of(make(number), name=f"{name} of {make}")
+                assert (await compiled.ainvoke({"asked": "x"}))["answer"] == number
+    assert memory.stats().hits == 6
+    with asynccache.options(mode="replay"), pytest.raises(ReplayMiss, match="Name it"):
+        await compiled_of(look_async).ainvoke({"asked": "x"})
+
+
+async def test_tasks_that_are_no_functions(memory, caplog):
+    """Tasks that nothing tells apart run, also in a graph with a name; functions are found."""
+    ran: list[object] = []
+
+    async def add(more, number):
+        ran.append(more)
+        return number + more
+
+    policy = CachePolicy()
+    plus_one = task(functools.partial(add, 1), cache_policy=policy)
+    plus_two = task(functools.partial(add, 2), cache_policy=policy)
+
+    @task(cache_policy=policy)
+    async def plus_three(number):
+        return await add(3, number)
+
+    @entrypoint(cache=LangGraphCache(name="g"))
+    async def flow(number):
+        return [await plus_one(number), await plus_two(number), await plus_three(number)]
+
+    for _ in range(2):
+        assert await flow.ainvoke(1) == [2, 3, 4]
+    assert ran == [1, 2, 3, 1, 2]
+    assert "tasks" in caplog.text
+
+
+async def test_messages_are_found_in_the_second_run(memory):
+    """Nodes that hand messages on are found at once, if their key is of what messages say."""
+    ran: list[int] = []
+
+    def saying(number):
+        async def say(state):
+            ran.append(number)
+            return {"messages": [AIMessage(str(number), id=str(number))]}
+
+        return say
+
+    builder = StateGraph(MessagesState)
+    for number in range(3):
+        policy = CachePolicy(key_func=dumps)
+        builder.add_node(f"say{number}", saying(number), cache_policy=policy)
+        builder.add_edge(f"say{number - 1}" if number else START, f"say{number}")
+    compiled = builder.compile(cache=LangGraphCache(name="g"))
+    first, second = [
+        await compiled.ainvoke({"messages": [HumanMessage("q", id="h")]}) for _ in range(2)
+    ]
+    assert first == second
+    assert ran == [0, 1, 2]
+
+
+async def test_clear_knows_the_name(memory):
+    """Clearing a namespace of one graph leaves that of another."""
+    one, two = LangGraphCache(memory, name="one"), LangGraphCache(memory, name="two")
+    await one.aset({ONE: ("1", None)})
+    await two.aset({ONE: ("2", None)})
+    await one.aclear([ONE[0]])
+    assert await one.aget([ONE]) == {}
+    assert await two.aget([ONE]) == {ONE: "2"}
+    two.clear([ONE[0]])
+    assert await two.aget([ONE]) == {}
+
+
+@pytest.mark.parametrize(("name", "error"), [(5, TypeError), (b"g", TypeError), ("", ValueError)])
+def test_name_is_checked(name, error):
+    """A name that is none is refused."""
+    with pytest.raises(error, match="name"):
+        LangGraphCache(name=name)
+
+
 async def test_clear_forgets_those_namespaces_and_no_others(cache):
     """Clearing a namespace leaves others, also those that begin alike; later values stay."""
-    found = LangGraphCache(cache)
+    found = LangGraphCache(cache, name="g")
     await found.aset({ONE: ("1", None), TWO: ("2", None), OTHER: ("3", 60), JOINED: ("4", None)})
     assert len(await found.aget([ONE, TWO, OTHER, JOINED])) == 4
     await found.aclear([("a",)])
@@ -186,3 +333,90 @@ async def test_planted_pickles_are_misses(memory):
     for bad in planted:
         await memory.set(("asynccache.langgraph/1", ONE[0], token, ONE[1]), bad)
         assert await found.aget([ONE]) == {}
+
+
+async def test_each_sample_runs_nodes(memory, caplog):
+    """Under ``sample="each"`` nodes run, counted, and store nothing; numbers are in keys."""
+    ran: list[str] = []
+    compiled = graph(LangGraphCache(name="g"), ran)
+    with asynccache.options(sample="each"):
+        for _ in range(2):
+            await compiled.ainvoke({"asked": "x"})
+    assert len(ran) == 2
+    assert memory.stats().bypassed == 2
+    assert memory.stats().stored == 0
+    assert "each" in caplog.text
+    for sample in (0, 1, 0, 1):
+        with asynccache.options(sample=sample):
+            await compiled.ainvoke({"asked": "x"})
+    assert len(ran) == 4
+
+
+async def test_rule_for_answers_is_none_for_namespaces():
+    """A cache whose rule refuses what isn't an answer of a model finds what nodes have stored."""
+    async with Cache.memory(store_if=lambda answer: answer.meta.kind != "value") as cache:
+        found = LangGraphCache(cache)
+        await found.aset({ONE: ("1", None)})
+        await found.aset({TWO: ("2", None)})
+        assert await found.aget([ONE, TWO]) == {ONE: "1", TWO: "2"}
+
+
+async def test_watchers_are_told(memory):
+    """Each lookup of a step is told, with its key where there is one; namespaces are not."""
+    found = LangGraphCache(memory)
+    with asynccache.record() as calls:
+        await found.aget([ONE])
+        await found.aset({ONE: ("1", None)})
+        await found.aget([ONE, TWO])
+        await asyncio.to_thread(found.get, [ONE])
+        with asynccache.options(mode="off"):
+            await found.aget([ONE])
+    told = [(call.outcome, call.endpoint) for call in calls]
+    outcomes = ["miss", "hit", "miss", "hit", "bypass"]
+    assert told == [(outcome, "langgraph") for outcome in outcomes]
+    assert calls[1].key == calls[3].key != calls[2].key != ""
+
+
+async def test_result_is_stored_as_it_was(memory):
+    """What becomes of a result while it is being stored is no part of it, large or small."""
+    found = LangGraphCache(memory)
+    for text in ("x", "x" * 100_000):
+        small = {"text": text, "more": [1]}
+        storing = asyncio.ensure_future(found.aset({ONE: (small, None)}))
+        await asyncio.sleep(0)
+        small["more"].append(2)
+        await storing
+        assert await found.aget([ONE]) == {ONE: {"text": text, "more": [1]}}
+
+
+def test_result_of_a_thread_is_stored_as_it_was(monkeypatch):
+    """A thread's result is taken before its cache's loop has a part in it."""
+    result = [1]
+    call = _portal.call
+
+    def later(*args):
+        result.append(2)
+        return call(*args)
+
+    with Cache.memory() as cache:
+        monkeypatch.setattr(_portal, "call", later)
+        LangGraphCache(cache).set({ONE: (result, None)})
+        assert LangGraphCache(cache).get([ONE]) == {ONE: [1]}
+
+
+async def test_large_results_are_built_off_the_loop(memory, monkeypatch):
+    """Objects are built of many bytes in another thread: when they are compared, and when found."""
+    found = LangGraphCache(memory)
+    threads = set()
+    loads = found.serde.loads_typed
+
+    def noted(data):
+        threads.add(threading.current_thread())
+        return loads(data)
+
+    monkeypatch.setattr(found.serde, "loads_typed", noted)
+    large = {"tags": {"a", "b"}, "text": "x" * 100_000}
+    await found.aset({ONE: (large, None)})
+    assert await found.aget([ONE]) == {ONE: large}
+    assert threads
+    assert threading.current_thread() not in threads

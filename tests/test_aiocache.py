@@ -125,6 +125,21 @@ async def test_nothing_is_unpickled():
             assert await cache.get_or_create("key", upstream) == "made 1"
 
 
+@pytest.mark.parametrize("planted", [b"", b"short", b"x" * 9, "text"])
+async def test_a_strangers_generation_is_none(planted):
+    """What isn't a generation in its place is replaced, and what is set from then on is found."""
+    backing = SimpleMemoryCache()
+    async with Cache.aiocache(backing) as cache:
+        await cache.set("a", 1)
+        name = names_of(cache.settings.namespace).generation
+        backing._cache[name] = planted
+        assert await cache.get("a") is None
+        assert await cache.set("a", 2)
+        assert await cache.get("a") == 2
+        assert await cache.clear() == 1
+        assert await cache.get("a") is None
+
+
 async def test_what_was_cleared_stays_cleared_without_a_list():
     """Clearing reaches entries that the list of keys has lost, as memcached may drop any key."""
     backing = SimpleMemoryCache()

@@ -150,7 +150,7 @@ def test_threads_that_outlive_the_main_one_get_their_answers():
         def answers(thread):
             assert cache.get_or_create(thread, slow) == "slow"
             assert cache.get_or_create("later", lambda: "anew") == "anew"
-            print("all")
+            print("all ", end="")  # in one piece
 
         for thread in range(3):
             threading.Thread(target=answers, args=(thread,)).start()

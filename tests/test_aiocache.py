@@ -7,6 +7,9 @@ import gc
 import os
 import pickle
 import socket
+import subprocess
+import sys
+import textwrap
 from contextlib import asynccontextmanager
 
 import anyio
@@ -15,7 +18,7 @@ from aiocache import RedisCache, SimpleMemoryCache
 from aiocache.base import BaseCache
 from aiocache.serializers import PickleSerializer
 
-from asynccache import Cache, StoreUnavailableError, options
+from asynccache import Cache, StoreUnavailableError, _portal, options
 from asynccache._key import Namespace, value_key
 from asynccache.stores._aiocache_forms import names_of
 from asynccache.stores._base import Record
@@ -125,6 +128,21 @@ async def test_nothing_is_unpickled():
             assert await cache.get_or_create("key", upstream) == "made 1"
 
 
+@pytest.mark.parametrize("planted", [b"", b"short", b"x" * 9, "text"])
+async def test_a_strangers_generation_is_none(planted):
+    """What isn't a generation in its place is replaced, and what is set from then on is found."""
+    backing = SimpleMemoryCache()
+    async with Cache.aiocache(backing) as cache:
+        await cache.set("a", 1)
+        name = names_of(cache.settings.namespace).generation
+        backing._cache[name] = planted
+        assert await cache.get("a") is None
+        assert await cache.set("a", 2)
+        assert await cache.get("a") == 2
+        assert await cache.clear() == 1
+        assert await cache.get("a") is None
+
+
 async def test_what_was_cleared_stays_cleared_without_a_list():
     """Clearing reaches entries that the list of keys has lost, as memcached may drop any key."""
     backing = SimpleMemoryCache()
@@ -205,6 +223,108 @@ def test_a_cache_with_connections_stays_in_its_loop(valkey):
         assert cache.stats().store_errors["unavailable"] > 0
         first.run(cache.aclose())
         first.run(made.client.aclose())
+
+
+async def test_a_cache_with_connections_in_the_thread_of_its_loop(valkey):
+    """Where its loop is held up by who asks, calls go past the cache at once, and it closes."""
+    upstream = Upstream()
+    async with redis_cache(valkey) as backing:
+        cache = Cache.aiocache(backing, store_timeout=1000)
+        await cache.open()
+        assert await cache.set("a", 1)
+        with cache as face:
+            assert face.get("a") is None
+            assert not face.set("a", 2)
+            assert face.get_or_create("b", lambda: 3) == 3
+            await cache.aclose()
+        assert not cache.is_open
+        assert set(cache.stats().store_errors) <= {"unavailable", "breaker_open"}
+        async with cache:
+            assert await cache.get_or_create("a", upstream) == 1
+
+
+async def test_a_cache_with_connections_that_was_opened_by_with(valkey):
+    """Opened by `with`, it belongs to the background loop, which nobody holds up."""
+    backing = RedisCache(port=valkey.port)
+    cache = Cache.aiocache(backing)
+    with cache as face:
+        async with cache:
+            assert await cache.set("by with", 1)
+            assert face.get("by with") == 1
+            assert face.set("by with", 2)
+            assert await cache.get("by with") == 2
+        assert cache.stats().store_errors == {}
+    _portal.call(backing.client.aclose)
+
+
+async def test_memory_leaves_a_loop_that_is_held_up():
+    """Who holds a memory cache's loop up is served all the same, and so is the loop afterwards."""
+    upstream = Upstream()
+    async with Cache.aiocache(SimpleMemoryCache(), store_timeout=1000) as cache:
+        with cache as face:
+            for turn in range(3):
+                assert await cache.set("a", turn)
+                assert face.get("a") == turn
+                assert face.get_or_create(turn, int) == 0
+                assert await cache.get_or_create(turn, upstream) == 0
+        asked = [cache.get_or_create("b", upstream) for _ in range(10)]
+        assert await asyncio.gather(*asked) == ["made 1"] * 10
+        assert await cache.clear() == 5
+        assert cache.stats().store_errors == {}
+
+
+async def test_memory_that_waits_stays_in_its_loop():
+    """A subclass with commands of its own isn't used in two threads at once."""
+
+    class Waiting(SimpleMemoryCache):  # type: ignore[misc] # aiocache has no types
+        async def _multi_get(self, keys, encoding="utf-8", _conn=None):
+            await asyncio.sleep(0)
+            return await super()._multi_get(keys, encoding=encoding)
+
+    async with Cache.aiocache(Waiting(), store_timeout=1000) as cache:
+        assert await cache.set("a", 1)
+        with cache as face:
+            assert face.get("a") is None
+        assert cache.stats().store_errors == {"unavailable": 1}
+        assert await cache.get("a") == 1
+        assert await asyncio.to_thread(asyncio.run, cache.get("a")) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+def test_child_of_a_fork():
+    """A child uses what memory it has inherited, and no loop or connection of its parent's."""
+    script = textwrap.dedent("""
+        import asyncio, os, sys
+        from aiocache import SimpleMemoryCache
+        from asynccache import Cache
+        from tests.test_aiocache_contract import PlainCache
+
+        caches = [Cache.aiocache(SimpleMemoryCache()), Cache.aiocache(PlainCache())]
+
+        async def ask(cache):
+            async with cache:
+                return await cache.get("a"), dict(cache.stats().store_errors)
+
+        async def parent():
+            for cache in caches:
+                await cache.open()
+                await cache.set("a", 1)
+                cache._store._driver.home._lock.acquire()  # as a thread might, at the moment
+            child = os.fork()
+            if child == 0:
+                asyncio.events._set_running_loop(None)
+                print([asyncio.run(ask(cache)) for cache in caches], flush=True)
+                os._exit(0)
+            os.waitpid(child, 0)
+
+        asyncio.run(parent())
+    """)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert done.stdout == "[(1, {}), (None, {'unavailable': 2})]\n", done.stderr
 
 
 async def test_leases_hold_between_two_caches(valkey):

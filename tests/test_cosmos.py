@@ -707,6 +707,18 @@ async def test_loops_in_threads(server):
         assert cache.stats().store_errors == {}
 
 
+async def test_thread_of_a_loop_may_wait(server):
+    """Calls that don't await have a client of their own, also while they hold their loop up."""
+    async with open_cache(server) as cache:
+        await cache.set("a", 1)
+        with cache as face:
+            assert face.get("a") == 1
+            assert face.set("a", 2)
+            assert face.get_or_create("b", lambda: 3) == 3
+        assert await cache.get_many(["a", "b"]) == [2, 3]
+        assert cache.stats().store_errors == {}
+
+
 def test_successive_loops(server):
     """One cache object works in one loop after another."""
     cache = open_cache(server)

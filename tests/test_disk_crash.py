@@ -258,8 +258,7 @@ FORKING = """
         assert store.peek(NS, key_of("a")) == body_of("a")
 
     async def child():
-        # Closing what came over the fork would break the parent's locks: it is kept.
-        assert len(LEAKED) == 4  # a worker's, this thread's, the writer's, the lease thread's
+        assert LEAKED == []
         await refused()
         await store.open()
         await use("child")
@@ -286,6 +285,163 @@ FORKING = """
 """
 
 
-def test_a_fork_leaks_and_may_open_again(tmp_path):
+def test_a_fork_may_open_again(tmp_path):
     """In a forked child all calls are refused until it opens the store; the parent goes on."""
     finish(start(FORKING, tmp_path / "cache"))
+
+
+FORKED = """
+    import signal, threading, warnings
+    from asynccache.stores import _disk_forks
+    from asynccache.stores._disk_work import Transaction
+    warnings.simplefilter("ignore", DeprecationWarning)  # forking a process with threads
+
+    store = DiskStore(root)
+    begun, go = threading.Event(), threading.Event()
+    run = Transaction.run
+
+    def do(*works):
+        async def all_of_them():
+            return [await work() for work in works]
+        return asyncio.run(all_of_them())
+
+    def put(name):
+        return lambda: store.set_many(NS, [record_of(name)])
+
+    def look(*names):
+        async def found():
+            found = await store.get_many(NS, [key_of(name) for name in names])
+            assert list(found) == [body_of(name) for name in names]
+        return found
+
+    async def refused():
+        try:
+            await store.open()
+        except StoreUnavailableError as exc:
+            assert "was forked while" in str(exc)
+        else:
+            raise AssertionError("a database was opened")
+
+    def in_child(work):
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(30)  # no waiting for ever
+            status = 1
+            try:
+                work()
+                status = 0
+            finally:
+                os._exit(status)
+        return pid
+
+    def ended_well(pid):
+        assert os.waitpid(pid, 0)[1] == 0
+
+    def held(transaction, works):
+        results = run(transaction, works)
+        begun.set()
+        assert go.wait(30)
+        return results
+
+    def begin(work):
+        Transaction.run = held
+        writing = threading.Thread(target=do, args=(work,))
+        writing.start()
+        begun.wait()
+        Transaction.run = run
+        return writing
+"""
+
+
+def test_a_fork_waits_for_a_transaction(tmp_path):
+    """A fork comes after what the writer has begun, and the child waits for no lock of its own."""
+    script = """
+    do(store.open)
+    writing = begin(put("parent"))
+    os.register_at_fork(before=go.set)  # comes before the store's, which was registered earlier
+    pid = in_child(lambda: do(store.open, put("child"), look("parent", "child"), store.aclose))
+    writing.join()
+    ended_well(pid)
+    do(put("after"), look("parent", "child", "after"), store.aclose)
+    """
+    finish(start(FORKED + script, tmp_path / "cache"))
+
+
+def test_a_child_may_outlive_its_parents_store(tmp_path):
+    """What a child writes after its parent has closed the store is there for everybody."""
+    script = """
+    do(store.open, put("parent"), look("parent"))
+    opened, tell_opened = os.pipe()
+    closed, tell_closed = os.pipe()
+
+    def child():
+        do(store.open, put("child"))
+        os.write(tell_opened, b"x")
+        os.read(closed, 1)
+        do(put("late"), look("parent", "child", "late"))
+        os.kill(os.getpid(), signal.SIGKILL)  # which leaves the log as it is
+
+    pid = in_child(child)
+    os.read(opened, 1)
+    do(store.aclose)
+    os.write(tell_closed, b"x")
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+    do(store.open, look("parent", "child", "late"), store.aclose)
+    """
+    finish(start(FORKED + script, tmp_path / "cache"))
+
+
+def test_a_fork_that_waits_in_vain_says_so(tmp_path):
+    """A fork waits for a stuck writer no longer than it may; its child opens no database."""
+    script = """
+    _disk_forks._PATIENCE = 0.05
+    do(store.open)
+    writing = begin(put("parent"))
+    ended_well(in_child(lambda: do(refused)))
+    go.set()
+    writing.join()
+    _disk_forks._PATIENCE = 30
+    ended_well(in_child(lambda: do(store.open, put("child"), store.aclose)))
+    do(look("parent", "child"), store.aclose)
+    """
+    finish(start(FORKED + script, tmp_path / "cache"))
+
+
+def test_a_fork_from_within_waits_for_nothing(tmp_path):
+    """A fork in the thread that writes doesn't wait for itself; its child opens no database."""
+    script = """
+    def forking(transaction, works):
+        pids.append(in_child(lambda: do(refused)))
+        return run(transaction, works)
+
+    pids = []
+    _disk_forks._PATIENCE = 1000
+    do(store.open)
+    Transaction.run = forking
+    do(put("parent"), look("parent"), store.aclose)
+    ended_well(*pids)
+    """
+    finish(start(FORKED + script, tmp_path / "cache"))
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="only Linux lists what is open")  # noqa: PTH112 - a path of the system's
+def test_no_connection_crosses_a_fork(tmp_path):
+    """A child has no database of its parent's open, whatever the parent had been doing with it."""
+    script = """
+    def held_open():
+        paths = (f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd"))
+        return {os.path.basename(os.readlink(path)) for path in paths if os.path.exists(path)}
+
+    def child():
+        assert not held_open() & databases
+
+    async def claim():
+        await store.claim(NS, [Claim(key=key_of("a"), token=bytes(16))], 1)
+
+    databases = {"asynccache.db", "leases.db"}
+    do(store.open, put("a"), look("a"), claim)
+    assert held_open() >= databases
+    ended_well(in_child(child))
+    do(look("a"), claim, store.aclose)
+    """
+    finish(start(FORKED + script, tmp_path / "cache"))

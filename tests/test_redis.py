@@ -18,6 +18,7 @@ import redis.asyncio as redis_asyncio
 
 from asynccache import Cache, StoreUnavailableError, _factory, options
 from asynccache._key import Namespace, value_key
+from asynccache.stores import _links
 from asynccache.stores._base import UNKNOWN, Record
 from asynccache.stores._local import LocalTier
 from asynccache.stores._redis_address import Address
@@ -625,6 +626,23 @@ async def test_loop_that_ends_gives_its_connections_back(server):
                 break
             await asyncio.sleep(0.02)
         assert clients() <= before
+
+
+async def test_thread_of_a_loop_may_wait(server, monkeypatch):
+    """Calls that don't await have connections of their own, also while they hold their loop up."""
+    monkeypatch.setattr(_links, "_FOREIGN_CLOSE", 1000)
+    cache = Cache.redis(redis_url=server.url)
+    await cache.open()
+    await cache.set("a", 1)
+    with cache as face:
+        assert face.get("a") == 1
+        assert face.set("a", 2)
+        assert face.get_or_create("b", lambda: 3) == 3
+        await cache.aclose()
+    assert not cache.is_open
+    async with cache:
+        assert await cache.get_many(["a", "b"]) == [2, 3]
+    assert cache.stats().store_errors == {}
 
 
 FORKER = """

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiocache import SimpleMemoryCache
 from openai.types import Completion
 from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
@@ -36,11 +37,13 @@ from tests.helpers.openai_server import COMPLETION, stored
 ANSWERS = [(ChatCompletion, COMPLETION), (Completion, TEXT), (Response, RESPONSE)]
 
 
-@pytest.fixture(params=["memory", "disk"])
+@pytest.fixture(params=["memory", "aiocache", "disk"])
 def made(request, tmp_path):
     """A cache that isn't open yet."""
     if request.param == "memory":
         return Cache.memory()
+    if request.param == "aiocache":
+        return Cache.aiocache(SimpleMemoryCache())
     return Cache.disk(cache_path_root=tmp_path)
 
 

@@ -24,6 +24,7 @@ Mark: TypeAlias = object
 """What a value can be replaced by, if it is unchanged: compare and set."""
 
 _NEEDED: Final = ("_add", "_delete", "_get", "_multi_get", "_set")
+_USED: Final = (*_NEEDED, "_gets")
 _MONTH: Final = 30 * 86_400  # seconds: memcached takes longer ones for a date
 _MEANINGS: Final[tuple[tuple[str, type[StoreError]], ...]] = (
     ("too large", StoreFullError), ("out of memory", StoreFullError), ("OOM", StoreFullError),
@@ -65,7 +66,8 @@ class Driver:
         if lacking:
             raise TypeError(f"{name} can't keep entries: it lacks {', '.join(lacking)}")
         self._cache = cache
-        self.memory = "aiocache.backends.memory.SimpleMemoryBackend" in kinds
+        memory = kinds.get("aiocache.backends.memory.SimpleMemoryBackend")
+        self.memory = memory is not None
         self._redis = "aiocache.backends.redis.RedisBackend" in kinds
         self._memcached = "aiocache.backends.memcached.MemcachedBackend" in kinds
         self.shared = self._redis or self._memcached
@@ -74,7 +76,9 @@ class Driver:
         """It has compare and set, by which leases are kept."""
         if self._memcached:
             _made_to_notice_the_end(cache.client)
-        self.home = Home(roaming=self.memory, end=self._end if self._memcached else None)
+        # A subclass' own commands may wait, for whatever they like.
+        own = [each for each in _USED if getattr(kind, each) is not getattr(memory, each, None)]
+        self.home = Home(roaming=not own, end=self._end if self._memcached else None)
 
     async def get_many(self, names: Sequence[str]) -> list[bytes | None]:
         """Return what is kept under names; None for nothing, and for what isn't bytes."""

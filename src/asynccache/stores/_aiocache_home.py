@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
+from weakref import WeakSet
 
 from asynccache._errors import StoreUnavailableError
 from asynccache._loops import begin
+from asynccache._portal import held_loop
 
 T = TypeVar("T")
 
@@ -16,6 +19,10 @@ _LEFT_ALONE: Final = 5.0  # seconds that a command goes on which nobody waits fo
 _NO_HOME: Final = (
     "the aiocache cache belongs to an event loop that isn't running"
     " in this process: make one for each loop that outlives another"
+)
+_HELD: Final = (
+    "the aiocache cache belongs to the event loop of the very thread that waits here:"
+    " await the AsyncCache there, or open it with `with` before that loop uses it"
 )
 
 
@@ -27,7 +34,8 @@ class Home:
     overtakes.
 
     Args:
-        roaming: What is used has no connections: where its loop doesn't run, another may take over.
+        roaming: What is used has no connections, and no command that waits: where its loop doesn't
+            run, or is held up by who asks, another takes over.
         end: Ends the commands that are under way, since cancelling them would leave answers unread.
     """
 
@@ -35,11 +43,13 @@ class Home:
         self._roaming = roaming
         self._end = end
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._process = os.getpid()
+        self._inherited = False  # by a fork, so that the loop isn't run by anybody here
+        self._lock = threading.Lock()
         self._under_way: set[asyncio.Task[Any]] = set()
         self._left: set[asyncio.Task[Any]] = set()
         self.turn = asyncio.Lock()
         """For steps that must not come between each other's; of the home loop."""
+        _ALL.add(self)
 
     async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run work in the home loop, and return what it returns.
@@ -48,25 +58,29 @@ class Home:
             StoreUnavailableError: The loop that the cache belongs to can't do anything now.
         """
         here = asyncio.get_running_loop()
-        home = self._of(here)
+        with self._lock:
+            home = self._of(here)
+            if self._roaming and home is here:
+                # It waits for nothing; and where another loop takes over, this one is through.
+                return await work()
         if home is here:
             return await work()
         try:
-            working = begin(home, work)
+            working = begin(home, lambda: self.run(work))  # which may have moved when it gets there
         except RuntimeError:  # it was closed just now
             raise StoreUnavailableError(_NO_HOME) from None
         return await asyncio.wrap_future(working)
 
     def _of(self, here: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
         home = self._loop
-        forked = self._process != os.getpid()
-        if home is not None and not forked and (home is here or home.is_running()):
+        running = home is not None and not self._inherited and (home is here or home.is_running())
+        if home is not None and running and (home is here or home is not held_loop()):
             return home
-        if home is None or self._roaming or (home.is_closed() and not forked):
-            self._loop, self._process = here, os.getpid()
+        if home is None or self._roaming or (home.is_closed() and not self._inherited):
+            self._loop, self._inherited = here, False
             self._under_way, self._left, self.turn = set(), set(), asyncio.Lock()
             return here
-        raise StoreUnavailableError(_NO_HOME)
+        raise StoreUnavailableError(_HELD if running else _NO_HOME)
 
     async def command(self, command: Coroutine[Any, Any, T]) -> T:
         """Run one command of the cache's to its end, also if who waits for it is cancelled."""
@@ -117,3 +131,20 @@ class Home:
             self._cut(task)
         if late:
             await asyncio.wait(late, timeout=1)
+
+    def forget(self) -> None:
+        """Forget, in a forked child, who holds the lock, and that the loop was running."""
+        self._lock = threading.Lock()
+        self._inherited = self._loop is not None
+
+
+_ALL: Final[WeakSet[Home]] = WeakSet()
+
+
+def _forked() -> None:
+    for home in list(_ALL):
+        home.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -41,11 +41,18 @@ class Index:
         """Return the number that the namespace's entries bear; None if there is none yet."""
         for _ in range(ATTEMPTS):
             (found,) = await self._driver.get_many([names.generation])
-            if found is not None or not make:
+            if found is not None and len(found) == GENERATION_BYTES:
                 return found
+            if not make:
+                return None
             new = secrets.token_bytes(GENERATION_BYTES)
             if await self._driver.add(names.generation, new, None):
                 return new
+            marked = await self._driver.marked(names.generation)
+            if marked is None or len(marked[1]) == GENERATION_BYTES:
+                continue  # others were faster
+            if await self._driver.replace(names.generation, new, marked[0], None):
+                return new  # in the place of what a stranger has left there
         raise StoreUnavailableError("the aiocache cache keeps nothing of what it is given")
 
     async def renewed(self, names: Names) -> None:

@@ -37,7 +37,7 @@ _LEASES: Final = "leases.db"
 BODIES: Final = "bodies"
 _INLINE_LIMIT: Final = 64  # loops with a reader of their own; the one opened longest ago goes first
 LEAKED: Final[list[sqlite3.Connection]] = []
-"""Connections that came over a fork: closing one here would break the parent's locks."""
+"""Connections that were in use at a fork: closing one here might undo what the parent writes."""
 
 
 class _Nothing(dict[int, None]):
@@ -129,12 +129,24 @@ class Folder:
         """Close what reads; connections still lent are closed when they come back."""
         with self._lock:
             self._closed = True
+        self.disconnect()
+
+    def disconnect(self, until: float = float("inf")) -> bool:
+        """Close what reads and isn't lent; the next to read opens a connection anew.
+
+        Args:
+            until: When to give up waiting for an inline read, by `time.monotonic`.
+
+        Returns:
+            Whether all is closed.
+        """
+        with self._lock:
             idle, self._idle = self._idle, []
             inline, self.inline = self.inline, {}
-        for reader in inline.values():
-            reader.close()
+        closed = [reader.close(until) for reader in inline.values()]
         for connection in idle:
             connection.close()
+        return all(closed)
 
     def leak(self) -> None:
         """Forget every connection without closing it: this process is a fork."""

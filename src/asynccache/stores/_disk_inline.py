@@ -114,13 +114,23 @@ class Inline:
             self._blocks = blocks
             self._open = True
 
-    def close(self) -> None:
-        """Close the connection as soon as no read is under way; called on a worker."""
+    def close(self, until: float = float("inf")) -> bool:
+        """Close the connection as soon as no read is under way; not called in the reading thread.
+
+        Args:
+            until: When to give up, by `time.monotonic`.
+
+        Returns:
+            Whether it is closed.
+        """
         self._rest_until = float("inf")
         self._open = False
         while self._busy:
+            if time.monotonic() > until:
+                return False
             time.sleep(_CLOSE_SECONDS)
         self.connection.close()
+        return True
 
     def _slow(self, begun: float) -> None:
         """Rest if it was the disk that kept a read waiting, not another thread or process."""

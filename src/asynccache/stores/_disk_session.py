@@ -23,6 +23,7 @@ from asynccache._errors import (
 from asynccache.stores._disk_database import mapped
 from asynccache.stores._disk_evict import Evictor
 from asynccache.stores._disk_folder import LEAKED, Folder, open_folder
+from asynccache.stores._disk_forks import add, working
 from asynccache.stores._disk_inline import blocks_read
 from asynccache.stores._disk_leases import Leases, LeaseWork
 from asynccache.stores._disk_thread import GroupThread
@@ -71,6 +72,7 @@ class Session:
             self._leaser = GroupThread(
                 "asynccache-lease", self._leasing.do, finish=self._leasing.finish
             )
+        add(self)
 
     @property
     def writer(self) -> GroupThread[Work]:
@@ -135,13 +137,28 @@ class Session:
         """Write what is queued, close all connections, stop all threads; blocks."""
         self._readers.shutdown()
         # Before the writer's: the last connection to close folds the log into the database.
-        for folder in self.folders.values():
-            folder.close()
+        with working():
+            for folder in self.folders.values():
+                folder.close()
         for thread in (self._leaser, self._writer):
             if thread is not None:
                 thread.stop()
         self.folders.clear()
         self.files.shutdown(wait=False)
+
+    def disconnect(self, until: float) -> bool:
+        """Close all connections, to be opened anew when they are needed; no thread is at work.
+
+        Args:
+            until: When to give up waiting for an inline read, by `time.monotonic`.
+
+        Returns:
+            Whether all are closed.
+        """
+        closed = [folder.disconnect(until) for folder in list(self.folders.values())]
+        self._leasing.finish()
+        self._writing.disconnect()
+        return all(closed)
 
     def leak(self) -> None:
         """Let go of everything, closing nothing: this process is a fork, and has no threads."""
@@ -151,8 +168,12 @@ class Session:
         self.folders.clear()
 
     async def _run(self, do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        def run() -> T:
+            with working():
+                return do(*args, **kwargs)
+
         try:
-            running = self._readers.submit(do, *args, **kwargs)
+            running = self._readers.submit(run)
         except RuntimeError as exc:
             raise StoreUnavailableError("The disk store was closed meanwhile.") from exc
         return await asyncio.wrap_future(running)

@@ -12,6 +12,7 @@ from typing import Any, Final, Generic, TypeVar
 from asynccache._errors import StoreError, StoreFullError, StoreUnavailableError
 from asynccache.stores._disk_database import mapped
 from asynccache.stores._disk_files import LOGGER
+from asynccache.stores._disk_forks import working
 
 _QUEUE_BYTES: Final = 64 * 2**20  # what may wait in memory for a slow disk
 _SETTLE: Final = 200  # futures per turn of the loop: waking their tasks takes about a millisecond
@@ -119,13 +120,15 @@ class GroupThread(Generic[W]):
                 break
             pause = self._background()
         try:
-            self._finish()
+            with working():
+                self._finish()
         except Exception as exc:  # noqa: BLE001 - closing must not fail whoever closes
             LOGGER.warning("the disk store could not be closed cleanly: %r", exc)
 
     def _group(self, jobs: list[Job[W]]) -> None:
         try:
-            self._do(jobs)
+            with working():
+                self._do(jobs)
         except Exception as exc:  # noqa: BLE001 - nothing may end this thread
             for job in jobs:
                 job.error = mapped(exc)
@@ -142,7 +145,8 @@ class GroupThread(Generic[W]):
 
     def _background(self) -> float | None:
         try:
-            return self._between()
+            with working():
+                return self._between()
         except Exception as exc:  # noqa: BLE001 - nothing may end this thread
             LOGGER.debug("background work of the disk store failed: %r", exc)
             return _RETRY_SECONDS

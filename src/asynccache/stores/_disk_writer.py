@@ -96,8 +96,12 @@ class Writer:
             while self.note_uses():
                 pass
         finally:
-            self._evictor.close()
-            self._transactions.close()
+            self.disconnect()
+
+    def disconnect(self) -> None:
+        """Close all connections; the next transaction opens one anew."""
+        self._evictor.close()
+        self._transactions.close()
 
     def leak(self) -> list[sqlite3.Connection]:
         """Hand over the connections, in a fork, to be kept and never closed."""

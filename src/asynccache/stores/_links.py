@@ -14,6 +14,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from asynccache._errors import StoreUnavailableError
 from asynccache._loops import done_in
+from asynccache._portal import held_loop
 
 _FOREIGN_CLOSE: Final = 5.0  # seconds that another loop may take to close its connections
 
@@ -83,7 +84,8 @@ class Links(Generic[LinkT]):
             if loop is asyncio.get_running_loop():
                 await ending.aclose()
             else:
-                await done_in(loop, ending.aclose, patience=_FOREIGN_CLOSE)
+                patience = 0 if loop is held_loop() else _FOREIGN_CLOSE  # it does, once it may
+                await done_in(loop, ending.aclose, patience=patience)
 
     def forget(self) -> None:
         """Forget, in a forked child, what belongs to the parent: not even closed, it isn't ours."""

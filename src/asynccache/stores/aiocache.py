@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -71,7 +72,8 @@ class AiocacheStore(Store):
         """Wait for what is under way; the cache stays open, being the user's."""
         if self._is_open:
             self._is_open = False
-            await self._driver.home.run(self._driver.home.settle)
+            with suppress(StoreUnavailableError):  # what is under way ends with its loop, not here
+                await self._driver.home.run(self._driver.home.settle)
 
     # -- entries -------------------------------------------------------------------------------
 

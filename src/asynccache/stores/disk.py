@@ -29,6 +29,7 @@ from asynccache.stores._base import (
 from asynccache.stores._disk_bodies import Body, discard, write_body
 from asynccache.stores._disk_database import entry_id, mapped
 from asynccache.stores._disk_folder import Folder
+from asynccache.stores._disk_forks import is_torn
 from asynccache.stores._disk_leases import LeaseWork
 from asynccache.stores._disk_read import read_entries, scan_page
 from asynccache.stores._disk_session import Session
@@ -36,6 +37,10 @@ from asynccache.stores._disk_work import Clear, Delete, Put, Row
 
 _ROW_BYTES: Final = 256 * 2**10  # a larger body has a file of its own
 _PIECE: Final = 2**20  # bytes of a large body handed over at once
+_TORN: Final = (
+    "This process was forked while a thread of its parent was in the middle of a database, so that"
+    " no disk store can be used in it: fork when the store is idle, or spawn processes instead."
+)
 
 
 class DiskStore(Store):
@@ -82,6 +87,7 @@ class DiskStore(Store):
 
         Raises:
             StoreRefusedError: What is there isn't safe to use; the message says what to change.
+            StoreUnavailableError: This process was forked in the middle of a parent's write.
             StoreError: It can't be opened.
         """
         session = self._session
@@ -89,6 +95,8 @@ class DiskStore(Store):
             if read_only or not session.read_only:
                 return
             await self.aclose()
+        if is_torn():
+            raise StoreUnavailableError(_TORN)
         session = Session(
             self._root,
             self._clock,

@@ -37,6 +37,17 @@ def cache_of(named: AsyncCache | Face | None) -> AsyncCache | None:
     return named if named is None or isinstance(named, AsyncCache) else named.asynchronous
 
 
+def checked(cache: AsyncCache | Face | None) -> AsyncCache | Face | None:
+    """Return what a framework's cache is made with.
+
+    Raises:
+        TypeError: It is neither a cache nor None.
+    """
+    if not (cache is None or isinstance(cache, AsyncCache) or hasattr(cache, "asynchronous")):
+        raise TypeError(f"cache must be what Cache.disk() and its like return, or None, not {type(cache).__name__}")
+    return cache
+
+
 def mode_of(cache: AsyncCache) -> Mode:
     """Return the mode in force for a cache around the caller."""
     mode = current_options().mode

@@ -28,14 +28,18 @@ _DENIED: Final = frozenset({
     "litellm_trace_id", "logger_fn", "metadata", "model_info", "no-log", "parent_otel_span",
     "preset_cache_key", "proxy_server_request", "shared_session", "tags", "ttl", "verbose",
     "callbacks", "success_callback", "failure_callback", "input_callback",
-    "cooldown_time", "force_timeout", "max_retries", "num_retries",
+    "attempted_targets", "cooldown_time", "fallback_depth", "force_timeout", "max_fallbacks",
+    "max_retries", "num_retries",
     "request_timeout", "retry_policy", "retry_strategy", "stream_timeout", "timeout",
 })  # fmt: skip
 _DENIED_HEADERS: Final = frozenset(
     {"api-key", "authorization", "cookie", "proxy-authorization", "x-api-key"}
 )
-_ADDRESSES: Final = ("_API_BASE", "_BASE_URL")
-"""How the names end of what LiteLLM finds a server by, whoever's."""
+_ADDRESSES: Final = (
+    "_API_BASE", "_BASE_URL", "LITELLM_DEFAULT_EMBEDDING_ENCODING_FORMAT",
+    "LITELLM_REASONING_AUTO_SUMMARY",
+)  # fmt: skip
+"""How the variables end that LiteLLM finds a server by, whoever's, or changes requests by."""
 _WHEREABOUTS: Final = (
     "_ACCOUNT_ID", "_API_TYPE", "_API_VERSION", "_CUSTOM_HEADERS", "_ENDPOINT", "_HOST",
     "_LOCATION", "_ORGANIZATION", "_PROJECT", "_PROJECT_ID", "_REGION", "_REGION_NAME",
@@ -108,8 +112,8 @@ def _environment(provider: str) -> dict[str, str]:
     word = provider.replace("-", "_").partition("_")[0]
     own = ("OPENAI", word.upper(), *_ALIASES.get(word, ())) if word else _ANY_PROVIDER
     return {
-        name: value
-        for name, value in os.environ.items()
+        name: os.environ.get(name, "")
+        for name in os.environ  # without values: decoding all of them would cost as much again
         if name.endswith(_ADDRESSES) or (name.endswith(_WHEREABOUTS) and name.startswith(own))
     }
 

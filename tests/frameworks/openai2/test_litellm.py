@@ -7,6 +7,8 @@ import os
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it fetches one when it is imported
 
 import asyncio
+import copy
+import pickle
 
 import litellm
 import openai
@@ -18,8 +20,10 @@ from asynccache import Cache, ReplayMiss
 from asynccache.integrations.litellm import LiteLLMCache
 from asynccache.stores.memory import MemoryStore
 from asynccache.testing import FaultyStore
-from tests.helpers.openai_server import EVENTS, MESSAGES, choice, chunk, running, sse
+from tests.helpers.litellm_calls import embed, stored
+from tests.helpers.openai_server import EVENTS, MESSAGES, choice, chunk, sse
 
+pytest_plugins = ("tests.helpers.litellm_fixtures",)
 # LiteLLM's types, as pydantic sees them; and what LiteLLM itself does with its answers.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*ReadOnly.*:UserWarning"),
@@ -38,49 +42,6 @@ RESPONSE = {
         "output_tokens_details": {"reasoning_tokens": 0},
     },
 }  # fmt: skip
-
-
-@pytest.fixture
-def server():
-    """Run a server for each test."""
-    with running() as app:
-        yield app
-
-
-@pytest.fixture
-async def cache():
-    """Open a cache, and make it LiteLLM's."""
-    async with Cache.memory() as opened:
-        litellm.cache = LiteLLMCache()
-        yield opened
-        litellm.cache = None
-
-
-@pytest.fixture
-async def asked(server):
-    """Return a maker of a call's arguments, with a client whose connections end with the test."""
-    async with openai.AsyncOpenAI(base_url=server.base_url, api_key="sk-1") as client:
-        yield lambda **changes: {
-            "model": "openai/gpt-4o", "messages": MESSAGES, "client": client, **changes
-        }  # fmt: skip
-
-
-async def stored(cache, count=1):
-    """Wait until LiteLLM, which stores behind the caller's back, has stored so many."""
-    while cache.stats().stored < count:
-        await asyncio.sleep(0.01)
-
-
-async def embed(seen):
-    """Answer each input by its length."""
-    texts = seen.body["input"]
-    texts = [texts] if isinstance(texts, str) else texts
-    data = [
-        {"object": "embedding", "index": at, "embedding": [float(len(text))]}
-        for at, text in enumerate(texts)
-    ]
-    usage = {"prompt_tokens": len(texts), "total_tokens": len(texts)}
-    await seen.answer({"object": "list", "model": "e", "data": data, "usage": usage})
 
 
 async def respond(seen):

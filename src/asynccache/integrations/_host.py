@@ -44,7 +44,8 @@ def checked(cache: AsyncCache | Face | None) -> AsyncCache | Face | None:
         TypeError: It is neither a cache nor None.
     """
     if not (cache is None or isinstance(cache, AsyncCache) or hasattr(cache, "asynchronous")):
-        raise TypeError(f"cache must be what Cache.disk() and its like return, or None, not {type(cache).__name__}")
+        kind = type(cache).__name__
+        raise TypeError(f"cache must be what Cache.disk() and the like make, or None, not {kind}")
     return cache
 
 

@@ -11,7 +11,7 @@ next request, so that a key made of them then would be another request's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 from msgspec import Struct
@@ -33,7 +33,7 @@ class Key(str):
     found: bool
     """Whether something was stored under it."""
 
-    def __new__(cls, text: str, options: Options = NO_OPTIONS) -> Key:
+    def __new__(cls, text: str, options: Options = NO_OPTIONS) -> Self:
         """Return a key that nothing was found under yet."""
         key = super().__new__(cls, text)
         key.options = options

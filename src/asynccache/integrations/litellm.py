@@ -46,8 +46,9 @@ class LiteLLMCache(Cache):  # type: ignore[misc]  # untyped here, see above
     """Answers of LiteLLM's calls, in an `AsyncCache`, for ``litellm.cache``.
 
     Everything in a request is in its key, but for credentials, timeouts and what is LiteLLM's own.
-    The sync calls work in any thread, as those of `LangChainCache` do. LiteLLM makes its calls
-    itself, so that what many ask for at once is not shared here. What wasn't looked up isn't stored.
+    What wasn't looked up isn't stored. The sync calls work in any thread, as those of
+    `LangChainCache` do. LiteLLM makes its calls itself, so that what many ask for at once is not
+    shared here.
 
     Args:
         cache: An `AsyncCache` or `SyncCache`; None takes the one in force around each call; where

@@ -7,6 +7,8 @@ import os
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it fetches one when it is imported
 
 import asyncio
+from functools import partial
+from itertools import pairwise
 from types import SimpleNamespace
 
 import litellm
@@ -27,19 +29,41 @@ pytestmark = [
 ]
 
 
+async def parts(seen):
+    """Answer with the text of the first part of the first message."""
+    text = seen.body["messages"][0]["content"][0]["text"]
+    await seen.answer(choice(message={"role": "assistant", "content": text}))
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_list_that_grows_after_the_call(server, cache, asked, stream):
     """A conversation whose next question stands in the list before LiteLLM has stored."""
     server.program = echo
+    # By position: of messages by name LiteLLM makes a list of its own.
+    ask = partial(litellm.acompletion, "openai/gpt-4o", client=asked()["client"], stream=stream)
     messages = [user("one")]
-    for count, question in enumerate(("one", "two", "three"), 1):
-        answer = await text_of(await litellm.acompletion(**asked(messages=messages, stream=stream)))
-        messages += [{"role": "assistant", "content": answer}, user("two" if count < 2 else "three")]
+    for count, (question, following) in enumerate(pairwise(["one", "two", "three", "four"]), 1):
+        answer = await ask(messages)
+        messages += [{"role": "assistant", "content": "An answer."}, user(following)]
+        assert await text_of(answer) == f"gpt-4o: {question}"
         await stored(cache, count)
-        assert answer == f"gpt-4o: {question}"
-    again = await litellm.acompletion(**asked(messages=messages[:1], stream=stream))
-    assert await text_of(again) == "gpt-4o: one"
+    assert await text_of(await ask(messages[:1])) == "gpt-4o: one"
     assert len(server.requests) == 3
+
+
+async def test_parts_that_change_after_the_call(server, cache, asked):
+    """Messages by name share what they hold with those that the caller changes."""
+    server.program = parts
+    content = [{"type": "text", "text": "one"}]
+    for text in ("one", "two"):
+        content[0] = {"type": "text", "text": text}
+        answer = await litellm.acompletion(**asked(messages=[user(content)]))
+        content[0] = {"type": "text", "text": "two"}
+        assert await text_of(answer) == text
+        await stored(cache, 1 if text == "one" else 2)
+    again = await litellm.acompletion(**asked(messages=[user([{"type": "text", "text": "one"}])]))
+    assert await text_of(again) == "one"
+    assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize("dumped", [False, True])
@@ -54,12 +78,13 @@ async def test_tool_loop_is_found_again(server, cache, asked, dumped):
         await seen.answer(choice(message=message))
 
     server.program = loop
+    ask = partial(litellm.acompletion, "openai/gpt-4o", client=asked()["client"])
     for _ in range(2):
         messages = [user("Go")]
-        called = (await litellm.acompletion(**asked(messages=messages))).choices[0].message
+        called = (await ask(list(messages))).choices[0].message
         result = {"role": "tool", "tool_call_id": called.tool_calls[0].id, "content": "21"}
         messages += [called.model_dump() if dumped else called, result]
-        done = await litellm.acompletion(**asked(messages=messages))
+        done = await ask(messages)
         assert done.choices[0].message.content == "Done."
         await stored(cache, 2)
     assert len(server.requests) == 2
@@ -89,16 +114,16 @@ async def test_inputs_that_change_after_the_call(server, cache, asked):
 async def test_what_was_not_looked_up_is_not_stored(server, cache, asked, past):
     """A call past the cache leaves nothing: its lists may have changed by then."""
     server.program = echo
+    ask = partial(litellm.acompletion, "openai/gpt-4o", client=asked()["client"])
     messages = [user("one")]
-    await litellm.acompletion(**asked(messages=messages, **past))
+    await ask(messages, **past)
     messages[0] = user("two")
-    await text_of(await litellm.acompletion(**asked(messages=messages, stream=True, **past)))
+    await text_of(await ask(messages, stream=True, **past))
     messages[0] = user("three")
-    await litellm.acompletion(**asked(messages=[user("four")]))
+    await ask([user("four")])
     await stored(cache)  # in the order of the calls
     for text in ("one", "two", "three"):
-        answer = await litellm.acompletion(**asked(messages=[user(text)]))
-        assert await text_of(answer) == f"gpt-4o: {text}"
+        assert await text_of(await ask([user(text)])) == f"gpt-4o: {text}"
     await stored(cache, 4)
     assert len(server.requests) == 6
 
@@ -165,12 +190,14 @@ async def test_options_are_those_of_the_call(server, cache, asked, block):
 
 async def test_cache_is_that_of_the_call(server, cache, asked):
     """A stream that is read to its end elsewhere is stored where it was asked for."""
-    async with Cache.memory() as other:
-        with asynccache.options(cache=other):
-            stream = await litellm.acompletion(**asked(stream=True))
-        await text_of(stream)
-        await stored(other)
+    other = Cache.memory()
+    await other.open()
+    with asynccache.options(cache=other):
+        stream = await litellm.acompletion(**asked(stream=True))
+    await text_of(stream)
+    await stored(other)
     assert cache.stats().stored == 0
+    await other.aclose()
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -32,21 +32,24 @@ class Face(Protocol):
         ...
 
 
-def cache_of(named: AsyncCache | Face | None) -> AsyncCache | None:
-    """Return the cache that a framework's was made with, by whichever of its faces."""
-    return named if named is None or isinstance(named, AsyncCache) else named.asynchronous
-
-
-def checked(cache: AsyncCache | Face | None) -> AsyncCache | Face | None:
-    """Return what a framework's cache is made with.
+def checked(cache: AsyncCache | Face | None) -> AsyncCache | None:
+    """Return the cache that a framework's is made with, by whichever of its faces.
 
     Raises:
-        TypeError: It is neither a cache nor None.
+        TypeError: It is no cache.
     """
-    if not (cache is None or isinstance(cache, AsyncCache) or hasattr(cache, "asynchronous")):
-        kind = type(cache).__name__
-        raise TypeError(f"cache must be what Cache.disk() and the like make, or None, not {kind}")
-    return cache
+    found: object = getattr(cache, "asynchronous", cache)
+    if found is None or isinstance(found, AsyncCache):
+        return found
+    raise TypeError(
+        f"cache must be an AsyncCache, a SyncCache or None, not {type(cache).__qualname__};"
+        " Cache.from_url makes one of a URL"
+    )
+
+
+def cache_of(named: AsyncCache | Face | None) -> AsyncCache | None:
+    """Return what `checked` does."""
+    return checked(named)
 
 
 def mode_of(cache: AsyncCache) -> Mode:

@@ -28,7 +28,6 @@ from asynccache.integrations._host import (
     Face,
     answered,
     cache_for,
-    cache_of,
     cache_to_clear,
     checked,
     from_thread,
@@ -70,7 +69,7 @@ class LiteLLMCache(Cache):  # type: ignore[misc]  # untyped here, see above
         ttl: float | None = None,
         **options: Any,  # noqa: ANN401 - LiteLLM's own
     ) -> None:
-        self._own = cache_of(checked(cache))
+        self._own = checked(cache)
         super().__init__(namespace=namespace, ttl=ttl, **{"max_messages": None, **options})
         self.cache = _Backend(self._own)
         self._lookups = Lookups()
@@ -92,7 +91,7 @@ class LiteLLMCache(Cache):  # type: ignore[misc]  # untyped here, see above
         """Return a lookup's key with what is in force around it: storing comes later, elsewhere."""
         options = current_options()
         number = options.sample
-        if options.samples is not None:
+        if options.samples is not None and "litellm_logging_obj" in kwargs:  # a call's, no question
             number = options.samples.next(f"{options.cache_seed}:{text}".encode())
         cache = current_cache() if self._own is None else self._own
         options = replace(options, sample=0, samples=None, cache=cache)

@@ -35,7 +35,7 @@ DRIVERS = {
     "azure": ("stores.cosmos", "stores._cosmos_"),
     "langchain_core": "integrations.langchain",
     "langgraph": "integrations.langgraph",
-    "litellm": "integrations.litellm",
+    "litellm": ("integrations.litellm", "integrations._litellm_"),
     "openai": "openai",
     "redis": ("stores.redis", "stores._redis_"),
     "sqlite3": "stores.",

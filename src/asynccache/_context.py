@@ -237,6 +237,16 @@ def current_options() -> Options:
     return NO_OPTIONS if frame is None else frame.value
 
 
+@contextmanager
+def under(value: Options) -> Generator[None]:
+    """Put options in force that were so elsewhere, and no others."""
+    frame = _options.push(value)
+    try:
+        yield
+    finally:
+        frame.dead = True
+
+
 def enter(cache: AsyncCache) -> Frame[AsyncCache]:
     """Make a cache the ambient one until the returned frame is marked dead."""
     return _ambient.push(cache)

@@ -11,60 +11,43 @@ bytes is decided here.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
-import litellm
 from litellm.caching.base_cache import BaseCache
 from litellm.caching.caching import Cache
+from litellm.types.caching import EMBEDDING_CACHE_FORMAT_VERSION
+from msgspec.structs import replace
 
 from asynccache import _portal
 from asynccache._cache import AsyncCache
-from asynccache._canonical import canonical_value
+from asynccache._context import Options, current_cache, current_options, under
 from asynccache._errors import NotCanonicalError, ReplayMiss
 from asynccache.integrations._host import (
     Face,
     answered,
     cache_for,
-    cache_of,
     cache_to_clear,
+    checked,
     from_thread,
     mode_of,
 )
+from asynccache.integrations._litellm_keys import PREFIX, request_key
+from asynccache.integrations._litellm_lookups import Key, Lookups, is_by_input
 
-_PREFIX: Final = "asynccache.litellm/1"
 _STATEFUL: Final = ("background", "conversation", "previous_response_id")
 """What reads or changes state at the server."""
-# Left out of the key: who pays, who is told, how long to wait, and what LiteLLM adds on its way.
-_DENIED: Final = frozenset({
-    "api_key", "azure_ad_token", "azure_ad_token_provider", "azure_password", "azure_username",
-    "aws_access_key_id", "aws_secret_access_key", "aws_session_token", "client_id",
-    "client_secret", "litellm_credential_name", "secret_fields", "vertex_credentials",
-    "acompletion", "aembedding", "atext_completion", "cache", "cache_key", "caching", "client",
-    "dynamic_cache_object", "litellm_call_id", "litellm_disabled_callbacks", "litellm_logging_obj",
-    "litellm_metadata", "litellm_params", "litellm_request_debug", "litellm_session_id",
-    "litellm_trace_id", "logger_fn", "metadata", "model_info", "no-log", "parent_otel_span",
-    "preset_cache_key", "proxy_server_request", "shared_session", "tags", "ttl", "verbose",
-    "callbacks", "success_callback", "failure_callback", "input_callback",
-    "cooldown_time", "fallbacks", "force_timeout", "max_retries", "num_retries",
-    "request_timeout", "retry_policy", "retry_strategy", "stream_timeout", "timeout",
-})  # fmt: skip
-_DENIED_HEADERS: Final = frozenset(
-    {"api-key", "authorization", "cookie", "proxy-authorization", "x-api-key"}
-)
-_ADDRESSES: Final = ("API_BASE", "API_VERSION", "BASE_URL", "ORGANIZATION", "PROJECT")
 _UNKEYED: Final = "LiteLLM: a request that can't be a key, or that has state at the server"
 
 
 class LiteLLMCache(Cache):  # type: ignore[misc]  # untyped here, see above
     """Answers of LiteLLM's calls, in an `AsyncCache`, for ``litellm.cache``.
 
-    Everything in a request is in its key, but for `_DENIED`. The sync calls work in any thread, as
-    those of `LangChainCache` do. LiteLLM makes its calls itself, so that what many ask for at once
-    is not shared here.
+    Everything in a request is in its key, but for credentials, timeouts and what is LiteLLM's own.
+    What wasn't looked up isn't stored. The sync calls work in any thread, as those of
+    `LangChainCache` do. LiteLLM makes its calls itself, so that what many ask for at once is not
+    shared here.
 
     Args:
         cache: An `AsyncCache` or `SyncCache`; None takes the one in force around each call; where
@@ -73,6 +56,9 @@ class LiteLLMCache(Cache):  # type: ignore[misc]  # untyped here, see above
         ttl: Seconds until answers expire; None leaves the cache's own.
         options: Further options of LiteLLM's own cache: ``mode``, ``supported_call_types``.
             ``max_messages`` is None here, so that conversations of any length are cached.
+
+    Raises:
+        TypeError: ``cache`` is no cache.
     """
 
     def __init__(
@@ -83,17 +69,35 @@ class LiteLLMCache(Cache):  # type: ignore[misc]  # untyped here, see above
         ttl: float | None = None,
         **options: Any,  # noqa: ANN401 - LiteLLM's own
     ) -> None:
+        self._own = checked(cache)
         super().__init__(namespace=namespace, ttl=ttl, **{"max_messages": None, **options})
-        self.cache = _Backend(cache_of(cache))
+        self.cache = _Backend(self._own)
+        self._lookups = Lookups()
 
     def get_cache_key(self, **kwargs: Any) -> str | None:  # noqa: ANN401 - a request's
         """Return the key of a request; None if it has none, and is not cached."""
-        if any(kwargs.get(name) for name in _STATEFUL):
+        part = kwargs.get("input")
+        if isinstance(part, Key):  # what `async_add_cache_pipeline` passes for an input
+            return part
+        if kwargs.get("fallbacks") or any(kwargs.get(name) for name in _STATEFUL):
             return None
         try:
-            return _request_key(kwargs, _namespace(kwargs, self.namespace))
+            text = request_key(kwargs, _namespace(kwargs, self.namespace))
         except NotCanonicalError:
             return None
+        return self._looking_up(kwargs, f"{text}/input" if is_by_input(kwargs) else text)
+
+    def _looking_up(self, kwargs: dict[str, Any], text: str) -> Key:
+        """Return a lookup's key with what is in force around it: storing comes later, elsewhere."""
+        options = current_options()
+        number = options.sample
+        if options.samples is not None and "litellm_logging_obj" in kwargs:  # a call's, no question
+            number = options.samples.next(f"{options.cache_seed}:{text}".encode())
+        cache = current_cache() if self._own is None else self._own
+        options = replace(options, sample=0, samples=None, cache=cache)
+        key = Key(f"{text}#{number}" if number else text, options)
+        self._lookups.note(kwargs, key)
+        return key
 
     def should_use_cache(self, **kwargs: Any) -> bool:  # noqa: ANN401 - as above
         """Tell whether a request is looked up and stored."""
@@ -104,10 +108,7 @@ class LiteLLMCache(Cache):  # type: ignore[misc]  # untyped here, see above
     def get_cache(self, dynamic_cache_object: object = None, **kwargs: Any) -> Any:  # noqa: ANN401 - as above
         """Return the stored answer of a sync call, or None."""
         key = self._lookup_key(kwargs)
-        if key is None:
-            return None
-        found = self.cache.get_cache(key)
-        return self.get_cache_logic(found, _max_age(kwargs))
+        return None if key is None else self._fresh(key, self.cache.get_cache(key), kwargs)
 
     async def async_get_cache(self, dynamic_cache_object: object = None, **kwargs: Any) -> Any:  # noqa: ANN401 - as above
         """Return the stored answer of an async call, or None.
@@ -118,20 +119,28 @@ class LiteLLMCache(Cache):  # type: ignore[misc]  # untyped here, see above
         key = self._lookup_key(kwargs)
         if key is None:
             return None
-        found = await self.cache.async_get_cache(key)
-        return self.get_cache_logic(found, _max_age(kwargs))
+        return self._fresh(key, await self.cache.async_get_cache(key), kwargs)
 
-    def _lookup_key(self, kwargs: dict[str, Any]) -> str | None:
+    def _lookup_key(self, kwargs: dict[str, Any]) -> Key | None:
         key = kwargs["cache_key"] if "cache_key" in kwargs else self.get_cache_key(**kwargs)
         if key is None:
-            self.cache.note_unkeyed()
+            if not kwargs.get("fallbacks"):  # LiteLLM asks here again for each that it tries
+                self.cache.note_unkeyed()
             return None
-        return key if self.should_use_cache(**kwargs) else None
+        if not self.should_use_cache(**kwargs):
+            return None
+        return key if isinstance(key, Key) else self._looking_up(kwargs, key)
+
+    def _fresh(self, key: Key, found: dict[str, Any] | None, kwargs: dict[str, Any]) -> Any:  # noqa: ANN401 - as above
+        answer = self.get_cache_logic(found, _max_age(kwargs))
+        key.found = answer is not None
+        return answer
 
     def add_cache(self, result: object, **kwargs: Any) -> None:  # noqa: ANN401 - as above
         """Store the answer of a sync call."""
-        if self._keyed(kwargs):
-            super().add_cache(result, **kwargs)
+        key = self._looked_up(kwargs)
+        if key is not None:
+            super().add_cache(result, **{**kwargs, "cache_key": key})
 
     async def async_add_cache(
         self,
@@ -140,14 +149,27 @@ class LiteLLMCache(Cache):  # type: ignore[misc]  # untyped here, see above
         **kwargs: Any,  # noqa: ANN401 - as above
     ) -> None:
         """Store the answer of an async call."""
-        if self._keyed(kwargs):
-            await super().async_add_cache(result, **kwargs)
+        key = self._looked_up(kwargs)
+        if key is not None:
+            await super().async_add_cache(result, **{**kwargs, "cache_key": key})
 
-    def _keyed(self, kwargs: dict[str, Any]) -> bool:
-        """Put a request's key into it; tell whether there is one."""
-        if kwargs.get("cache_key") is None:
-            kwargs["cache_key"] = self.get_cache_key(**kwargs)
-        return kwargs["cache_key"] is not None
+    async def async_add_cache_pipeline(
+        self,
+        result: object,
+        dynamic_cache_object: object = None,
+        **kwargs: Any,  # noqa: ANN401 - as above
+    ) -> None:
+        """Store an embedding's vectors, each under the key that its input was looked up by."""
+        keys = self._lookups.keys(kwargs, by_input=True)
+        missed = [key for key in keys if not key.found]
+        if missed:
+            await super().async_add_cache_pipeline(result, **{**kwargs, "input": missed})
+
+    def _looked_up(self, kwargs: dict[str, Any]) -> str | None:
+        """Return the key that a call was looked up by; None where it wasn't."""
+        keys = self._lookups.keys(kwargs)
+        given: str | None = kwargs.get("cache_key")
+        return keys[-1] if keys else given
 
 
 class _Backend(BaseCache):  # type: ignore[misc]  # untyped here, see above
@@ -164,11 +186,13 @@ class _Backend(BaseCache):  # type: ignore[misc]  # untyped here, see above
             _unanswered(cache)
 
     async def async_get_cache(self, key: str, **kwargs: object) -> dict[str, Any] | None:
-        cache = cache_for(self._cache, reading=True)
-        return None if cache is None else await _get(cache, key)
+        with under(_options(key)):
+            cache = cache_for(self._cache, reading=True)
+            return None if cache is None else await _get(cache, key)
 
     def get_cache(self, key: str, **kwargs: object) -> dict[str, Any] | None:
-        return from_thread(self._cache, None, _get, key, True, reading=True)
+        with under(_options(key)):
+            return from_thread(self._cache, None, _get, key, reading=True)
 
     async def async_set_cache(self, key: str, value: object, **kwargs: Any) -> None:  # noqa: ANN401 - LiteLLM's
         await self.async_set_cache_pipeline([(key, value)], **kwargs)
@@ -178,12 +202,14 @@ class _Backend(BaseCache):  # type: ignore[misc]  # untyped here, see above
         cache_list: Sequence[tuple[str, object]],
         **kwargs: Any,  # noqa: ANN401 - as above
     ) -> None:
-        cache = cache_for(self._cache, reading=False)
-        if cache is not None:
-            await _set(cache, cache_list, kwargs.get("ttl"))
+        with under(_options(cache_list[0][0])):
+            cache = cache_for(self._cache, reading=False)
+            if cache is not None:
+                await _set(cache, cache_list, kwargs.get("ttl"))
 
     def set_cache(self, key: str, value: object, **kwargs: Any) -> None:  # noqa: ANN401 - as above
-        from_thread(self._cache, None, _set, [(key, value)], kwargs.get("ttl"))
+        with under(_options(key)):
+            from_thread(self._cache, None, _set, [(key, value)], kwargs.get("ttl"))
 
     async def batch_cache_write(self, key: str, value: object, **kwargs: Any) -> None:  # noqa: ANN401 - as above
         await self.async_set_cache(key, value, **kwargs)
@@ -196,7 +222,7 @@ class _Backend(BaseCache):  # type: ignore[misc]  # untyped here, see above
         cache = cache_to_clear(self._cache)
         if cache is not None:
             for key in keys:
-                await cache.delete((_PREFIX, key))
+                await cache.delete((PREFIX, str(key)))
 
     def flush_cache(self) -> None:
         cache = cache_to_clear(self._cache)
@@ -218,8 +244,13 @@ def _unanswered(cache: AsyncCache) -> None:
         raise ReplayMiss(_UNKEYED)
 
 
-async def _get(cache: AsyncCache, key: str, whole: bool = False) -> dict[str, Any] | None:  # noqa: FBT001, FBT002 - by position, through a thread
-    found: object = await cache.get((_PREFIX, key))
+def _options(key: str) -> Options:
+    """Return what is in force for a key: what was so where it was looked up."""
+    return key.options if isinstance(key, Key) else current_options()
+
+
+async def _get(cache: AsyncCache, key: str) -> dict[str, Any] | None:
+    found: object = await cache.get((PREFIX, str(key)))
     record: dict[str, Any] | None = None
     if isinstance(found, dict) and isinstance(found.get("timestamp"), float):
         response = found.get("response")
@@ -228,15 +259,21 @@ async def _get(cache: AsyncCache, key: str, whole: bool = False) -> dict[str, An
                 response = json.loads(response)
             except ValueError:  # nothing that LiteLLM may make a guess at
                 response = None
-        # A single embedding, out of a list's, is no answer to a sync call.
-        if isinstance(response, dict) and not (whole and "format_version" in response):
+        if isinstance(response, dict) and _is_readable(response):
             record = {"timestamp": found["timestamp"], "response": response}
     answered(cache, hit=record is not None)
     return record
 
 
+def _is_readable(response: dict[str, Any]) -> bool:
+    """Tell whether LiteLLM takes a stored answer; of one input's, only those of its own format."""
+    version = response.get("format_version", EMBEDDING_CACHE_FORMAT_VERSION)
+    return bool(version == EMBEDDING_CACHE_FORMAT_VERSION)
+
+
 async def _set(cache: AsyncCache, items: Sequence[tuple[str, object]], ttl: float | None) -> None:
-    await cache.set_many([((_PREFIX, key), value) for key, value in items], ttl=ttl)
+    if ttl is None or ttl > 0:  # else it has expired already
+        await cache.set_many([((PREFIX, str(key)), value) for key, value in items], ttl=ttl)
 
 
 def _max_age(kwargs: Mapping[str, Any]) -> float:
@@ -250,65 +287,3 @@ def _namespace(kwargs: Mapping[str, Any], own: str | None) -> str | None:
     metadata = kwargs.get("metadata") or {}
     found: str | None = control.get("namespace") or metadata.get("redis_namespace") or own
     return found
-
-
-def _request_key(kwargs: Mapping[str, Any], namespace: str | None) -> str:
-    """Return the digest of everything in a request that may change its answer.
-
-    Raises:
-        NotCanonicalError: Something in it has no canonical form.
-    """
-    request = {
-        name: _plain(_less_secrets(value) if name in {"headers", "extra_headers"} else value)
-        for name, value in kwargs.items()
-        if name not in _DENIED and not name.startswith("_") and value is not None
-    }
-    around = (_addresses(kwargs), _of_client(kwargs.get("client")))
-    canonical = canonical_value((_PREFIX, namespace, request, around))
-    return hashlib.sha256(canonical).hexdigest()
-
-
-def _addresses(kwargs: Mapping[str, Any]) -> dict[str, str]:
-    """Return what LiteLLM takes from its module or the environment where a request is silent."""
-    model = str(kwargs.get("model") or "")
-    named: str = kwargs.get("custom_llm_provider") or (
-        model.partition("/")[0] if "/" in model else "openai"
-    )
-    found = {
-        f"{provider}_{name}": value
-        for provider in sorted({named.upper(), "OPENAI"})
-        for name in _ADDRESSES
-        if (value := os.environ.get(f"{provider}_{name}"))
-    }
-    for name in ("api_base", "api_version", "drop_params", "modify_params", "organization"):
-        if value := getattr(litellm, name, None):
-            found[name] = str(value)
-    for name, value in (getattr(litellm, "headers", None) or {}).items():
-        if name.lower() not in _DENIED_HEADERS:
-            found[f"header {name}"] = str(value)
-    return found
-
-
-def _of_client(client: object) -> object:
-    """Return what a client of the caller's own adds to a request: where it goes, and as whom."""
-    named = {
-        name: str(value)
-        for name in ("base_url", "organization", "project")
-        if (value := getattr(client, name, None)) is not None
-    }
-    headers = _less_secrets(getattr(client, "_custom_headers", None))
-    query = getattr(client, "_custom_query", None)
-    return (named, headers or None, query or None)
-
-
-def _less_secrets(headers: object) -> object:
-    if not isinstance(headers, Mapping):
-        return headers
-    named = cast("Mapping[str, object]", headers)
-    return {name: v for name, v in named.items() if name.lower() not in _DENIED_HEADERS}
-
-
-def _plain(value: object) -> object:
-    """Return a value whose JSON schema stands for a class of answers."""
-    schema = getattr(value, "model_json_schema", None)
-    return ("schema", schema()) if isinstance(value, type) and callable(schema) else value

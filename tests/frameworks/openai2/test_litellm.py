@@ -7,6 +7,8 @@ import os
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it fetches one when it is imported
 
 import asyncio
+import copy
+import pickle
 
 import litellm
 import openai
@@ -18,8 +20,10 @@ from asynccache import Cache, ReplayMiss
 from asynccache.integrations.litellm import LiteLLMCache
 from asynccache.stores.memory import MemoryStore
 from asynccache.testing import FaultyStore
-from tests.helpers.openai_server import EVENTS, MESSAGES, choice, chunk, running, sse
+from tests.helpers.litellm_calls import embed, stored, text_of, user
+from tests.helpers.openai_server import EVENTS, MESSAGES, choice, chunk, sse
 
+pytest_plugins = ("tests.helpers.litellm_fixtures",)
 # LiteLLM's types, as pydantic sees them; and what LiteLLM itself does with its answers.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*ReadOnly.*:UserWarning"),
@@ -38,49 +42,6 @@ RESPONSE = {
         "output_tokens_details": {"reasoning_tokens": 0},
     },
 }  # fmt: skip
-
-
-@pytest.fixture
-def server():
-    """Run a server for each test."""
-    with running() as app:
-        yield app
-
-
-@pytest.fixture
-async def cache():
-    """Open a cache, and make it LiteLLM's."""
-    async with Cache.memory() as opened:
-        litellm.cache = LiteLLMCache()
-        yield opened
-        litellm.cache = None
-
-
-@pytest.fixture
-async def asked(server):
-    """Return a maker of a call's arguments, with a client whose connections end with the test."""
-    async with openai.AsyncOpenAI(base_url=server.base_url, api_key="sk-1") as client:
-        yield lambda **changes: {
-            "model": "openai/gpt-4o", "messages": MESSAGES, "client": client, **changes
-        }  # fmt: skip
-
-
-async def stored(cache, count=1):
-    """Wait until LiteLLM, which stores behind the caller's back, has stored so many."""
-    while cache.stats().stored < count:
-        await asyncio.sleep(0.01)
-
-
-async def embed(seen):
-    """Answer each input by its length."""
-    texts = seen.body["input"]
-    texts = [texts] if isinstance(texts, str) else texts
-    data = [
-        {"object": "embedding", "index": at, "embedding": [float(len(text))]}
-        for at, text in enumerate(texts)
-    ]
-    usage = {"prompt_tokens": len(texts), "total_tokens": len(texts)}
-    await seen.answer({"object": "list", "model": "e", "data": data, "usage": usage})
 
 
 async def respond(seen):
@@ -137,7 +98,7 @@ async def test_everything_is_in_the_key(server, cache):
         {"api_base": "http://a"}, {"api_base": "http://b"}, {"custom_llm_provider": "openai"},
         {"extra_body": {"x": 1}}, {"extra_headers": {"x-tenant": "a"}}, {"stream": True},
         {"api_version": "2"}, {"model": "ollama/llama4"}, {"seed": 1}, {"seed": "1"},
-        {"cache": {"namespace": "a"}}, {"anything": [1]}, {"messages": MESSAGES * 2},
+        {"cache": {"namespace": "a"}}, {"anything": [1]}, {"messages": MESSAGES * 2}, {"_own": 1},
         {"client": openai.AsyncOpenAI(base_url="http://c", api_key="k")},
         {"client": openai.AsyncOpenAI(base_url="http://d", api_key="k")},
     ]  # fmt: skip
@@ -148,17 +109,57 @@ async def test_everything_is_in_the_key(server, cache):
     secret = {"extra_headers": {"Authorization": "Bearer x"}}
     hidden = {"extra_headers": {"Authorization": "Bearer y"}}
     assert own.get_cache_key(**base, **secret) == own.get_cache_key(**base, **hidden)
+    assert own.get_cache_key(**base, _litellm_control={}) == keys[0]
 
 
-async def test_addresses_of_the_environment_are_in_the_key(cache, monkeypatch):
-    """A server that only the environment or LiteLLM's module names is another key too."""
-    request = {"model": "gpt-4o", "messages": MESSAGES}
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("gpt-4o", "OPENAI_BASE_URL"), ("openai/x", "OPENAI_CUSTOM_HEADERS"),
+        ("claude-sonnet-4-5", "ANTHROPIC_BASE_URL"), ("claude-sonnet-4-5", "ANTHROPIC_API_BASE"),
+        ("fireworks_ai/x", "FIREWORKS_API_BASE"), ("together_ai/x", "TOGETHERAI_API_BASE"),
+        ("huggingface/x", "HF_API_BASE"), ("watsonx/x", "WATSONX_URL"), ("watsonx/x", "WX_REGION"),
+        ("databricks/x", "DATABRICKS_HOST"), ("vertex_ai/x", "VERTEXAI_LOCATION"),
+        ("gemini-2.5-pro", "VERTEXAI_PROJECT"), ("bedrock/x", "AWS_REGION_NAME"),
+        ("anthropic.claude-v2", "AWS_REGION_NAME"), ("nobody-knows", "AWS_REGION_NAME"),
+        ("unheard/of", "WATSONX_URL"), ("azure/x", "AZURE_API_VERSION"),
+    ],
+)  # fmt: skip
+async def test_addresses_of_the_environment_are_in_the_key(cache, monkeypatch, model, name):
+    """A server that only the environment names is another key, whatever its variable is called."""
+    request = {"model": model, "messages": MESSAGES}
     keys = {litellm.cache.get_cache_key(**request)}
-    monkeypatch.setenv("OPENAI_BASE_URL", "http://a")
-    keys.add(litellm.cache.get_cache_key(**request))
-    monkeypatch.setattr(litellm, "api_base", "http://b")
-    keys.add(litellm.cache.get_cache_key(**request))
+    for value in ("http://a", "http://b"):
+        monkeypatch.setenv(name, value)
+        keys.add(litellm.cache.get_cache_key(**request))
     assert len(keys) == 3
+
+
+@pytest.mark.parametrize("name", ["AWS_REGION_NAME", "CI_JOB_URL", "DATABASE_URL", "HOSTNAME"])
+async def test_the_rest_of_the_environment_is_in_no_key(cache, monkeypatch, name):
+    """What differs between machines and runs, and has nothing to do with the model."""
+    request = {"model": "openai/gpt-4o", "messages": MESSAGES}
+    key = litellm.cache.get_cache_key(**request)
+    monkeypatch.setenv(name, "other")
+    assert litellm.cache.get_cache_key(**request) == key
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("api_base", ["http://a", "http://b"]), ("add_function_to_prompt", [False, True]),
+        ("modify_params", [False, True]), ("headers", [{"x": "1"}, {"x": "2"}]),
+        ("model_alias_map", [{"openai/smart": "openai/a"}, {"openai/smart": "openai/b"}]),
+        ("gemini_include_thoughts_default", [False, True]),
+    ],
+)  # fmt: skip
+async def test_settings_of_the_module_are_in_the_key(cache, monkeypatch, name, values):
+    """What LiteLLM's module is told changes requests, too."""
+    keys = set()
+    for value in values:
+        monkeypatch.setattr(litellm, name, value)
+        keys.add(litellm.cache.get_cache_key(model="openai/smart", messages=MESSAGES))
+    assert len(keys) == 2
 
 
 async def test_what_has_no_key_goes_upstream(server, cache, asked):
@@ -264,6 +265,43 @@ async def test_controls(server, cache, asked):
     assert len(server.requests) == 5
     await litellm.acompletion(**asked(cache={"s-maxage": 600}))
     assert len(server.requests) == 5
+
+
+async def test_ttl_of_zero(server, cache, asked, caplog):
+    """What expires at once isn't stored, and nothing is said of it."""
+    for control in ({"cache": {"ttl": 0}}, {"ttl": 0}):
+        await litellm.acompletion(**asked(**control))
+    await litellm.acompletion(**asked(messages=MESSAGES * 2))
+    await stored(cache)  # in the order of the calls
+    await litellm.acompletion(**asked())
+    assert len(server.requests) == 4
+    assert "add_cache" not in caplog.text
+
+
+async def test_key_of_ones_own(server, cache, asked):
+    """A key that the caller gives is what is looked up and stored, plain and streamed."""
+    for stream in (False, True):
+        for text in ("Hello?", "Anything else?"):
+            call = asked(messages=[user(text)], stream=stream, cache_key=f"mine {stream}")
+            await text_of(await litellm.acompletion(**call))
+            await stored(cache, 1 + stream)
+    assert len(server.requests) == 2
+
+
+async def test_copies_of_answers(server, cache, asked):
+    """An answer may be copied and pickled, and the key that LiteLLM puts into it is plain text."""
+    for _ in range(2):
+        found = await litellm.acompletion(**asked())
+        await stored(cache)
+    for copied in (copy.deepcopy(found), pickle.loads(pickle.dumps(found))):
+        assert type(copied._hidden_params["cache_key"]) is str
+
+
+@pytest.mark.parametrize("wrong", ["redis", 5, {}])
+def test_what_is_no_cache_is_refused(wrong):
+    """Neither a cache nor None, but what LiteLLM's own cache might be made with."""
+    with pytest.raises(TypeError, match="AsyncCache"):
+        LiteLLMCache(wrong)
 
 
 async def test_modes_and_no_cache(server, cache, asked):

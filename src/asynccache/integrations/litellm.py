@@ -23,7 +23,8 @@ from msgspec.structs import replace
 from asynccache import _portal
 from asynccache._cache import AsyncCache
 from asynccache._context import Options, current_cache, current_options, under
-from asynccache._errors import NotCanonicalError, ReplayMiss
+from asynccache._errors import NotCanonicalError
+from asynccache._values import decode_value
 from asynccache.integrations._host import (
     Face,
     answered,
@@ -31,13 +32,14 @@ from asynccache.integrations._host import (
     cache_to_clear,
     checked,
     from_thread,
-    mode_of,
+    passed,
 )
 from asynccache.integrations._litellm_keys import PREFIX, request_key
 from asynccache.integrations._litellm_lookups import Key, Lookups, is_by_input
 
 _STATEFUL: Final = ("background", "conversation", "previous_response_id")
 """What reads or changes state at the server."""
+_ENDPOINT: Final = "litellm"
 _UNKEYED: Final = "LiteLLM: a request that can't be a key, or that has state at the server"
 
 
@@ -180,19 +182,23 @@ class _Backend(BaseCache):  # type: ignore[misc]  # untyped here, see above
         self._cache = cache
 
     def note_unkeyed(self) -> None:
-        """Count a request that has no key."""
+        """Count a request that has no key.
+
+        Raises:
+            ReplayMiss: In mode "replay", where it may not go past the cache.
+        """
         cache = cache_for(self._cache, reading=False)
         if cache is not None:
-            _unanswered(cache)
+            passed(cache, _UNKEYED, endpoint=_ENDPOINT)
 
     async def async_get_cache(self, key: str, **kwargs: object) -> dict[str, Any] | None:
         with under(_options(key)):
-            cache = cache_for(self._cache, reading=True)
+            cache = cache_for(self._cache, reading=True, endpoint=_ENDPOINT)
             return None if cache is None else await _get(cache, key)
 
     def get_cache(self, key: str, **kwargs: object) -> dict[str, Any] | None:
         with under(_options(key)):
-            return from_thread(self._cache, None, _get, key, reading=True)
+            return from_thread(self._cache, None, _get, key, reading=True, endpoint=_ENDPOINT)
 
     async def async_set_cache(self, key: str, value: object, **kwargs: Any) -> None:  # noqa: ANN401 - LiteLLM's
         await self.async_set_cache_pipeline([(key, value)], **kwargs)
@@ -233,24 +239,14 @@ class _Backend(BaseCache):  # type: ignore[misc]  # untyped here, see above
         """Leave the cache open: whoever opened it closes it."""
 
 
-def _unanswered(cache: AsyncCache) -> None:
-    """Count a request that goes past the cache.
-
-    Raises:
-        ReplayMiss: In mode "replay", where it may not.
-    """
-    cache.note_bypass(_UNKEYED)
-    if mode_of(cache) == "replay":
-        raise ReplayMiss(_UNKEYED)
-
-
 def _options(key: str) -> Options:
     """Return what is in force for a key: what was so where it was looked up."""
     return key.options if isinstance(key, Key) else current_options()
 
 
 async def _get(cache: AsyncCache, key: str) -> dict[str, Any] | None:
-    found: object = await cache.get((PREFIX, str(key)))
+    entry = await cache.find((PREFIX, str(key)))
+    found: object = None if entry is None else decode_value(entry.body, Any)
     record: dict[str, Any] | None = None
     if isinstance(found, dict) and isinstance(found.get("timestamp"), float):
         response = found.get("response")
@@ -261,7 +257,9 @@ async def _get(cache: AsyncCache, key: str) -> dict[str, Any] | None:
                 response = None
         if isinstance(response, dict) and _is_readable(response):
             record = {"timestamp": found["timestamp"], "response": response}
-    answered(cache, hit=record is not None)
+    hit = record is not None
+    entry = entry if hit else None
+    answered(cache, hit=hit, endpoint=_ENDPOINT, key=(PREFIX, str(key)), entry=entry)
     return record
 
 

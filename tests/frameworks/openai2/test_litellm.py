@@ -304,6 +304,18 @@ def test_what_is_no_cache_is_refused(wrong):
         LiteLLMCache(wrong)
 
 
+async def test_lookups_are_told_of(server, cache, asked):
+    """Who watches hears of each lookup, and of what has no key."""
+    with asynccache.record() as calls:
+        for _ in range(2):
+            await litellm.acompletion(**asked())
+            await stored(cache)
+        await litellm.acompletion(**asked(extra=object(), drop_params=True, mock_response="x"))
+    assert [call.outcome for call in calls] == ["miss", "hit", "bypass"]
+    assert {call.endpoint for call in calls} == {"litellm"}
+    assert calls[0].key == calls[1].key != ""
+
+
 async def test_modes_and_no_cache(server, cache, asked):
     """No cache in force: nothing is stored. In a replay a miss raises, and nothing is sent."""
     with asynccache.options(cache=None):

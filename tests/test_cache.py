@@ -154,6 +154,34 @@ async def test_modes(cache):
     assert cache.stats().replay_misses == 1
 
 
+async def test_closing_waits_for_what_is_being_set(monkeypatch):
+    """A value that a task of the block's last turn sets is stored, whoever else has the loop."""
+    async with Cache.memory() as cache:
+        monkeypatch.setattr(cache.engine().pacer, "spent", lambda: True)
+        setting = asyncio.create_task(cache.set("key", "value"))
+    assert await setting
+    assert cache.stats().stored == 1
+
+
+async def test_closing_that_is_cancelled_closes():
+    """Whoever is cancelled while a set keeps the cache from closing leaves a closed cache."""
+    store = FaultyStore(MemoryStore())
+    gate = store.stall("set_many")
+    cache = await Cache.from_store(store).open()
+    setting = asyncio.create_task(cache.set("key", "value"))
+    await gate.arrived()
+    closing = asyncio.create_task(cache.aclose())
+    await asyncio.sleep(0.01)
+    assert cache.is_open
+    closing.cancel()
+    await asyncio.sleep(0)
+    gate.release()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert not cache.is_open
+    await setting
+
+
 async def test_closed_cache_bypasses_calls_and_refuses_values(caplog):
     """Not open: get_or_create goes past with one warning, get says what to do, replay raises."""
     upstream, cache = Upstream(), Cache.memory()

@@ -176,6 +176,15 @@ class Contents(Lifetime):
         """Store several values, given what makes bytes of them and says what these are."""
         pairs = list(items.items()) if isinstance(items, Mapping) else list(items)
         kept = self.ttl_in_force(_context.seconds_of(ttl))
+        with self.setting():
+            return await self._put(pairs, pack, kept)
+
+    async def _put(
+        self,
+        pairs: list[tuple[Any, object]],
+        pack: Callable[[object], tuple[Meta, bytes]],
+        kept: float | None,
+    ) -> list[bool]:
         await self.paced()
         now = self._clock.time_us()
         expires = expiry(kept, now, self.settings.ttl_jitter)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Generator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Final, Self
 from weakref import WeakSet
 
@@ -94,6 +96,7 @@ class Lifetime:
         self._lock = threading.Lock()
         self._turn: _Turn | None = None  # of whoever is opening or closing
         self._leaked: object = None
+        self._setting: set[asyncio.Future[None]] = set()
 
     async def _open_store(self) -> None:
         await self._store.open(read_only=self._settings.mode in {"read_only", "replay"})
@@ -139,16 +142,37 @@ class Lifetime:
             if self._opened != 1:
                 self._opened = max(0, self._opened - 1)
                 return
-            self._opened = 0
-            _open_caches.discard(self)
-            with self._lock:
-                engines, self._engines = list(self._engines.values()), {}
+            # Also when closing is cancelled: nothing may stay open behind a closed cache.
             try:
-                for engine in engines:
-                    await self._close_engine(engine)
-            finally:  # also when closing was cancelled: nothing may stay open behind a closed cache
-                self._guard.prepare = None
-                await self._store.aclose()
+                await asyncio.sleep(0)  # tasks begun in the block's last turn may have to store
+                here = asyncio.get_running_loop()
+                if under_way := [each for each in self._setting if each.get_loop() is here]:
+                    await asyncio.wait(under_way)
+            finally:
+                await self._close()
+
+    @contextmanager
+    def setting(self) -> Generator[None]:
+        """Keep the cache from being closed in this loop meanwhile."""
+        under_way: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._setting.add(under_way)
+        try:
+            yield
+        finally:
+            self._setting.discard(under_way)
+            under_way.set_result(None)
+
+    async def _close(self) -> None:
+        self._opened = 0
+        _open_caches.discard(self)
+        with self._lock:
+            engines, self._engines = list(self._engines.values()), {}
+        try:
+            for engine in engines:
+                await self._close_engine(engine)
+        finally:
+            self._guard.prepare = None
+            await self._store.aclose()
 
     async def _close_engine(self, engine: Engine) -> None:
         try:
@@ -211,7 +235,7 @@ class Lifetime:
         self._lock = threading.Lock()  # a thread that only the parent has may hold the old one
         self._turn = None
         self._leaked = (self._engines, self._store)
-        self._engines = {}
+        self._engines, self._setting = {}, set()
 
     def stats(self) -> Stats:
         """Return what this cache did so far, in all loops of this process."""

@@ -56,7 +56,10 @@ async def check_example(api, folder, block, example, model=None):
     """Run an example twice, in a process of its own: what it paid once it doesn't pay again."""
     api.program = model or Model()
     sources = [textwrap.dedent(source) for source in (example.before, block.source, example.after)]
-    surroundings = {"OPENAI_BASE_URL": api.base_url, "OPENAI_API_KEY": "sk-a"}
+    surroundings = {
+        "OPENAI_BASE_URL": api.base_url, "OPENAI_API_KEY": "sk-a",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # it would ask the internet for prices
+    }  # fmt: skip
     done = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-c", _RUNNER, *sources],

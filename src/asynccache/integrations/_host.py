@@ -51,11 +51,6 @@ def checked(cache: AsyncCache | Face | None) -> AsyncCache | None:
     )
 
 
-def cache_of(named: AsyncCache | Face | None) -> AsyncCache | None:
-    """Return what `checked` does."""
-    return checked(named)
-
-
 def mode_of(cache: AsyncCache) -> Mode:
     """Return the mode in force for a cache around the caller."""
     mode = current_options().mode

@@ -157,7 +157,7 @@ async def test_modes(cache):
 async def test_closing_waits_for_what_is_being_set(monkeypatch):
     """A value that a task of the block's last turn sets is stored, whoever else has the loop."""
     async with Cache.memory() as cache:
-        monkeypatch.setattr(cache.engine().pacer, "spent", lambda: True)
+        monkeypatch.setattr(type(cache.engine().pacer), "spent", lambda _: True)
         setting = asyncio.create_task(cache.set("key", "value"))
     assert await setting
     assert cache.stats().stored == 1

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from tests.helpers.frameworks_server import Model
 from tests.helpers.pages import PAGES, ROOT, Block, blocks_of
 
+REDIS = "redis://localhost:6379/0"
 _RUNNER = """
 import asyncio, inspect, sys, types
 from tests.helpers.pages import begun
@@ -52,10 +53,20 @@ def examples_of(found):
     ]
 
 
-async def check_example(api, folder, block, example, model=None):
-    """Run an example twice, in a process of its own: what it paid once it doesn't pay again."""
+async def check_example(api, folder, block, example, *, model=None, redis_url=REDIS):
+    """Run an example twice, in a process of its own: what it paid once it doesn't pay again.
+
+    Args:
+        api: Answers.
+        folder: Where it runs.
+        block: What the page shows.
+        example: What it doesn't.
+        model: What answers, if not `Model`.
+        redis_url: What takes the place of the pages' Redis.
+    """
     api.program = model or Model()
-    sources = [textwrap.dedent(source) for source in (example.before, block.source, example.after)]
+    shown = block.source.replace(REDIS, redis_url)
+    sources = [textwrap.dedent(source) for source in (example.before, shown, example.after)]
     surroundings = {
         "OPENAI_BASE_URL": api.base_url, "OPENAI_API_KEY": "sk-a",
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # it would ask the internet for prices

@@ -6,6 +6,7 @@ import pytest
 
 from tests.helpers.frameworks_pages import Example, check_example, examples_of
 from tests.helpers.frameworks_server import Model
+from tests.helpers.redis_servers import Valkey
 
 pytest_plugins = ("tests.helpers.openai_fixtures",)
 
@@ -79,6 +80,33 @@ inner = OpenAIChatCompletionClient(model="gpt-4o-mini")
         )
     ],
     ("langchain.md", "LangChain and LangGraph"): [Example("import asyncio")],
+    ("langchain.md", "`LangChainCache`"): [Example(CHAT)],
+    ("langchain.md", "`LangGraphCache`"): [
+        Example(
+            """
+from asynccache import Cache
+from langgraph.graph import START, StateGraph
+
+calls = []
+
+
+def look(state):
+    calls.append(state)
+    return {"seen": state["asked"]}
+
+
+builder = StateGraph(dict)
+builder.add_edge(START, "look")
+""",
+            """
+async with Cache.memory():
+    for _ in range(2):
+        assert await graph.ainvoke({"asked": 1}) == {"seen": 1}
+assert len(calls) == 1
+""",
+            requests=0,
+        )
+    ],
 })  # fmt: skip
 
 
@@ -88,11 +116,18 @@ def anyio_backend():
     return "asyncio", {"use_uvloop": False}
 
 
+@pytest.fixture(scope="module")
+def valkey():
+    """Run the pages' Redis."""
+    with Valkey() as running:
+        yield running
+
+
 @pytest.mark.parametrize(
     ("block", "example"), EXAMPLES, ids=lambda value: getattr(value, "heading", "")
 )
-async def test_example_pays_once(api, tmp_path, block, example):
+async def test_example_pays_once(api, tmp_path, valkey, block, example):
     """An example makes its calls, and none when it is run again."""
     code = block.heading == "smolagents"
     model = Model("Thought: done.\n<code>\nfinal_answer('21')\n</code>") if code else None
-    await check_example(api, tmp_path, block, example, model)
+    await check_example(api, tmp_path, block, example, model=model, redis_url=valkey.url)

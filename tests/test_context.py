@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -164,6 +165,43 @@ async def test_option_goes_before_block_and_default():
         assert current_cache() is block
 
 
+async def test_tasks_keep_the_options_they_were_started_under():
+    """A task that outlives the block it was started in goes on under the block's options."""
+    upstream = Upstream()
+    async with Cache.memory() as cache:
+
+        async def ask(turns=2):
+            for _ in range(turns):  # the block is left meanwhile
+                await asyncio.sleep(0)
+            return await cache.get_or_create("question", upstream)
+
+        assert await ask() == {"answer": 1}
+        with options(cache_seed="customer"):
+            elsewhere = asyncio.create_task(ask())
+        with options(mode="off"):
+            past = asyncio.create_task(ask())
+        with options(sample="each"):
+            votes = [asyncio.create_task(ask()) for _ in range(3)]
+        answers = [answer["answer"] for answer in await asyncio.gather(elsewhere, past, *votes)]
+        assert answers[0] != 1
+        assert len(set(answers)) == 5
+        assert 1 in answers[2:]
+        assert await ask() == {"answer": 1}
+        assert cache.stats().bypassed == 1
+
+
+async def test_a_block_left_in_another_context_ends_for_all():
+    """Fixtures and generators may leave a block where they didn't enter it."""
+    block = options(cache_seed="customer")
+    block.__enter__()
+    started = contextvars.copy_context()
+    with options(ttl=1):
+        contextvars.Context().run(block.__exit__, None, None, None)
+        assert asynccache._context.current_options().ttl == 1
+    for context in (started, contextvars.copy_context()):
+        assert context.run(asynccache._context.current_options) == asynccache._context.NO_OPTIONS
+
+
 async def test_opening_twice_counts():
     """A cache opened twice closes when it was closed twice."""
     cache = Cache.memory()
@@ -197,6 +235,12 @@ async def test_blocks_in_a_loop_leave_no_chain():
     for _ in range(10_000):
         with options(ttl=1):
             pass
+    assert asynccache._context._options._variable.get() is None
+    other = contextvars.copy_context()
+    for _ in range(10_000):
+        block = options(ttl=1)
+        block.__enter__()
+        other.run(block.__exit__, None, None, None)
     frame = asynccache._context._options._variable.get()
     assert frame is not None
     assert frame.below is None

@@ -41,9 +41,9 @@ class Frame(Generic[ValueT]):
 class Chain(Generic[ValueT]):
     """The values of the blocks around a caller, innermost first.
 
-    Leaving a block marks its frame dead instead of resetting the variable, which fails in another
-    task than the one that entered; readers skip the dead. So tasks started inside a block see it
-    until it is left, wherever they run.
+    A block is ended by marking its frame dead: readers skip the dead, so that it ends for the tasks
+    started inside it, too, and may be ended in any task. A block that is only left ends for whoever
+    leaves it.
     """
 
     __slots__ = ("_variable",)
@@ -71,10 +71,20 @@ class Chain(Generic[ValueT]):
             frame = frame.below
 
     def push(self, value: ValueT) -> Frame[ValueT]:
-        """Enter a block; leave it with ``frame.dead = True``."""
+        """Enter a block; end it with ``frame.dead = True``, or with `leave`."""
         frame = Frame(value, self.top())
         self._variable.set(frame)
         return frame
+
+    def leave(self, frame: Frame[ValueT]) -> None:
+        """Leave a block that the tasks started inside it stay in.
+
+        Where blocks are left in another order, or in another context, it ends for all.
+        """
+        if self._variable.get() is frame:
+            self._variable.set(frame.below)
+        else:
+            frame.dead = True
 
 
 class Samples:
@@ -187,7 +197,7 @@ def options(
     store_if: StoreIf | UnsetType = UNSET,
     cache: AsyncCache | SyncCache | UnsetType | None = UNSET,
 ) -> Generator[None]:
-    """Set options for every cached call in a block, also in tasks started inside it.
+    """Set options for every cached call in a block, and in tasks started inside it to their end.
 
     Args:
         mode: As the cache's ``mode``.
@@ -224,11 +234,8 @@ def options(
         changed = replace(changed, store_if=rule_of(store_if))
     if cache is not UNSET:
         changed = replace(changed, cache=asynchronous(cache))
-    frame = _options.push(changed)
-    try:
+    with under(changed):
         yield
-    finally:
-        frame.dead = True
 
 
 def current_options() -> Options:
@@ -244,7 +251,7 @@ def under(value: Options) -> Generator[None]:
     try:
         yield
     finally:
-        frame.dead = True
+        _options.leave(frame)
 
 
 def enter(cache: AsyncCache) -> Frame[AsyncCache]:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import redis.asyncio as redis_asyncio
 
-from asynccache import Cache, StoreUnavailableError, _factory, options
+from asynccache import Cache, StoreUnavailableError, _lifetime, options
 from asynccache._key import Namespace, value_key
 from asynccache.stores import _links
 from asynccache.stores._base import UNKNOWN, Record
@@ -57,7 +57,7 @@ def server(valkey):
 @pytest.fixture(autouse=True)
 def patience(monkeypatch):
     """Wait long where a test does not say how long: a busy server is not a dead one."""
-    monkeypatch.setattr(_factory, "_REMOTE_TIMEOUT", 20.0)
+    monkeypatch.setattr(_lifetime, "_REMOTE_TIMEOUT", 20.0)
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from asynccache.stores._base import Store
 
 _MEBIBYTE: Final = 2**20
 _REDIS_URL: Final = "redis://localhost:6379/0"
-_REMOTE_TIMEOUT: Final = 1.0  # seconds
 _COSMOS_DATABASE: Final = "autogen_cache"
 _COSMOS_CONTAINER: Final = "asynccache"
 _LOCAL_TTL: Final = 5.0  # seconds: a deletion elsewhere shows within that
@@ -119,11 +118,10 @@ class Cache:
         except ImportError as exc:
             raise ImportError("Cache.redis needs redis-py: install asynccache[redis]") from exc
 
-        timeout = settings.store_timeout
         store = RedisStore(
             redis_url,
             client=client,
-            timeout=_REMOTE_TIMEOUT if timeout is None else timeout,
+            timeout=settings.timeout(remote=True),
             max_connections=max_connections,
         )
         return AsyncCache(_with_copies(store, local_max_bytes, local_ttl), settings)
@@ -171,7 +169,6 @@ class Cache:
                 "Cache.cosmos_db needs azure-cosmos: install asynccache[cosmos]"
             ) from exc
 
-        timeout = settings.store_timeout
         store = CosmosStore(
             connection_string,
             _COSMOS_CONTAINER if container_id is None else container_id,
@@ -181,7 +178,7 @@ class Cache:
             client=client,
             create=create,
             expiring=settings.ttl is not None,
-            timeout=_REMOTE_TIMEOUT if timeout is None else timeout,
+            timeout=settings.timeout(remote=True),
         )
         return AsyncCache(_with_copies(store, local_max_bytes, local_ttl), settings)
 

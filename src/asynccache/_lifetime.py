@@ -48,6 +48,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     lease_ttl: float = 5.0
     observer: Observer | None = None
 
+    def timeout(self, *, remote: bool) -> float:
+        """Return the seconds that a store may take: those asked for, or its kind's."""
+        if self.store_timeout is not None:
+            return self.store_timeout
+        return _REMOTE_TIMEOUT if remote else _LOCAL_TIMEOUT
+
 
 class _Turn:
     """A cache's opening or closing, one at a time over all loops.
@@ -210,15 +216,12 @@ class Lifetime:
         if not self._opened:
             raise CacheClosedError("the cache isn't open: use it inside `async with cache:`")
         settings = self._settings
-        timeout = settings.store_timeout
-        if timeout is None:
-            timeout = _REMOTE_TIMEOUT if self._store.capabilities.remote else _LOCAL_TIMEOUT
         engine = Engine(
             self._store,
             guard=self._guard,
             clock=self._clock,
             max_entry_bytes=settings.max_entry_bytes,
-            store_timeout=timeout,
+            store_timeout=settings.timeout(remote=self._store.capabilities.remote),
             lease_ttl=settings.lease_ttl,
             ttl_jitter=settings.ttl_jitter,
         )

@@ -15,6 +15,7 @@ import pytest
 
 from asynccache import MISSING, Cache, ReplayMiss, StoreRefusedError
 from asynccache._engine import Engine
+from asynccache.stores import _disk_files
 
 ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 CALLERS = 50  # at once, on
@@ -254,6 +255,27 @@ async def test_a_read_only_folder_serves_readers_without_a_trace(tmp_path, mode)
             assert not await cache.set("key", 1)
             assert cache.stats().store_errors == {}
         assert contents(tmp_path) == before
+
+
+async def test_a_folder_that_another_process_prepares_for_ever_is_passed_by(tmp_path, monkeypatch):
+    """A process that stands still in the middle of opening keeps no other from working."""
+    fcntl = pytest.importorskip("fcntl")
+
+    async def seven():
+        return 7
+
+    monkeypatch.setattr(_disk_files, "_PREPARING_SECONDS", 0.1)
+    (tmp_path / "42").mkdir(0o700)
+    other = os.open(tmp_path / "42", os.O_RDONLY)
+    try:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        async with Cache.disk(cache_path_root=tmp_path) as cache:
+            assert await cache.get_or_create("key", seven) == 7
+            assert cache.stats().store_errors.keys() == {"unavailable"}
+    finally:
+        os.close(other)
+    async with Cache.disk(cache_path_root=tmp_path) as cache:
+        assert await cache.set("key", 7)
 
 
 @pytest.mark.parametrize("mode", ["replay", "read_only"])

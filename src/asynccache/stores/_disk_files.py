@@ -6,11 +6,12 @@ import contextlib
 import logging
 import os
 import stat
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Final
 
-from asynccache._errors import StoreRefusedError
+from asynccache._errors import StoreRefusedError, StoreUnavailableError
 
 try:
     import fcntl
@@ -21,6 +22,8 @@ LOGGER: Final = logging.getLogger("asynccache")
 
 _FOLDER_MODE: Final = 0o700  # ours alone: bodies hold prompts and answers
 _FILE_MODE: Final = 0o600
+_PREPARING_SECONDS: Final = 10.0  # preparing a folder takes milliseconds
+_LOOK_SECONDS: Final = 0.005  # between two looks whether another process has done so
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 _NETWORK: Final = frozenset({
     "9p", "afs", "ceph", "cifs", "fuse.sshfs", "gfs2", "glusterfs", "lustre", "nfs", "nfs4",
@@ -119,17 +122,37 @@ def on_network(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Generator[None, None, None]:
-    """Hold a folder against every other process that prepares it."""
+    """Hold a folder against every other process that prepares it.
+
+    Raises:
+        StoreUnavailableError: Another holds it for longer than preparing takes.
+    """
     if fcntl is None:
         yield
         return
     fd = os.open(folder, os.O_RDONLY | _flag("O_DIRECTORY") | _flag("O_CLOEXEC"))
     try:
-        with contextlib.suppress(OSError):  # no locks on this file system: the retries must do
-            fcntl.flock(fd, fcntl.LOCK_EX)
+        until = time.monotonic() + _PREPARING_SECONDS
+        while not _is_ours(fd):
+            if time.monotonic() > until:
+                raise StoreUnavailableError(f"Another process has begun to prepare {folder}.")
+            time.sleep(_LOOK_SECONDS)
         yield
     finally:
         os.close(fd)
+
+
+def _is_ours(fd: int) -> bool:
+    """Lock a folder, unless another process has it."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # no locks on this file system: the retries must do
+        return True
+    return True
 
 
 def lock_file(fd: int, *, wait: bool) -> bool:

@@ -14,6 +14,12 @@ from asynccache._portal import CallerGoneError, Guest, call
 MARK: ContextVar[str] = ContextVar("mark", default="none")
 
 
+def ran(script, *options):
+    """Run a script in a process of its own."""
+    command = [sys.executable, *options, "-c", textwrap.dedent(script)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
 def test_errand_runs_in_the_waiting_thread_with_its_context():
     """What is handed back runs in the thread that waits, and sees that thread's context."""
     guest = Guest()
@@ -86,7 +92,7 @@ def test_interrupted_errand_leaves_a_working_loop():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
 def test_child_gets_a_loop_of_its_own():
     """After a fork the child starts its own loop instead of waiting for its parent's for ever."""
-    script = textwrap.dedent("""
+    script = """
         import os, signal, sys
         from asynccache._portal import call
 
@@ -100,21 +106,15 @@ def test_child_gets_a_loop_of_its_own():
             sys.exit(call(number))
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
         print(call(number))
-    """)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    """
+    done = ran(script, "-W", "ignore")
     assert done.stdout == "7\n", done.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
 def test_a_child_of_an_errand_is_told_that_it_has_no_call():
     """Forked in the middle of a call, the child doesn't wait for an answer that never comes."""
-    script = textwrap.dedent("""
+    script = """
         import os, signal
         from asynccache import Cache
 
@@ -131,21 +131,15 @@ def test_a_child_of_an_errand_is_told_that_it_has_no_call():
             except RuntimeError as exc:
                 assert "forked" in str(exc)
                 os._exit(7)
-    """)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    """
+    done = ran(script, "-W", "ignore")
     assert done.stdout == "7\n", done.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send to a process")
 def test_process_ends_although_something_waits_in_the_loop():
     """What still runs in the background keeps no process from ending or being interrupted."""
-    script = textwrap.dedent("""
+    script = """
         import os, signal, threading
         import anyio
         from asynccache._portal import call
@@ -157,16 +151,14 @@ def test_process_ends_although_something_waits_in_the_loop():
         except KeyboardInterrupt:
             print("interrupted")
         threading.Thread(target=call, args=(anyio.sleep_forever,), daemon=True).start()
-    """)
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
-    )
+    """
+    done = ran(script)
     assert (done.stdout, done.returncode) == ("interrupted\n", 0), done.stderr
 
 
 def test_threads_that_outlive_the_main_one_get_their_answers():
     """Python waits for threads before it ends, and so does the loop they call into."""
-    script = textwrap.dedent("""
+    script = """
         import os, threading, time
         from asynccache import Cache
 
@@ -186,9 +178,7 @@ def test_threads_that_outlive_the_main_one_get_their_answers():
         for thread in range(3):
             threading.Thread(target=answers, args=(thread,)).start()
         called.wait(20)
-    """)
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
-    )
+    """
+    done = ran(script)
     assert done.stderr == ""
     assert sorted(done.stdout.split()) == ["all"] * 3

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import dataclasses
 import datetime as dt
 import enum
+import json
+import pickle
 
 import msgspec
 import pytest
@@ -23,6 +26,7 @@ from asynccache import (
 )
 from asynccache.stores.memory import MemoryStore
 from asynccache.testing import FaultyStore, ManualClock
+from tests.helpers.openai_server import stored
 from tests.helpers.scenes import Scene, Upstream, settled
 
 
@@ -664,3 +668,94 @@ def test_cache_knows_the_url_that_says_it_all():
     assert Cache.from_url("memory:?ttl=5").url == "memory:?ttl=5"
     assert Cache.from_url("memory:", ttl=5).url is None
     assert Cache.memory().url is None
+
+
+async def test_missing_is_itself_wherever_it_goes(cache):
+    """Copied or pickled it is the same object; it is false, and no value that can be stored."""
+    assert copy.deepcopy([MISSING])[0] is MISSING
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        assert pickle.loads(pickle.dumps(MISSING, protocol)) is MISSING
+    assert (repr(MISSING), str(MISSING), bool(MISSING)) == ("MISSING", "MISSING", False)
+    assert isinstance(MISSING, asynccache.Missing)
+    with pytest.raises(TypeError, match="can't be cached"):
+        await cache.set("key", [MISSING])
+
+
+async def test_figures_are_plain_data_too(cache):
+    """`as_dict` has every figure and both ratios, for json.dumps, and is the caller's own."""
+    await cache.get_or_create("key", lambda: asyncio.sleep(0, 1))
+    await cache.get_or_create("key", lambda: asyncio.sleep(0, 1))
+    with options(mode="read_only"):
+        await cache.get_or_create("other", lambda: asyncio.sleep(0, 1))
+    stats = cache.stats()
+    plain = stats.as_dict()
+    assert plain.keys() == {*stats.__struct_fields__, "calls", "hit_rate"}
+    assert json.loads(json.dumps(plain)) == plain
+    assert (plain["calls"], plain["hit_rate"], plain["not_stored"]) == (3, 1 / 3, {"mode": 1})
+    plain["not_stored"].clear()
+    assert stats.not_stored == {"mode": 1}
+
+
+async def test_forget_takes_what_events_call_a_key(cache):
+    """Memoized results, which have no status, go by the key that their events name."""
+
+    @cache.memoize()
+    async def ask():
+        return 1
+
+    with asynccache.record() as calls:
+        await ask()
+        await stored(cache)
+        assert await cache.forget(key=calls[0].key)
+        await ask()
+        await stored(cache, 2)
+        assert await cache.forget(key=bytes.fromhex(calls[0].key))
+        assert not await cache.forget(key=calls[0].key)
+    assert [call.outcome for call in calls] == ["miss", "miss"]
+
+
+async def test_forget_looks_in_the_namespace_in_force(cache):
+    """A bare key is of the namespace around the caller, and of no other."""
+    with asynccache.record() as calls, options(cache_seed=7):
+        await cache.get_or_create("key", lambda: asyncio.sleep(0, 1))
+        await stored(cache)
+    assert not await cache.forget(key=calls[0].key)
+    with options(cache_seed=7):
+        assert await cache.forget(key=calls[0].key)
+
+
+@pytest.mark.parametrize("key", ["", "key", "ab" * 31, "zz" * 32, b"short"])
+async def test_forget_refuses_what_is_no_key(cache, key):
+    """A key of the user's own, or half of one, is said to be none."""
+    with pytest.raises(ValueError, match="64 hexadecimal digits"):
+        await cache.forget(key=key)
+    with pytest.raises(TypeError, match="not both"):
+        await cache.forget(object(), key="ab" * 32)
+
+
+def test_the_factory_has_no_instances():
+    """Who calls the factory itself is told what to call, and what to annotate with."""
+    with pytest.raises(TypeError, match=r"Cache\.disk\(\).*annotate with AsyncCache"):
+        Cache()
+
+
+async def test_no_loop_of_asyncios_is_said_so():
+    """Under another kind of loop, opening and cached calls say what is missing."""
+    cache = Cache.memory()
+
+    @memoize()
+    async def ask():
+        return 1
+
+    def under_another_loop(work):
+        with pytest.raises(RuntimeError, match="no event loop of asyncio's"):
+            work.send(None)
+
+    await asyncio.to_thread(lambda: under_another_loop(cache.open()))
+    async with cache:
+        asynccache.set_default_cache(cache)
+        try:
+            await asyncio.to_thread(lambda: under_another_loop(ask()))
+            await asyncio.to_thread(lambda: under_another_loop(cache.get("key")))
+        finally:
+            asynccache.set_default_cache(None)

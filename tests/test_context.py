@@ -258,12 +258,24 @@ async def test_blocks_in_a_loop_leave_no_chain():
         ({"sample": "every"}, ValueError),
         ({"cache_seed": "../up"}, ValueError),
         ({"cache_seed": None}, TypeError),
+        ({"cache": "disk"}, TypeError),
+        ({"cache": Cache}, TypeError),
     ],
 )
 def test_wrong_options_are_refused(wrong, error):
     """An option that has no such value is refused before the block begins."""
     with pytest.raises(error), options(**wrong):
         pytest.fail("the block was entered")
+
+
+def test_a_default_that_is_no_cache_is_refused():
+    """What is no cache is refused where it is named, with what to pass; the old default stays."""
+    made = Cache.memory()
+    set_default_cache(made)
+    for wrong in ("disk", Cache, Cache.disk):
+        with pytest.raises(TypeError, match=r"AsyncCache, a SyncCache or None.*Cache\.disk\(\)"):
+            set_default_cache(wrong)  # type: ignore[arg-type]
+    assert current_cache() is made
 
 
 async def test_overlapping_blocks_of_one_cache_in_two_tasks():

@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from asynccache import Cache
 from asynccache._errors import StoreFullError, StoreUnavailableError
 from asynccache._key import Namespace
 from asynccache.stores import _disk_database, _disk_inline, _disk_thread
@@ -348,3 +349,17 @@ class opened:  # noqa: N801 - reads like contextlib's
 
     async def __aexit__(self, *_):
         await self.store.aclose()
+
+
+async def test_a_tilde_is_the_users_home(tmp_path, monkeypatch):
+    """A root below "~" lies in the home, also in a URL; one of nobody's home is refused."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    async with Cache.disk(cache_path_root="~/cache"), Cache.from_url("disk:~/other"):
+        pass
+    assert (tmp_path / "home" / "cache" / "42").is_dir()
+    assert (tmp_path / "home" / "other" / "42").is_dir()
+    assert not (tmp_path / "~").exists()
+    with pytest.raises(ValueError, match=r"\./~nobody-there/cache"):
+        Cache.disk(cache_path_root="~nobody-there/cache")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
@@ -164,3 +165,17 @@ def test_import_loads_no_driver():
 def test_typed_marker_is_there():
     """Type checkers are told that the package is typed."""
     assert (SOURCE / "py.typed").exists()
+
+
+def test_version_is_the_distributions():
+    """The version is that of what is installed, and isn't looked up before it is asked for."""
+    assert asynccache.__version__ == importlib.metadata.version("asynccache")
+    script = "import sys, asynccache; print('importlib.metadata' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(SOURCE.parent)},
+    )
+    assert done.stdout.strip() == "False"

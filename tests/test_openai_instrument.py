@@ -452,5 +452,5 @@ async def test_a_swarm_pays_once(api, bare, api_cache, instrumented):
 
 def test_what_is_no_cache_is_refused():
     """A wrong argument is said at once."""
-    with pytest.raises(TypeError, match="takes a cache or None"):
+    with pytest.raises(TypeError, match="AsyncCache, a SyncCache or None, not str"):
         instrument_openai("redis://localhost")  # type: ignore[arg-type]

@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
 
 import openai
 import pytest
@@ -13,6 +17,7 @@ from openai.resources.chat.completions import AsyncCompletions
 
 import asynccache
 from asynccache import Cache, CacheClosedError, ReplayMiss
+from asynccache.openai import _version
 from tests.helpers.openai_server import (
     COMPLETION,
     EVENTS,
@@ -213,6 +218,26 @@ async def test_replay_never_goes_upstream(bare, api):
     assert api.requests == []
 
 
+async def test_a_replay_that_misses_says_what_it_looked_for(bare, api):
+    """The error names endpoint, host, model and seed, and nothing of the address that is secret."""
+    url = f"http://user:password@127.0.0.1:{api.port}/v1"
+    async with Cache.memory(7, mode="replay") as cache:
+        client = cache.wrap(bare.with_options(base_url=url, default_query={"token": "password"}))
+        named = cache.wrap(bare, upstream="local model")
+        with pytest.raises(ReplayMiss) as plain:
+            await ask(client, model="gpt-x")
+        with pytest.raises(ReplayMiss, match=r"/chat/completions at local model.*, streamed"):
+            await ask(named, stream=True)
+        with pytest.raises(ReplayMiss, match=r"/embeddings at local model, model 'e'"):
+            await named.embeddings.create(model="e", input="a")
+        with asynccache.options(sample=3), pytest.raises(ReplayMiss, match="sample 3"):
+            await ask(client)
+    place = f"127.0.0.1:{api.port}"
+    said = f"nothing is stored for /chat/completions at {place}, model 'gpt-x' (cache_seed 7, key "
+    assert str(plain.value).startswith(said)
+    assert "password" not in str(plain.value)
+
+
 async def test_replay_serves_what_was_recorded(cached, api):
     """A recorded call is answered in mode "replay", plain and streamed."""
     await ask(cached)
@@ -308,6 +333,51 @@ async def test_forget_removes_a_bad_answer(cached, api_cache, api):
     assert await api_cache.forget(stream)
     await events_of(await ask(cached, stream=True))
     assert len(api.requests) == 4
+
+
+async def test_forget_takes_a_status_or_its_key(cached, api_cache, api):
+    """What `status` said of an answer does as well as the answer, in its own namespace."""
+    with asynccache.options(cache_seed="other"):
+        answer = await ask(cached)
+    await stored(api_cache)
+    seen = state(answer)
+    assert not await api_cache.forget(key=seen.key)
+    assert await api_cache.forget(seen)
+    answer = await ask(cached)
+    await stored(api_cache, 2)
+    assert not await api_cache.delete(state(answer).key)  # which is no key of a value
+    assert await api_cache.forget(key=state(answer).key)
+    assert len(api.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "door",
+    [
+        "asynccache.Cache.memory().wrap(openai.AsyncOpenAI(api_key='k'))",
+        "asynccache.instrument_openai()",
+        "from asynccache.openai import OpenAIWrapper",
+    ],
+)
+def test_an_sdk_that_is_too_old_is_said_to_be(door):
+    """Each door says which version is needed and which is there, before it uses anything of it."""
+    script = f"import openai; openai.__version__ = '2.16.0'; import asynccache; {door}"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: asynccache needs openai>=2.17, found 2.16.0")
+
+
+def test_the_oldest_sdk_is_the_extras():
+    """The version that is looked for is the one that the package's extra asks for."""
+    path = Path(__file__).parents[1] / "pyproject.toml"
+    project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+    (wanted,) = project["optional-dependencies"]["openai"]
+    assert wanted.startswith(f"openai>={'.'.join(map(str, _version.OLDEST))},")
+    for fine in ("2.17.0", "2.17.0rc1", "3.0", "10.1", "unknown"):
+        _version.check(fine)
+    with pytest.raises(ImportError, match=r"found 1\.99\.9"):
+        _version.check("1.99.9")
 
 
 async def test_results_are_fresh_objects(cached):

@@ -615,3 +615,12 @@ def run_script(source, *words):
         timeout=60,
         check=False,
     )
+
+
+def test_forget_takes_a_key(cache):
+    """What an event calls its key can be forgotten, as by the cache itself."""
+    with asynccache.record() as calls:
+        cache.get_or_create("key", lambda: 1)
+    until(lambda: cache.stats().stored)
+    assert cache.forget(key=calls[0].key)
+    assert not cache.contains("key")

@@ -1,8 +1,10 @@
 """asynccache: the same request is paid for once, and answered alike ever after.
 
-async with Cache.disk() as cache:
-client = cache.wrap(AsyncOpenAI())
-await client.chat.completions.create(...)
+Example::
+
+    async with Cache.disk() as cache:
+        client = cache.wrap(AsyncOpenAI())
+        await client.chat.completions.create(...)
 """
 
 from __future__ import annotations
@@ -39,8 +41,10 @@ if TYPE_CHECKING:
     from asynccache._memoize import memoize
     from asynccache._options import CacheOptions
     from asynccache._stats import Stats
-    from asynccache._values import MISSING
+    from asynccache._values import MISSING, Missing
     from asynccache.sync import SyncCache
+
+    __version__: str
 
 __all__ = [
     "MISSING",
@@ -51,6 +55,7 @@ __all__ = [
     "CacheClosedError",
     "CacheOptions",
     "CallEvent",
+    "Missing",
     "Mode",
     "NotCanonicalError",
     "ReplayMiss",
@@ -98,7 +103,7 @@ _HOMES: Final = {
     "_memoize": ("memoize",),
     "_options": ("CacheOptions",),
     "_stats": ("Stats",),
-    "_values": ("MISSING",),
+    "_values": ("MISSING", "Missing"),
     "sync": ("SyncCache",),
 }  # fmt: skip
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
@@ -107,6 +112,8 @@ _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in name
 def __getattr__(name: str) -> object:
     if name == "status":
         found: object = importlib.import_module("asynccache._call").status_of
+    elif name == "__version__":
+        found = _version()
     elif name in _HOME_OF:
         found = getattr(importlib.import_module(f"asynccache.{_HOME_OF[name]}"), name)
     else:
@@ -115,5 +122,14 @@ def __getattr__(name: str) -> object:
     return found
 
 
+def _version() -> str:
+    metadata = importlib.import_module("importlib.metadata")  # it takes longer than all of ours
+    try:
+        found: str = metadata.version("asynccache")
+    except metadata.PackageNotFoundError as exc:
+        raise AttributeError("asynccache isn't installed here, so that it has no version") from exc
+    return found
+
+
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

@@ -9,10 +9,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 from asynccache import _context, _memoize
-from asynccache._call import status_of
+from asynccache._call import Status, status_of
 from asynccache._clock import SYSTEM_CLOCK, Clock
 from asynccache._compute import compute
 from asynccache._contents import Contents
+from asynccache._key import key_of
 from asynccache._lifetime import Settings
 from asynccache._wrappers import wrap_client
 from asynccache.stores._base import Store
@@ -34,6 +35,9 @@ class AsyncCache(Contents):
 
     One object works in several event loops and threads at once, and may be opened again after it
     was closed. Opening counts: it closes when it was closed as often as it was opened.
+
+    Methods said to be for integrations serve those in `asynccache.integrations` and
+    `asynccache.openai`: they may change in any version.
     """
 
     def __init__(self, store: Store, settings: Settings, *, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -97,6 +101,15 @@ class AsyncCache(Contents):
         *,
         ttl: float | timedelta | None = None,
     ) -> T: ...
+    @overload
+    async def get_or_create(
+        self,
+        key: object,
+        create: Callable[[], Awaitable[object]],
+        *,
+        ttl: float | timedelta | None = None,
+        type: Any,  # noqa: ANN401 - as for `get`
+    ) -> Any: ...  # noqa: ANN401 - any value
     async def get_or_create(
         self,
         key: object,
@@ -153,39 +166,54 @@ class AsyncCache(Contents):
         """
         return _context.bind(self, function)
 
-    async def forget(self, response: object) -> bool:
-        """Remove the entry that a response came from, as the answer was bad; tell if there was one.
+    async def forget(self, response: object = None, *, key: str | bytes | None = None) -> bool:
+        """Remove the entry that an answer came from, as it was bad; tell if there was one.
+
+        Args:
+            response: What came from a cache, or its `asynccache.status`.
+            key: Instead, the entry's key, as a `Status` or `CallEvent` names it (64 hexadecimal
+                digits, or 32 bytes), in the namespace in force. Not that of embeddings, whose
+                entries have keys of their own: give the response or its status.
 
         Raises:
-            ValueError: The response didn't come from a cache.
+            ValueError: The response didn't come from a cache, or the key isn't one.
+            TypeError: Both were given.
             StoreError: The entry may still be there.
         """
-        status = status_of(response)
+        if key is not None:
+            if response is not None:
+                raise TypeError("forget takes a response or a key, not both")
+            namespace = _context.current_options().namespace(self.settings.namespace)
+            return await self._delete(self.engine(), namespace, key_of(key))
+        status = response if isinstance(response, Status) else status_of(response)
         if status is None:
-            raise ValueError("this response has no entry: it didn't come through a cache")
+            raise ValueError(
+                "this response has no entry: it didn't come through a cache; to remove one by what"
+                " Status.key or CallEvent.key say, call forget(key=...)"
+            )
         keys = status.parts or (status.digest,)
         return await self._delete(self.engine(), status.namespace, *keys)
 
     # -- what happened -----------------------------------------------------------------------
 
     def note_bypass(self, reason: str | None) -> None:
-        """Count a call that goes past the cache; log each reason once."""
+        """For integrations: count a call that goes past the cache; log each reason once."""
         self._outside.bypassed += 1
         if reason is not None and reason not in self._told:
             self._told.add(reason)
             _log.warning("not cached, further ones are only counted: %s", reason)
 
     def note_lookup(self, *, hit: bool) -> None:
-        """Count a call that a framework makes itself, if it finds nothing here."""
+        """For integrations: count a call that a framework makes itself if nothing is found."""
         if hit:
             self._outside.hits += 1
         else:
             self._outside.misses += 1
 
     def note_replay_miss(self) -> None:
-        """Count a call that a framework may not make, as mode "replay" found nothing."""
+        """For integrations: count a call that may not be made, as mode "replay" found nothing."""
         self._outside.replay_misses += 1
 
     def now(self) -> int:
-        """Return what the cache's clock says, in microseconds since the epoch."""
+        """For integrations: return what the cache's clock says, in microseconds since the epoch."""
         return self._clock.time_us()

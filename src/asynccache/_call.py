@@ -86,6 +86,8 @@ class Call(Struct, frozen=True, kw_only=True):
     """Tells whether the key still stands for what is sent, where that may change on the way."""
     alone: bool = True
     """The call is this flight's alone, and counted as such; else a convoy makes and counts it."""
+    about: str = "this request"
+    """What is asked for, to be read in an error."""
     waiting: Callable[[], None] | None = None
     """Told that the flight has to wait for a lease that is held elsewhere."""
 

@@ -39,14 +39,17 @@ class Contents(Lifetime):
         self.settings: Final = settings
 
     def ttl_in_force(self, asked: float | None) -> float | None:
-        """Return the seconds that an answer is kept: as asked, or the block's, or the cache's."""
+        """For integrations: return how many seconds an answer is kept.
+
+        As asked, or as the block has it, or the cache.
+        """
         if asked is not None:
             return asked
         optional = _context.current_options().ttl
         return self.settings.ttl if optional is UNSET else optional
 
     def rule_in_force(self) -> StoreIf:
-        """Return what decides whether to store an answer: the block's, or the cache's."""
+        """For integrations: return the rule for storing an answer: the block's, or the cache's."""
         optional = _context.current_options().store_if
         return self.settings.store_if if optional is UNSET else optional
 
@@ -57,7 +60,7 @@ class Contents(Lifetime):
         return self.engine(), namespace, mode, value_key(namespace, "value", key, options.sample)
 
     def digest(self, key: object) -> bytes:
-        """Return under which digest a value is found: of the namespace and sample in force.
+        """For integrations: return a value's digest, in the namespace and sample in force.
 
         Raises:
             NotCanonicalError: The key has no canonical form.
@@ -66,19 +69,23 @@ class Contents(Lifetime):
         return value_key(options.namespace(self.settings.namespace), "value", key, options.sample)
 
     async def paced(self) -> None:
-        """Go on in a turn of the loop that has time left."""
+        """For integrations: go on in a turn of the loop that has time left."""
         pacer = self.engine().pacer
         if pacer.spent():
             await pacer.slot()
 
     @overload
-    async def get(self, key: object, default: object) -> Any: ...  # noqa: ANN401 - any value
-    @overload
     async def get(self, key: object, default: D, *, type: type[T]) -> T | D: ...
     @overload
     async def get(self, key: object, default: None = None, *, type: type[T]) -> T | None: ...
     @overload
-    async def get(self, key: object) -> Any: ...  # noqa: ANN401 - any value
+    async def get(
+        self,
+        key: object,
+        default: object = None,
+        *,
+        type: Any = Any,  # noqa: ANN401 - forms that `type[T]` doesn't take, such as unions
+    ) -> Any: ...  # noqa: ANN401 - any value
     async def get(self, key: object, default: object = None, *, type: Any = Any) -> Any:
         """Return the value stored under a key.
 
@@ -96,7 +103,7 @@ class Contents(Lifetime):
         return default if entry is None else decode_value(entry.body, type)
 
     async def find(self, key: object) -> Entry | None:
-        """Return the entry of a value, None for nothing; raises as `get` does."""
+        """For integrations: return the entry of a value, None for nothing; raises as `get` does."""
         await self.paced()
         engine, namespace, mode, digest = self._now(key)
         if mode in {"off", "refresh"}:
@@ -107,19 +114,35 @@ class Contents(Lifetime):
             entry = await shelf.found(digest, shelf.ask(namespace, digest))
         return entry if isinstance(entry, Entry) else None
 
+    @overload
+    async def get_many(
+        self, keys: Sequence[object], default: D, *, type: type[T]
+    ) -> list[T | D]: ...
+    @overload
+    async def get_many(
+        self, keys: Sequence[object], default: None = None, *, type: type[T]
+    ) -> list[T | None]: ...
+    @overload
     async def get_many(
         self,
         keys: Sequence[object],
         default: object = None,
         *,
-        type: Any = Any,  # noqa: ANN401 - any type form
+        type: Any = Any,  # noqa: ANN401 - as for `get`
+    ) -> list[Any]: ...
+    async def get_many(
+        self,
+        keys: Sequence[object],
+        default: object = None,
+        *,
+        type: Any = Any,
     ) -> list[Any]:
         """Return the values stored under keys, in order, with ``default`` for those that aren't."""
         found = await self.find_many(keys)
         return [default if entry is None else decode_value(entry.body, type) for entry in found]
 
     async def find_many(self, keys: Sequence[object]) -> list[Entry | None]:
-        """Return the entries of values, None for each that isn't there."""
+        """For integrations: return the entries of values, None for each that isn't there."""
         await self.paced()
         found: list[Any] = []
         asked: list[Asked] = []
@@ -173,7 +196,7 @@ class Contents(Lifetime):
         *,
         ttl: float | timedelta | None = None,
     ) -> list[bool]:
-        """Store several values, given what makes bytes of them and says what these are."""
+        """For integrations: store several values by what makes bytes of them and names these."""
         pairs = list(items.items()) if isinstance(items, Mapping) else list(items)
         kept = self.ttl_in_force(_context.seconds_of(ttl))
         with self.setting():
@@ -212,7 +235,10 @@ class Contents(Lifetime):
         return await self.get(key, MISSING) is not MISSING
 
     async def delete(self, key: object) -> bool:
-        """Remove the value stored under a key; return whether there was one.
+        """Remove the value stored under a key of one's own; return whether there was one.
+
+        That is the ``key`` of `set` and `get_or_create`. What a `Status` or `CallEvent` calls so
+        is a digest, also of answers and memoized results: ``forget(key=...)`` takes that.
 
         A call under way for it still answers its callers, and stores nothing.
 

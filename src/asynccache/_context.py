@@ -273,10 +273,22 @@ def leave(cache: AsyncCache, frames: list[Frame[AsyncCache]]) -> None:
     frame.dead = True
 
 
-def asynchronous(cache: AsyncCache | SyncCache | None) -> AsyncCache | None:
-    """Return the cache that is behind either face."""
-    found: Any = cache
-    return cast("AsyncCache | None", getattr(found, "asynchronous", found))
+def asynchronous(cache: object) -> AsyncCache | None:
+    """Return the cache that is behind either of its faces, None for None.
+
+    Raises:
+        TypeError: It is no cache.
+    """
+    from asynccache._cache import AsyncCache
+
+    found: object = getattr(cache, "asynchronous", cache)
+    if found is None or isinstance(found, AsyncCache):
+        return found
+    raise TypeError(
+        "cache must be an AsyncCache, a SyncCache or None, not"
+        f" {cache.__name__ if isinstance(cache, type) else type(cache).__qualname__}:"
+        " pass what Cache.disk() or Cache.from_url(...) returns"
+    )
 
 
 def set_default_cache(cache: AsyncCache | SyncCache | None) -> None:
@@ -284,6 +296,9 @@ def set_default_cache(cache: AsyncCache | SyncCache | None) -> None:
 
     Args:
         cache: The process-wide default; None for none. It has to be opened by somebody.
+
+    Raises:
+        TypeError: It is no cache.
     """
     global _default  # noqa: PLW0603 - process-wide is what it is for
     _default = asynchronous(cache)

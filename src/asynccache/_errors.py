@@ -43,7 +43,10 @@ class NotCanonicalError(AsyncCacheError, TypeError):
 
 
 class StoreError(AsyncCacheError):
-    """A store could not do its work; seen while opening, or with ``on_store_error="raise"``."""
+    """A store could not do its work; raised where something is to be removed, else only if asked.
+
+    That is by ``delete``, ``clear`` and ``forget``, and everywhere with ``on_store_error="raise"``.
+    """
 
 
 class StoreUnavailableError(StoreError):

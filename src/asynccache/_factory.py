@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, Unpack
+from typing import Final, Self, Unpack
 
 from asynccache._cache import AsyncCache
 from asynccache._clock import SYSTEM_CLOCK, Clock
@@ -21,7 +21,17 @@ _LOCAL_TTL: Final = 5.0  # seconds: a deletion elsewhere shows within that
 
 
 class Cache:
-    """Makes caches: each method returns an unopened `AsyncCache`, for ``async with``."""
+    """Makes caches: each method returns an unopened `AsyncCache`, for ``async with``.
+
+    It has no instances: annotate what takes a cache with `AsyncCache`, or with `SyncCache` for what
+    ``with`` gives.
+    """
+
+    def __new__(cls) -> Self:
+        raise TypeError(
+            "Cache only makes caches: call Cache.disk(), Cache.memory(), Cache.redis() or"
+            " Cache.from_url(...), and annotate with AsyncCache or SyncCache"
+        )
 
     @staticmethod
     def disk(
@@ -36,7 +46,7 @@ class Cache:
 
         Args:
             cache_seed: Names the cache: another seed, other answers. Not the model's ``seed``.
-            cache_path_root: The folder above all seeds; made when missing.
+            cache_path_root: The folder above all seeds; made when missing; ``~`` is a home.
             max_bytes: Size of all seeds under the root; beyond, what was used longest ago goes.
             gitignore: Keep the folder out of git.
             **options: See `CacheOptions`.
@@ -50,7 +60,10 @@ class Cache:
         from asynccache.stores.disk import DiskStore
 
         store = DiskStore(
-            cache_path_root, settings.namespace.seed, max_bytes=max_bytes, gitignore=gitignore
+            _at_home(cache_path_root),
+            settings.namespace.seed,
+            max_bytes=max_bytes,
+            gitignore=gitignore,
         )
         return AsyncCache(store, settings)
 
@@ -254,6 +267,15 @@ class Cache:
             TypeError: An option has the wrong type.
         """
         return AsyncCache(store, settings_of(cache_seed, options), clock=clock)
+
+
+def _at_home(path: str | Path) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as exc:
+        raise ValueError(
+            f"{path}: there is no such home; for a folder of that name: ./{path}"
+        ) from exc
 
 
 def _with_copies(

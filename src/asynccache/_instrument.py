@@ -7,10 +7,10 @@ import sys
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Final, cast
 
-from asynccache._cache import AsyncCache
 from asynccache._context import asynchronous
 
 if TYPE_CHECKING:
+    from asynccache._cache import AsyncCache
     from asynccache.sync import SyncCache
 
 _OPENAI: Final = "asynccache.openai._instrument"
@@ -38,11 +38,9 @@ def instrument_openai(
 
     Raises:
         TypeError: ``cache`` is no cache.
-        ImportError: openai isn't installed: it comes with ``asynccache[openai]``.
+        ImportError: openai isn't installed, or is before 2.17: see ``asynccache[openai]``.
     """
     behind = asynchronous(cache)
-    if behind is not None and not isinstance(behind, AsyncCache):
-        raise TypeError(f"instrument_openai takes a cache or None, not {cache!r}")
     try:
         home = importlib.import_module(_OPENAI)
     except ModuleNotFoundError as exc:

@@ -169,6 +169,21 @@ def _combined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     return found
 
 
+def key_of(named: str | bytes) -> bytes:
+    """Return the key that 64 hexadecimal digits name, or 32 bytes are.
+
+    Raises:
+        ValueError: They are none.
+    """
+    try:
+        key = bytes.fromhex(named) if isinstance(named, str) else bytes(named)
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise ValueError(f"a key is 64 hexadecimal digits or 32 bytes, not {named!r}")
+    return key
+
+
 def value_key(namespace: Namespace, purpose: str, value: object, sample: int = 0) -> bytes:
     """Return the key of a Python value used for a purpose ("value", "memoize") in a namespace.
 

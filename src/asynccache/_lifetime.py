@@ -28,6 +28,10 @@ from asynccache.stores._base import Store
 _REMOTE_TIMEOUT: Final = 1.0  # seconds: longer than any healthy answer, shorter than a model's
 _FOREIGN_CLOSE: Final = 10.0  # seconds that another loop may take to end its flights
 _LOCAL_TIMEOUT: Final = 10.0  # seconds: a disk under load is slow, not gone
+_NO_LOOP: Final = (
+    "no event loop of asyncio's runs here (trio's is none), and an AsyncCache needs one: use `with`"
+    " instead of `async with`, in a thread of its own where another kind of loop runs"
+)
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -67,7 +71,10 @@ class _Turn:
     def __init__(self, cache: Lifetime) -> None:
         self._cache = cache
         self.done: Future[None] = Future()
-        self.loop: Final = asyncio.get_running_loop()
+        try:
+            self.loop: Final = asyncio.get_running_loop()
+        except RuntimeError as exc:
+            raise RuntimeError(_NO_LOOP) from exc
 
     async def __aenter__(self) -> None:
         cache = self._cache
@@ -122,6 +129,7 @@ class Lifetime:
         Raises:
             StoreRefusedError: What is there isn't safe to use; the message says what to change.
             StoreError: The store can't be opened, and ``on_store_error`` is "raise".
+            RuntimeError: No event loop of asyncio's runs here, e.g. as trio's does.
         """
         async with self._changing():
             if not self._opened:
@@ -159,7 +167,7 @@ class Lifetime:
 
     @contextmanager
     def setting(self) -> Generator[None]:
-        """Keep the cache from being closed in this loop meanwhile."""
+        """For integrations: keep the cache from being closed in this loop meanwhile."""
         under_way: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._setting.add(under_way)
         try:
@@ -196,17 +204,21 @@ class Lifetime:
         return _Turn(self)
 
     def changing_in(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Tell whether a task of that loop is opening or closing the cache now."""
+        """For integrations: tell whether a task of that loop opens or closes the cache now."""
         turn = self._turn
         return turn is not None and turn.loop is loop
 
     def engine(self) -> Engine:
-        """Return the running loop's engine.
+        """For integrations: return the running loop's engine.
 
         Raises:
             CacheClosedError: The cache isn't open.
+            RuntimeError: No event loop of asyncio's runs here.
         """
-        loop = asyncio.get_running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError as exc:
+            raise RuntimeError(_NO_LOOP) from exc
         engine = self._engines.get(id(loop))
         if engine is None or engine.loop is not loop:
             engine = self._new_engine(loop)

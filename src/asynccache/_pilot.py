@@ -65,7 +65,7 @@ class Pilot:
             found = None if asked is None else await self._shelf.found(call.key, asked)
             entry = None if isinstance(found, Unknown) else found
             if entry is None and call.mode == "replay":
-                raise self._nothing_to_replay(call.key)  # noqa: TRY301 - fails the flight, below
+                raise self._nothing_to_replay(call)  # noqa: TRY301 - fails the flight, below
             # A store that couldn't tell isn't asked for a lease: one delay is enough.
             if found is None and call.mode == "read_write" and self._shelf.leasing:
                 entry = await self._acquire(flight, call)
@@ -92,9 +92,12 @@ class Pilot:
                 # Cancelled or not: one cancellation is behind us, and this is short.
                 await self._leases.release(flight.holding)
 
-    def _nothing_to_replay(self, key: bytes) -> ReplayMiss:
+    def _nothing_to_replay(self, call: Call) -> ReplayMiss:
         self._counters.replay_misses += 1
-        return ReplayMiss(f"nothing is stored for this request (key {key.hex()})")
+        return ReplayMiss(
+            f"nothing is stored for {call.about}"
+            f" (cache_seed {call.namespace.seed}, key {call.key.hex()})"
+        )
 
     async def _acquire(self, flight: Flight, call: Call) -> Entry | None:
         flight.phase = Phase.CLAIM

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import functools
 import os
 import threading
 from collections.abc import Awaitable, Callable
@@ -184,6 +185,25 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 def call(function: Callable[..., Awaitable[T]], *args: Any) -> T:  # noqa: ANN401 - its own
     """Await a coroutine function in the background loop, as a `Guest` with no errands."""
     return Guest().call(function, *args)
+
+
+def waited(
+    function: Callable[..., Awaitable[T]],
+    *args: Any,  # noqa: ANN401 - the function's own
+    guest: Guest | None = None,
+    **kwargs: Any,  # noqa: ANN401 - as above
+) -> T:
+    """Await something in the background loop, while the calling thread waits for it.
+
+    Raises:
+        RuntimeError: The caller is in that loop.
+    """
+    if in_portal():
+        raise RuntimeError(
+            "called in the background loop, which would wait for itself: use the AsyncCache there"
+            " (`cache.asynchronous`), or call from another thread"
+        )
+    return (guest or Guest()).call(functools.partial(function, *args, **kwargs))
 
 
 def _settle(

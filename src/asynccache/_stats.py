@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, Literal
 
-from msgspec import Struct, field
+from msgspec import Struct, field, to_builtins
 
 Outcome = Literal["hit", "joined", "miss", "bypass"]
 
@@ -56,6 +56,14 @@ class Stats(Struct, frozen=True, kw_only=True):
         """The share of cacheable calls that cost nothing, from 0 to 1."""
         cacheable = self.hits + self.joined + self.misses
         return (self.hits + self.joined) / cacheable if cacheable else 0.0
+
+    def as_dict(self) -> dict[str, int | float | str | dict[str, int]]:
+        """Return all figures by name, ``calls`` and ``hit_rate`` included, as plain data.
+
+        For ``json.dumps``, a web handler or a metrics client; it is the caller's own.
+        """
+        plain: dict[str, int | float | str | dict[str, int]] = to_builtins(self)
+        return {**plain, "calls": self.calls, "hit_rate": self.hit_rate}
 
 
 _SUMMED = (

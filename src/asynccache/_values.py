@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import enum
 import inspect
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
 T = TypeVar("T")
 
 
-class Missing:
-    """Type of `MISSING`, which stands for "nothing is there" where None is a value."""
+class Missing(enum.Enum):
+    """Type of `MISSING`, which stands for "nothing is there" where None is a value.
 
-    __slots__ = ()
+    It has this one member, so that type checkers know what is left after ``is MISSING``.
+    """
+
+    MISSING = ...  # a value that can't be encoded, so that it can't be stored by mistake
 
     def __repr__(self) -> str:
         return "MISSING"
 
-    def __bool__(self) -> bool:
+    __str__ = __repr__
+
+    def __bool__(self) -> Literal[False]:
         return False
 
 
-MISSING: Final = Missing()
+MISSING: Final = Missing.MISSING
 CONTENT_TYPE: Final = "application/msgpack"
 
 

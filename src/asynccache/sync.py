@@ -11,7 +11,7 @@ import functools
 import inspect
 import os
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar, overload
@@ -24,6 +24,7 @@ from asynccache._cache import AsyncCache
 from asynccache._compute import compute
 from asynccache._lifetime import Settings
 from asynccache._memoize import Recipe
+from asynccache._portal import waited
 from asynccache._stats import Stats
 
 P = ParamSpec("P")
@@ -136,13 +137,17 @@ class SyncCache:
     # -- values ------------------------------------------------------------------------------
 
     @overload
-    def get(self, key: object, default: object) -> Any: ...  # noqa: ANN401 - any value
-    @overload
     def get(self, key: object, default: D, *, type: type[T]) -> T | D: ...
     @overload
     def get(self, key: object, default: None = None, *, type: type[T]) -> T | None: ...
     @overload
-    def get(self, key: object) -> Any: ...  # noqa: ANN401 - any value
+    def get(
+        self,
+        key: object,
+        default: object = None,
+        *,
+        type: Any = Any,  # noqa: ANN401 - forms that `type[T]` doesn't take, such as unions
+    ) -> Any: ...  # noqa: ANN401 - any value
     def get(self, key: object, default: object = None, *, type: Any = Any) -> Any:
         """Return the value stored under a key, as `AsyncCache.get` does.
 
@@ -151,13 +156,21 @@ class SyncCache:
         """
         return _objects.value_of(waited(self._cache.find, key), default, type)
 
+    @overload
+    def get_many(self, keys: Sequence[object], default: D, *, type: type[T]) -> list[T | D]: ...
+    @overload
+    def get_many(
+        self, keys: Sequence[object], default: None = None, *, type: type[T]
+    ) -> list[T | None]: ...
+    @overload
     def get_many(
         self,
         keys: Sequence[object],
         default: object = None,
         *,
-        type: Any = Any,  # noqa: ANN401 - any type form
-    ) -> list[Any]:
+        type: Any = Any,  # noqa: ANN401 - as for `get`
+    ) -> list[Any]: ...
+    def get_many(self, keys: Sequence[object], default: object = None, *, type: Any = Any) -> Any:
         """Return the values stored under keys, in order, with ``default`` for those that aren't."""
         found = waited(self._cache.find_many, keys)
         return [_objects.value_of(entry, default, type) for entry in found]
@@ -193,7 +206,7 @@ class SyncCache:
         return waited(self._cache.contains, key)
 
     def delete(self, key: object) -> bool:
-        """Remove the value stored under a key; return whether there was one."""
+        """Remove the value that was `set` under a key, as `AsyncCache.delete` does."""
         return waited(self._cache.delete, key)
 
     def clear(self) -> int:
@@ -215,6 +228,15 @@ class SyncCache:
     def get_or_create(
         self, key: object, create: Callable[[], T], *, ttl: float | timedelta | None = None
     ) -> T: ...
+    @overload
+    def get_or_create(
+        self,
+        key: object,
+        create: Callable[[], object],
+        *,
+        ttl: float | timedelta | None = None,
+        type: Any,  # noqa: ANN401 - as for `get`
+    ) -> Any: ...  # noqa: ANN401 - any value
     def get_or_create(
         self,
         key: object,
@@ -303,32 +325,13 @@ class SyncCache:
         """Return a function that runs with this cache in force, also in another thread."""
         return self._cache.bind(function)
 
-    def forget(self, response: object) -> bool:
-        """Remove the entry that a response came from; tell if there was one."""
-        return waited(self._cache.forget, response)
+    def forget(self, response: object = None, *, key: str | bytes | None = None) -> bool:
+        """Remove the entry that an answer came from, as `AsyncCache.forget` does."""
+        return waited(self._cache.forget, response, key=key)
 
     def stats(self) -> Stats:
         """Return what this cache did so far, for coroutines too."""
         return self._cache.stats()
-
-
-def waited(
-    function: Callable[..., Awaitable[T]],
-    *args: Any,  # noqa: ANN401 - the function's own
-    guest: _portal.Guest | None = None,
-    **kwargs: Any,  # noqa: ANN401 - as above
-) -> T:
-    """Await something in the background loop, while the calling thread waits for it.
-
-    Raises:
-        RuntimeError: The caller is in that loop.
-    """
-    if _portal.in_portal():
-        raise RuntimeError(
-            "called in the background loop, which would wait for itself: use the AsyncCache there"
-            " (`cache.asynchronous`), or call from another thread"
-        )
-    return (guest or _portal.Guest()).call(functools.partial(function, *args, **kwargs))
 
 
 _faces: Final[WeakSet[SyncCache]] = WeakSet()

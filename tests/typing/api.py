@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import assert_type
+from typing import Any, assert_type
 
 from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 import asynccache
-from asynccache import MISSING, Answer, AsyncCache, Cache, Stats, Status, SyncCache
+from asynccache import MISSING, Answer, AsyncCache, Cache, Missing, Stats, Status, SyncCache
 from asynccache.openai import OpenAIWrapper
 
 
@@ -19,6 +19,8 @@ async def caches() -> None:
         assert_type(cache, AsyncCache)
     async with Cache.memory(max_bytes=2**20, ttl=timedelta(hours=1)) as cache:
         assert_type(cache.stats(), Stats)
+        assert_type(cache.stats().as_dict(), dict[str, int | float | str | dict[str, int]])
+        assert_type(asynccache.__version__, str)
     assert_type(Cache.from_url("disk:?ttl=1"), AsyncCache)
     assert_type(asynccache.current_cache(), AsyncCache | None)
 
@@ -28,6 +30,21 @@ async def values(cache: AsyncCache) -> None:
     assert_type(await cache.get("key", type=int), int | None)
     assert_type(await cache.get("key", 0, type=int), int)
     found: dict[str, int] = await cache.get("key", MISSING)
+    number = await cache.get("key", MISSING, type=int)
+    assert_type(number, int | Missing)
+    if number is asynccache.MISSING:
+        return
+    assert_type(number, int)
+    if text := await cache.get("key", MISSING, type=str):
+        assert_type(text, str)
+    several = await cache.get_many(["key"], MISSING, type=int)
+    assert_type(several, list[int | Missing])
+    assert_type([one for one in several if one is not MISSING], list[int])
+    assert_type(await cache.get_many(["key"], type=int), list[int | None])
+    assert_type(await cache.get_many(["key"]), list[Any])
+    union: int | str | None = await cache.get("key", type=int | str)
+    unions: list[int | str] = await cache.get_many(["key"], 0, type=int | str)
+    assert_type(await cache.set(union, unions), bool)
     assert_type(await cache.set("key", found), bool)
 
     async def create() -> int:
@@ -35,6 +52,8 @@ async def values(cache: AsyncCache) -> None:
 
     assert_type(await cache.get_or_create("key", create), int)
     assert_type(await cache.get_or_create("key", create, type=str), str)
+    either: int | None = await cache.get_or_create("key", create, type=int | None)
+    assert_type(await cache.forget(key=str(either)), bool)
     assert_type(await cache.clear(), int)
 
 
@@ -94,6 +113,9 @@ def without_awaiting() -> None:
     assert_type(cache.asynchronous, AsyncCache)
     assert_type(cache.get("key", type=int), int | None)
     assert_type(cache.get("key", 0, type=int), int)
+    assert_type(cache.get_many(["key"], type=int), list[int | None])
+    union: int | str = cache.get("key", 0, type=int | str)
+    assert_type(cache.forget(key=str(union)), bool)
     assert_type(cache.set("key", 1), bool)
     assert_type(cache.get_or_create("key", lambda: 1), int)
     assert_type(cache.get_or_create("key", lambda: 1, type=str), str)

@@ -36,21 +36,6 @@ class Face(Protocol):
         ...
 
 
-def checked(cache: AsyncCache | Face | None) -> AsyncCache | None:
-    """Return the cache that a framework's is made with, by whichever of its faces.
-
-    Raises:
-        TypeError: It is no cache.
-    """
-    found: object = getattr(cache, "asynchronous", cache)
-    if found is None or isinstance(found, AsyncCache):
-        return found
-    raise TypeError(
-        f"cache must be an AsyncCache, a SyncCache or None, not {type(cache).__qualname__};"
-        " Cache.from_url makes one of a URL"
-    )
-
-
 def mode_of(cache: AsyncCache) -> Mode:
     """Return the mode in force for a cache around the caller."""
     mode = current_options().mode
@@ -118,7 +103,8 @@ def answered(
     """
     if not hit and mode_of(cache) == "replay":
         cache.note_replay_miss()
-        error = ReplayMiss("nothing is stored for this request")
+        seed = current_options().namespace(cache.settings.namespace).seed
+        error = ReplayMiss(f"nothing is stored for this {endpoint} lookup (cache_seed {seed})")
         raise _told(cache, error, endpoint, key)
     cache.note_lookup(hit=hit)
     told = watch(cache.settings.observer, endpoint)

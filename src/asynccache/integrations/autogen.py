@@ -27,7 +27,7 @@ from msgspec import UNSET
 from pydantic import BaseModel, SecretStr
 
 from asynccache._cache import AsyncCache
-from asynccache._context import current_cache, current_options
+from asynccache._context import asynchronous, current_cache, current_options
 from asynccache._errors import NotCanonicalError
 from asynccache._factory import Cache
 from asynccache._key import DENIED_QUERY
@@ -42,7 +42,7 @@ from asynccache.integrations._autogen_calls import (
 )
 from asynccache.integrations._autogen_identity import Identified, UnknownClientError
 from asynccache.integrations._autogen_reading import fetch, read
-from asynccache.integrations._host import Face, checked
+from asynccache.integrations._host import Face
 
 __all__ = ["CachedChatCompletionClient", "CachedChatCompletionClientConfig"]
 
@@ -92,7 +92,7 @@ class CachedChatCompletionClient(ChatCompletionClient, Component[CachedChatCompl
         self._upstream = upstream
         self._owned = isinstance(cache, str)
         self._opened = 0
-        self._cache = Cache.from_url(cache) if isinstance(cache, str) else checked(cache)
+        self._cache = Cache.from_url(cache) if isinstance(cache, str) else asynchronous(cache)
         self._stranger = secrets.token_bytes(16)  # whose credentials nobody knows
         try:
             self._identified = Identified(client, upstream)

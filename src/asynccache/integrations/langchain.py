@@ -24,7 +24,7 @@ from pydantic import BaseModel
 
 from asynccache import _portal
 from asynccache._cache import AsyncCache
-from asynccache._context import current_options, options
+from asynccache._context import asynchronous, current_options, options
 from asynccache._values import decode_value, encode_value
 from asynccache.integrations._exact import difference
 from asynccache.integrations._host import (
@@ -32,7 +32,6 @@ from asynccache.integrations._host import (
     answered,
     cache_for,
     cache_to_clear,
-    checked,
     from_thread,
 )
 
@@ -89,7 +88,7 @@ class LangChainCache(BaseCache):
     """
 
     def __init__(self, cache: AsyncCache | Face | None = None) -> None:
-        self._cache = checked(cache)
+        self._cache = asynchronous(cache)
 
     async def alookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
         """Return the generations stored for a prompt and a model, or None.

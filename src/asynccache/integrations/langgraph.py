@@ -22,7 +22,7 @@ from msgspec import Struct, ValidationError
 from asynccache import _portal
 from asynccache._cache import AsyncCache
 from asynccache._compute import computed
-from asynccache._context import current_options, options
+from asynccache._context import asynchronous, current_options, options
 from asynccache._entry import Entry
 from asynccache._values import decode_value
 from asynccache.integrations._exact import difference
@@ -32,7 +32,6 @@ from asynccache.integrations._host import (
     cache_for,
     cache_in_thread,
     cache_to_clear,
-    checked,
     from_thread,
     mode_of,
     passed,
@@ -106,7 +105,7 @@ class LangGraphCache(BaseCache[Any]):
         super().__init__(serde=serde or strict)
         self._trusted = serde is not None
         self._name = name
-        self._cache = checked(cache)
+        self._cache = asynchronous(cache)
 
     async def aget(self, keys: Sequence[FullKey]) -> dict[FullKey, Any]:
         """Return the values stored under keys, without those that aren't.

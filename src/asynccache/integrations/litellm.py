@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from asynccache import _portal
 from asynccache._cache import AsyncCache
-from asynccache._context import Options, current_cache, current_options, under
+from asynccache._context import Options, asynchronous, current_cache, current_options, under
 from asynccache._errors import NotCanonicalError
 from asynccache._values import decode_value
 from asynccache.integrations._host import (
@@ -30,7 +30,6 @@ from asynccache.integrations._host import (
     answered,
     cache_for,
     cache_to_clear,
-    checked,
     from_thread,
     passed,
 )
@@ -71,7 +70,7 @@ class LiteLLMCache(Cache):  # type: ignore[misc]  # untyped here, see above
         ttl: float | None = None,
         **options: Any,  # noqa: ANN401 - LiteLLM's own
     ) -> None:
-        self._own = checked(cache)
+        self._own = asynchronous(cache)
         super().__init__(namespace=namespace, ttl=ttl, **{"max_messages": None, **options})
         self.cache = _Backend(self._own)
         self._lookups = Lookups()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from hashlib import sha256
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from asynccache._canonical import canonical_value
 from asynccache._errors import NotCanonicalError
@@ -64,6 +65,11 @@ class Address:
         if self._client._base_url is not self._base_url:
             self._follow()
         return self._url
+
+    @property
+    def place(self) -> str:
+        """The server's host and port, or the name that was given to it, for errors."""
+        return self._upstream or urlsplit(self.url).netloc
 
     def prefix(
         self,

@@ -31,6 +31,14 @@ class Asked(Struct, frozen=True, gc=False):
     sample: int
     streaming: bool
 
+    @property
+    def about(self) -> str:
+        """What is asked for, to be read in an error: no more of the address than the host."""
+        model = self.body.data.get("model")
+        how = ", streamed" if self.streaming else ""
+        which = f", sample {self.sample}" if self.sample else ""
+        return f"{self.endpoint.path} at {self.address.place}, model {model!r}{how}{which}"
+
 
 class Wanted(Struct, frozen=True, gc=False):
     """As what a caller wants the answer."""

@@ -218,6 +218,7 @@ class EmbeddingJob:
             canonical=asked.body.canonical if len(self._inputs) == 1 else None,
             facts=asked.prefix.digests,
             keep_request=settings.keep_requests,
+            about=asked.about if asked.mode == "replay" else "",
             unchanged=unchanged,
             alone=False,
             waiting=lambda: convoy.decided(key),

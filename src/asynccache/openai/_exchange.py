@@ -255,6 +255,7 @@ class Exchange:
             canonical=asked.body.canonical,
             facts=asked.prefix.digests,
             keep_request=settings.keep_requests,
+            about=asked.about if asked.mode == "replay" else "",
         )
 
     def _tell(

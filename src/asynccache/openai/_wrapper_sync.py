@@ -12,10 +12,10 @@ from openai.types import Completion
 from openai.types.chat import ChatCompletionChunk
 
 from asynccache._call import status_of
+from asynccache._portal import waited
 from asynccache.openai._replay import mark
 from asynccache.openai._wrapper_types import NotedChatCompletion, NotedCompletion
 from asynccache.openai._wrapper_usage import CountedStream
-from asynccache.sync import waited
 
 T = TypeVar("T")
 

@@ -17,6 +17,7 @@ from tests.helpers.scenes import settled
 
 STORM = 2_000
 TIMEOUT = 0.3  # seconds: the caches' store_timeout here
+PATIENT = 20  # seconds: the same where no test waits for its end, as machines may be busy
 
 
 @pytest.fixture
@@ -47,6 +48,11 @@ class Upstream:
 def open_cache(server, **options):
     """A cache on a server, over TCP."""
     return Cache.redis(redis_url=server.url, store_timeout=TIMEOUT, **options)
+
+
+def patient(**options):
+    """A cache whose deadline no test is about."""
+    return Cache.redis(store_timeout=PATIENT, **options)
 
 
 async def storm(cache, upstream, first=0):
@@ -145,7 +151,7 @@ async def test_connections_survive_a_pause(server):
 
 async def test_connections_that_were_closed_meanwhile_are_made_anew(server):
     """A server that has closed what nobody used costs no error, however late that is noticed."""
-    async with open_cache(server) as cache, asyncio.timeout(20):
+    async with patient(redis_url=server.url) as cache, asyncio.timeout(20):
         await cache.set("key", "value")
         for _ in range(5):
             with server.client() as client:  # in one turn, so that the loop hasn't heard of it
@@ -222,7 +228,7 @@ async def test_maxmemory(shared, policy, ttl):
         client.config_set("maxmemory-policy", policy)
         client.config_set("maxmemory", used + 4 * 2**20)
         try:
-            async with Cache.redis(redis_url=shared.unix_url, ttl=ttl) as cache:
+            async with patient(redis_url=shared.unix_url, ttl=ttl) as cache:
                 for first in range(0, 400, 100):
                     asked = [cache.get_or_create(first + n, pay) for n in range(100)]
                     await asyncio.gather(*asked)
@@ -246,7 +252,7 @@ async def test_full_is_raised_where_asked_for(shared):
     with shared.client() as client:
         client.config_set("maxmemory", 1)
         try:
-            async with Cache.redis(redis_url=shared.unix_url, on_store_error="raise") as cache:
+            async with patient(redis_url=shared.unix_url, on_store_error="raise") as cache:
                 with pytest.raises(StoreFullError, match="maxmemory") as caught:
                     await cache.set("key", "value")
                 assert caught.value.__cause__ is not None
@@ -257,7 +263,7 @@ async def test_full_is_raised_where_asked_for(shared):
 async def test_replica(server):
     """A replica serves what it has, and takes nothing: counted as read-only, calls go on."""
     upstream = Upstream()
-    async with open_cache(server) as cache:
+    async with patient(redis_url=server.url) as cache:
         await cache.get_or_create("there", upstream)
     with server.client() as client:
         client.config_set("repl-diskless-sync-delay", 0)
@@ -265,7 +271,7 @@ async def test_replica(server):
         with replica.client() as client:
             while client.dbsize() == 0:
                 await asyncio.sleep(0.01)
-        async with open_cache(replica) as cache:
+        async with patient(redis_url=replica.url) as cache:
             assert await cache.get_or_create("there", upstream) == {"call": 1}
             for number in range(20):
                 await cache.get_or_create(number, upstream)
@@ -290,7 +296,7 @@ async def test_loading(server):
     )  # fmt: skip
     server.start()
     server.options = options
-    async with open_cache(server) as cache:
+    async with patient(redis_url=server.url) as cache:
         await cache.get_or_create("key", upstream)
         assert cache.stats().store_errors["loading"] >= 1
         with server.client() as client:
@@ -304,13 +310,13 @@ async def test_wrong_password(server):
     with server.client() as client:
         client.execute_command("ACL", "SETUSER", "agent", "on", ">right", "~*", "&*", "+@all")
     url = f"redis://agent:wrong@127.0.0.1:{server.port}/0"
-    async with Cache.redis(redis_url=url) as cache:
+    async with patient(redis_url=url) as cache:
         for number in range(20):
             await cache.get_or_create(number, upstream)
         stats = cache.stats()
     assert upstream.calls == 20
     assert stats.store_errors.keys() == {"auth", "breaker_open"}
-    async with Cache.redis(redis_url=url.replace("wrong", "right")) as cache:
+    async with patient(redis_url=url.replace("wrong", "right")) as cache:
         await cache.get_or_create("key", upstream)
     assert cache.stats().store_errors == {}
 
@@ -321,7 +327,7 @@ async def test_forbidden_commands(server, caplog):
     with server.client() as client:
         client.execute_command("ACL", "SETUSER", "reader", "on", ">pw", "~*", "&*", "+mget")
     url = f"redis://reader:pw@127.0.0.1:{server.port}/0"
-    async with Cache.redis(redis_url=url) as cache:
+    async with patient(redis_url=url) as cache:
         for number in range(20):
             await cache.get_or_create(number, upstream)
         stats = cache.stats()

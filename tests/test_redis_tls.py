@@ -81,7 +81,7 @@ async def pay():
 
 async def test_own_authority_and_client_certificate(server, certificates):
     """With the authority and a client's certificate everything works over TLS, waking included."""
-    async with Cache.from_url(url(server, certificates) + "&ttl=60") as cache:
+    async with Cache.from_url(url(server, certificates) + "&ttl=60&store_timeout=20") as cache:
         assert await cache.get_or_create("key", pay) == "paid"
         assert await cache.set_many([(n, n) for n in range(300)]) == [True] * 300
         assert await cache.get_many(range(300)) == list(range(300))

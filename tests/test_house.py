@@ -19,7 +19,7 @@ LONGEST = 350  # lines
 
 # A file imports only from floors below its own; on floors 0 to 3 also from its own, without cycles.
 FLOORS = {
-    0: ["_canonical", "_clock", "_entry", "_errors", "_key", "_stats", "_values"],
+    0: ["_canonical", "_clock", "_entry", "_errors", "_exact", "_key", "_returns", "_stats", "_values"],
     1: ["_batch", "_board", "_call", "_convoy", "_engine", "_flight", "_gate", "_guard", "_lane",
         "_leases", "_loops", "_pacer", "_pilot", "_portal", "_recorder", "_shelf",
         "stores._base", "stores"],

@@ -24,8 +24,8 @@ from asynccache._cache import AsyncCache
 from asynccache._compute import computed
 from asynccache._context import current_options, options
 from asynccache._entry import Entry
+from asynccache._exact import difference
 from asynccache._values import decode_value
-from asynccache.integrations._exact import difference
 from asynccache.integrations._host import (
     Face,
     answered,

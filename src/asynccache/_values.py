@@ -125,7 +125,9 @@ def _to_plain_and_back(value: Any) -> Any:  # noqa: ANN401 - as above
 def _from_plain(kind: type, value: Any) -> Any:  # noqa: ANN401 - msgspec's hook takes any
     validate = getattr(kind, "model_validate", None)
     if not callable(validate):
-        raise NotImplementedError(f"{kind.__qualname__} can't be decoded; name a type msgspec knows")
+        raise NotImplementedError(
+            f"{kind.__qualname__} can't be decoded; name a type msgspec knows"
+        )
     if _validates_by_name(kind):
         return validate(value, strict=False, by_alias=False, by_name=True)
     return validate(value, strict=False)

@@ -38,7 +38,7 @@ def difference(one: object, other: object, *, typed: bool = False) -> str | None
     return _difference(one, other, typed)
 
 
-def same_builtins(one: object, other: object) -> bool:
+def same_builtins(one: Any, other: Any) -> bool:  # noqa: ANN401 - any two values
     """Tell fast that two values made of nothing but built-in types are the same.
 
     False says nothing. What has the buffer protocol, as an array, counts as the bytes in it.

@@ -71,7 +71,7 @@ class Recipe:
                     canonical_value(arguments[name])
                 except NotCanonicalError as exc:
                     raise TypeError(
-                        f"{self.name}: {exc} If the result doesn't depend on it, say"
+                        f"{self.name}: {exc}. If the result doesn't depend on it, say"
                         f" ignore=[{name!r}]."
                     ) from None
         if not self._lasting:

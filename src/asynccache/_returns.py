@@ -48,11 +48,12 @@ def _stated(function: Any) -> Any:  # noqa: ANN401 - any callable, any annotatio
     except NameError:  # of any of them: from 3.14 on they are read when they are asked for
         if sys.version_info < (3, 14):
             raise
-        import annotationlib
+        else:  # noqa: RET506 - so that type checkers of other versions skip it
+            import annotationlib
 
-        annotations = annotationlib.get_annotations(
-            function, format=annotationlib.Format.FORWARDREF
-        )
+            annotations = annotationlib.get_annotations(
+                function, format=annotationlib.Format.FORWARDREF
+            )
     return annotations.get("return", Any)
 
 

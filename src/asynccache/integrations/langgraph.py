@@ -325,10 +325,10 @@ async def _made(cache: AsyncCache, key: object) -> bytes:
         return secrets.token_bytes(_TOKEN_BYTES)
 
     try:
-        value, _ = await computed(cache, "value", key, token, ttl=None, type=bytes)
+        value, _ = await computed(cache, "value", key, token, name="token", ttl=None, type=bytes)
     except ValidationError:  # somebody else's value
         await cache.delete(key)
-        value, _ = await computed(cache, "value", key, token, ttl=None, type=bytes)
+        value, _ = await computed(cache, "value", key, token, name="token", ttl=None, type=bytes)
     made: bytes = value
     return made
 

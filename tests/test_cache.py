@@ -396,7 +396,8 @@ async def test_memoize_refuses_an_annotation_it_cannot_decode_before_paying(cach
     with pytest.raises(TypeError, match="annotate otherwise"):
 
         @cache.memoize()
-        async def either() -> Point | Size: ...
+        async def either() -> Point | Size:
+            raise NotImplementedError
 
     upstream = Upstream()
     with pytest.raises(TypeError, match="annotate otherwise"):

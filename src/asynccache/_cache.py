@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Never, ParamSpec, Self, TypeVar, overload
 from asynccache import _context, _memoize
 from asynccache._call import status_of
 from asynccache._clock import SYSTEM_CLOCK, Clock
-from asynccache._compute import compute, name_of, not_awaited
+from asynccache._compute import compute, not_awaited
 from asynccache._contents import Contents
 from asynccache._lifetime import Settings
 from asynccache._returns import usual_type
@@ -130,15 +130,7 @@ class AsyncCache(Contents):
             raise not_awaited(create)
         if type is Any:
             type = usual_type(create, awaited=True)
-        return await compute(
-            self,
-            "value",
-            key,
-            create,
-            name=name_of(create),
-            ttl=_context.seconds_of(ttl),
-            type=type,
-        )
+        return await compute(self, "value", key, create, ttl=_context.seconds_of(ttl), type=type)
 
     def memoize(
         self,

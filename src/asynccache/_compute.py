@@ -51,13 +51,13 @@ async def compute(
     key: object,
     create: Callable[[], Awaitable[Any]],
     *,
-    name: str,
+    name: str | None = None,
     ttl: float | None,
     type: Any,  # noqa: ANN401 - any type form
 ) -> Any:  # noqa: ANN401 - of that type
     """Return the value stored under a key, or make it; keys of two purposes never meet.
 
-    ``name`` is that of what makes the value, for the log.
+    ``name`` is that of what makes the value, for the log; None is that of ``create``.
     """
     watch = _events.watch(cache.settings.observer, purpose)
     try:
@@ -80,7 +80,7 @@ async def computed(
     key: object,
     create: Callable[[], Awaitable[Any]],
     *,
-    name: str,
+    name: str | None = None,
     ttl: float | None,
     type: Any,  # noqa: ANN401 - any type form
 ) -> tuple[Any, Fetched | str | None]:
@@ -93,7 +93,7 @@ async def computed(
     if mode == "off" or (not cache.is_open and mode != "replay"):
         reason = "the cache isn't open" if mode != "off" else None
         cache.note_bypass(reason)
-        return await _made(create, name), reason
+        return await _made(create), reason
     engine = cache.engine()
     if engine.pacer.spent():
         await engine.pacer.slot()
@@ -103,25 +103,25 @@ async def computed(
     except NotCanonicalError as exc:
         if mode == "replay":
             raise ReplayMiss(f"this call can't be cached: {exc}") from exc
-        reason = f"{name}: {exc}"
+        reason = f"{name or name_of(create)}: {exc}"
         cache.note_bypass(reason)
-        return await _made(create, name), reason
-    work = _Work(cache, namespace, digest, create, name, ttl, type)
+        return await _made(create), reason
     entry = engine.inline(mode, namespace, digest)
+    mistyped: Exception | None = None
     if entry is not None:
         try:
             value = decode_value(entry.body, type)
         except _MISTYPED as exc:
-            return await _anew(engine, work, mode, exc)
-        engine.count_hit(entry)
-        return value, Fetched(entry, "hit")
+            mistyped = exc
+        else:
+            engine.count_hit(entry)
+            return value, Fetched(entry, "hit")
     check_type(type)
-    if mode != "replay" and work.is_beneath_itself(mode):
-        return await _past(work, f"{name} asks for the value that it is making")
-    try:
-        return await _fetched(engine, work, mode)
-    except NotSharedError:
-        return await _past(work, f"{name}: its value can't be copied for all who wait")
+    name = name or name_of(create)
+    work = _Work(cache, namespace, digest, create, name, ttl, type)
+    if mistyped is not None:
+        return await _anew(engine, work, mode, mistyped)
+    return await _fetched(engine, work, mode)
 
 
 class _Work(Struct, frozen=True):
@@ -155,7 +155,7 @@ class _Work(Struct, frozen=True):
             # In the flight's own context, and in that of whatever is started from here.
             _under_way.set((*(one for one in _under_way.get() if not one.over), making))
             try:
-                value = await _made(self.create, self.name)
+                value = await _made(self.create)
             finally:
                 making.over = True
             try:
@@ -183,10 +183,15 @@ class _Work(Struct, frozen=True):
 
 
 async def _fetched(engine: Engine, work: _Work, mode: Mode) -> tuple[Any, Fetched | str | None]:
-    flight = engine.join(mode, work.key)
-    fetched = None if flight is None else await engine.ride(flight, _ANYBODY)
-    if fetched is None:
-        fetched = await engine.fetch(work.call(mode))
+    if mode != "replay" and work.is_beneath_itself(mode):
+        return await _past(work, f"{work.name} asks for the value that it is making")
+    try:
+        flight = engine.join(mode, work.key)
+        fetched = None if flight is None else await engine.ride(flight, _ANYBODY)
+        if fetched is None:
+            fetched = await engine.fetch(work.call(mode))
+    except NotSharedError:
+        return await _past(work, f"{work.name}: its value can't be copied for all who wait")
     if fetched.original is not UNSET:
         return fetched.original, fetched
     try:
@@ -209,13 +214,13 @@ async def _anew(
 
 async def _past(work: _Work, reason: str | None) -> tuple[Any, str | None]:
     work.cache.note_bypass(reason)
-    return await _made(work.create, work.name), reason
+    return await _made(work.create), reason
 
 
-async def _made(create: Callable[[], Awaitable[Any]], name: str) -> Any:  # noqa: ANN401 - any value
+async def _made(create: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401 - any value
     making = create()
     if not inspect.isawaitable(making):
-        raise TypeError(f"{_WRONG}; {name} returned a {type(making).__qualname__}")
+        raise TypeError(f"{_WRONG}; {name_of(create)} returned a {type(making).__qualname__}")
     return await making
 
 

@@ -77,7 +77,7 @@ def _became(one: object, other: object) -> bool:
 
 def _of_contents(one: Any, other: Any, typed: bool) -> str | None:  # noqa: ANN401, FBT001 - any
     """Return how what a built-in object is or holds differs from another's, of the same type."""
-    kind = type(other)
+    kind = cast("type[object]", type(other))
     if kind is list or kind is tuple:
         return _of_sequences(list(one), list(other), typed)
     if kind is dict:
@@ -108,10 +108,10 @@ def _first(differences: Iterable[str | None]) -> str | None:
 
 def _fields(value: Any) -> list[Any]:  # noqa: ANN401 - a model of pydantic's
     """Return what counts in the equality of a model."""
-    kind: Any = type(value)
-    held: dict[str, Any] = vars(value)
-    # Not by their names alone: one of two that lacks a field differs.
-    fields = [(name, held[name]) for name in kind.__pydantic_fields__ if name in held]
+    held = cast("dict[str, object]", vars(value))
+    named = cast("dict[str, object]", value.__pydantic_fields__)
+    # One of two that lacks a field differs, as one made by `model_construct` may.
+    fields = [(name, held[name]) for name in named if name in held]
     return [fields, value.__pydantic_private__, value.__pydantic_extra__]
 
 

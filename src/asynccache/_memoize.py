@@ -64,7 +64,7 @@ def memoize(
             name = getattr(function, "__qualname__", repr(function))
             hint = ""
             if isinstance(function, classmethod | staticmethod):
-                hint = f": put @{type(function).__name__} above it"
+                hint = ": put @classmethod or @staticmethod above it"
             raise TypeError(f"memoize takes async functions; {name} isn't one{hint}")
         recipe = Recipe(function, ignore, version)
 

@@ -13,7 +13,7 @@ from asynccache._values import check_type
 
 _MOST: Final = 1024  # functions whose annotations are remembered
 
-_read: Final[dict[int, tuple[CodeType, Any]]] = {}
+_read: Final[dict[int, tuple[CodeType, object, Any]]] = {}
 
 
 def return_type(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - a type form
@@ -75,29 +75,26 @@ def usual_type(create: Callable[[], Any], *, awaited: bool) -> Any:  # noqa: ANN
         if stated is Any or stated is None:
             return Any
         if not isinstance(stated, str):
-            return stated if isinstance(stated, type) else _buildable(create)
-        if stated not in code.co_freevars:
+            if isinstance(stated, type):
+                return stated
+        elif stated not in code.co_freevars:
             known: Any = create.__globals__.get(stated) or getattr(builtins, stated, None)
             if isinstance(known, type):
                 return known
-        return _remembered(code, create)
+        return _remembered(code, stated, create)
     except (NameError, AttributeError, SyntaxError, TypeError):
         return Any
 
 
-def _remembered(code: CodeType, create: Callable[[], Any]) -> Any:  # noqa: ANN401 - a type form
+def _remembered(code: CodeType, stated: object, create: Callable[[], Any]) -> Any:  # noqa: ANN401 - a type form
     known = _read.get(id(code))
-    if known is not None and known[0] is code:
-        return known[1]
-    found = _buildable(create)
-    if not code.co_freevars:  # else another of the same code may mean another class
-        if len(_read) >= _MOST:
-            _read.clear()
-        _read[id(code)] = (code, found)
-    return found
-
-
-def _buildable(create: Callable[[], Any]) -> Any:  # noqa: ANN401 - a type form
+    if known is not None and known[0] is code and known[1] == stated:
+        return known[2]
     found = return_type(create)
     check_type(found)
+    # Else another function of the same code may mean another class by the name.
+    if not (code.co_freevars and isinstance(stated, str)):
+        if len(_read) >= _MOST:
+            _read.clear()
+        _read[id(code)] = (code, stated, found)
     return found

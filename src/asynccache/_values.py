@@ -98,7 +98,16 @@ def decode_value(data: bytes, type: Any = Any) -> Any:  # noqa: ANN401 - the pub
     """
     if _is_open(type):
         return _DECODE(data)
-    return msgspec.msgpack.decode(data, type=type, strict=True, dec_hook=_from_plain)
+    try:
+        decode = _decoder(type)
+    except TypeError:  # an annotation with something in it that has no hash, or none to build
+        decode = msgspec.msgpack.Decoder(type, dec_hook=_from_plain).decode
+    return decode(data)
+
+
+@functools.lru_cache(maxsize=256)
+def _decoder(type: Any) -> Callable[[bytes], Any]:  # noqa: ANN401 - the public name; any type form
+    return msgspec.msgpack.Decoder(type, strict=True, dec_hook=_from_plain).decode
 
 
 def _is_open(type: Any) -> bool:  # noqa: ANN401 - the public name; any type form

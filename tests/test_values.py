@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
+from openai.types.chat import ChatCompletion
 from pydantic import BaseModel, Field, PrivateAttr, SecretStr
 
 from asynccache import Cache, options
@@ -112,6 +113,28 @@ def counted(private):
     return model
 
 
+def completion():
+    """Return an answer of the SDK's, with the id that it notes on it."""
+    answer = ChatCompletion.model_validate(
+        {
+            "id": "1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": "m",
+            "choices": [
+                {
+                    "index": 0,
+                    "finish_reason": "stop",
+                    "logprobs": None,
+                    "message": {"role": "assistant", "content": "Hi", "refusal": None, "odd": 1},
+                }
+            ],
+        }
+    )
+    answer._request_id = "req-1"
+    return answer
+
+
 @pytest.fixture
 async def cache():
     """An open cache."""
@@ -141,6 +164,7 @@ EXACT: list[tuple[Any, Any]] = [
     (Aliased.model_validate({"READ": 1, "written": 2, "BOTH": 3}), Aliased),
     (Raw(data=b"text"), Raw),
     (counted(0), Private),
+    (completion(), ChatCompletion),
     (Point(1), Point),
     (Pair(1, 2), Pair),
     (Colour.RED, Colour),

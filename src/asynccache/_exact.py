@@ -109,7 +109,7 @@ def _first(differences: Iterable[str | None]) -> str | None:
 def _fields(value: Any) -> list[Any]:  # noqa: ANN401 - a model of pydantic's
     """Return what counts in the equality of a model."""
     held = cast("dict[str, object]", vars(value))
-    named = cast("dict[str, object]", value.__pydantic_fields__)
+    named = cast("dict[str, object]", cast("Any", type(value)).model_fields)
     # One of two that lacks a field differs, as one made by `model_construct` may.
     fields = [(name, held[name]) for name in named if name in held]
     return [fields, value.__pydantic_private__, value.__pydantic_extra__]

@@ -20,13 +20,14 @@ LONGEST = 350  # lines
 
 # A file imports only from floors below its own; on floors 0 to 3 also from its own, without cycles.
 FLOORS = {
-    0: ["_canonical", "_clock", "_entry", "_errors", "_key", "_stats", "_values"],
+    0: ["_canonical", "_clock", "_entry", "_errors", "_exact", "_key", "_returns", "_stats",
+        "_values"],
     1: ["_batch", "_board", "_call", "_convoy", "_engine", "_flight", "_gate", "_guard", "_lane",
         "_leases", "_loops", "_pacer", "_pilot", "_portal", "_recorder", "_shelf",
         "stores._base", "stores"],
     2: ["stores.*"],
     3: ["_cache", "_compute", "_contents", "_context", "_events", "_factory", "_instrument",
-        "_lifetime", "_memoize", "_objects", "_options", "_urls", "_wrappers"],
+        "_lifetime", "_memoize", "_objects", "_options", "_recipe", "_urls", "_wrappers"],
     4: ["", "integrations", "integrations.*", "openai", "openai.*", "sync", "testing", "testing.*"],
 }  # fmt: skip
 DRIVERS = {

@@ -6,15 +6,16 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Never, ParamSpec, Self, TypeVar, overload
 
 from asynccache import _context, _memoize
 from asynccache._call import Status, status_of
 from asynccache._clock import SYSTEM_CLOCK, Clock
-from asynccache._compute import compute
+from asynccache._compute import compute, not_awaited
 from asynccache._contents import Contents
 from asynccache._key import key_of
 from asynccache._lifetime import Settings
+from asynccache._returns import usual_type
 from asynccache._wrappers import wrap_client
 from asynccache.stores._base import Store
 
@@ -43,7 +44,7 @@ class AsyncCache(Contents):
     def __init__(self, store: Store, settings: Settings, *, clock: Clock = SYSTEM_CLOCK) -> None:
         super().__init__(store, settings, clock)
         self._frames: list[_context.Frame[AsyncCache]] = []
-        self._told: set[str] = set()
+        self._told: set[tuple[str, str]] = set()
         self._face: SyncCache | None = None  # one, however often it is entered
         self.url: str | None = None
         """What `Cache.from_url` made it of, where that says it all; it may hold a password."""
@@ -122,28 +123,37 @@ class AsyncCache(Contents):
 
         Args:
             key: Anything with a canonical form; one that has none is neither cached nor shared.
-            create: Makes the value, e.g. a coroutine function.
+            create: Makes the value: a coroutine function. Where it asks for the same key itself,
+                that call goes past the cache.
             ttl: Seconds or timedelta until it expires; None leaves the cache's own.
-            type: Build the value as this type; else as plain data. Made or found, it is built from
-                the stored bytes, so that every caller has an object of their own.
+            type: Build the value as this type; else as the return annotation of ``create`` says,
+                else as plain data. Made or found, it is built from the stored bytes, so that every
+                caller has an object of their own. A value that wouldn't come back as it was is
+                delivered and not stored (see `stats`), and told once in the log.
 
         Raises:
             ReplayMiss: In mode "replay", nothing is stored.
-            CacheClosedError: The cache was closed, or isn't open.
-            TypeError: The value can't be encoded.
+            CacheClosedError: The cache was closed while this waited, or isn't open in mode
+                "replay". In other modes a closed cache is gone past.
+            TypeError: ``create`` isn't a coroutine function, or ``type`` is none that values can be
+                built as.
             Exception: What ``create`` raised; it is shared with all who waited, and not stored.
         """
+        if not callable(create):
+            raise not_awaited(create)
+        if type is Any:
+            type = usual_type(create, awaited=True)
         return await compute(self, "value", key, create, ttl=_context.seconds_of(ttl), type=type)
 
     def memoize(
         self,
-        *,
+        *bare: Never,
         ttl: float | timedelta | None = None,
         ignore: Sequence[str] = (),
         version: str | int | None = None,
     ) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Coroutine[Any, Any, T]]]:
         """Cache an async function in this cache; see `asynccache.memoize`."""
-        return _memoize.memoize(ttl=ttl, ignore=ignore, version=version, cache=self)
+        return _memoize.memoize(*bare, ttl=ttl, ignore=ignore, version=version, cache=self)
 
     def wrap(self, client: T, *, upstream: str | None = None) -> T:
         """Return a client of the same type whose cacheable calls go through this cache.
@@ -199,9 +209,14 @@ class AsyncCache(Contents):
     def note_bypass(self, reason: str | None) -> None:
         """For integrations: count a call that goes past the cache; log each reason once."""
         self._outside.bypassed += 1
-        if reason is not None and reason not in self._told:
-            self._told.add(reason)
-            _log.warning("not cached, further ones are only counted: %s", reason)
+        if reason is not None:
+            self.tell_once("not cached, further ones are only counted: %s", reason)
+
+    def tell_once(self, what: str, reason: str) -> None:
+        """Log something, once for each reason."""
+        if (what, reason) not in self._told:
+            self._told.add((what, reason))
+            _log.warning(what, reason)
 
     def note_lookup(self, *, hit: bool) -> None:
         """For integrations: count a call that a framework makes itself if nothing is found."""

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal, get_args
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from asynccache._entry import Entry, Meta
 from asynccache._flight import Caller, Flight, Scope
@@ -97,6 +97,8 @@ class Fetched(Struct, frozen=True):
 
     entry: Entry
     outcome: Outcome
+    original: object = UNSET
+    """A value that its bytes don't give back, for this caller alone; then the entry is empty."""
 
 
 class Status(Struct, frozen=True):

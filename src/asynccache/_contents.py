@@ -166,16 +166,19 @@ class Contents(Lifetime):
 
         Args:
             key: Anything with a canonical form.
-            value: Anything that msgspec can encode, or a pydantic model.
+            value: Anything that msgspec can encode, or a pydantic model that its data gives back as
+                it was: none with a `SecretStr`, fields that are left out, or objects of classes
+                derived from those that its fields name. Of the others set what
+                ``value.model_dump()`` gives, if that says enough.
             ttl: Seconds or timedelta until it expires; None leaves the cache's own.
 
         Returns:
-            Whether it was stored: not in mode "off", "read_only" or "replay", nor if the store
-            failed (see `stats`).
+            Whether it was stored: not in mode "off", "read_only" or "replay", nor if it is larger
+            than `max_entry_bytes` or the store failed (see `stats`).
 
         Raises:
             NotCanonicalError: The key has no canonical form.
-            TypeError: The value can't be encoded.
+            TypeError: The value can't be encoded, or a model in it would come back as another.
             CacheClosedError: The cache isn't open.
         """
         return all(await self.set_many([(key, value)], ttl=ttl))
@@ -212,11 +215,17 @@ class Contents(Lifetime):
         now = self._clock.time_us()
         expires = expiry(kept, now, self.settings.ttl_jitter)
         records: list[tuple[Engine, Namespace, Record]] = []
-        for key, value in pairs:
+        stored = [False] * len(pairs)
+        places: list[int] = []
+        for at, (key, value) in enumerate(pairs):
             engine, namespace, mode, digest = self._now(key)
             if mode not in {"read_write", "refresh"}:
                 continue
             meta, data = pack(value)
+            if len(data) > self.settings.max_entry_bytes:
+                self._outside.not_stored["oversized"] += 1
+                continue
+            places.append(at)
             entry = Entry(digest, now, expires, meta, (data,))
             if len(entry.body) > _LARGE:  # compressing and summing it would hold the loop
                 body = await asyncio.to_thread(encode_entry, entry)
@@ -228,7 +237,9 @@ class Contents(Lifetime):
         writing = [e.shelf.lane(namespace).set(record) for e, namespace, record in records]
         written = [await writing[0]] if len(writing) == 1 else await asyncio.gather(*writing)
         self._outside.stored += sum(written)
-        return written or [False] * len(pairs)
+        for at, done in zip(places, written, strict=True):
+            stored[at] = done
+        return stored
 
     async def contains(self, key: object) -> bool:
         """Tell whether something sound is stored under a key."""

@@ -169,7 +169,11 @@ class Engine:
         """
         deadline = self.loop.time() + caller.patience
         entry = await self.arrive(flight, caller, deadline, started=started)
-        return None if entry is None else self.served(entry, outcome(flight, started=started))
+        if entry is None:
+            return None
+        how, originals = outcome(flight, started=started), flight.originals
+        fetched = self.served(entry, how)
+        return fetched if originals is None else Fetched(entry, how, originals.pop())
 
     async def arrive(
         self, flight: Flight, caller: Caller, deadline: float, *, started: bool

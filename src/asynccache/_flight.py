@@ -65,7 +65,7 @@ class Flight:
     __slots__ = (
         "_growth", "_loop", "_pacer", "_readers", "abandon", "base", "caller_count", "changed",
         "chunks", "doomed", "entry", "error", "finished", "holding", "keep", "key", "limit",
-        "meta", "phase", "scope", "size", "source", "starter", "task",
+        "meta", "originals", "phase", "scope", "size", "source", "starter", "task",
     )  # fmt: skip
 
     def __init__(
@@ -91,6 +91,8 @@ class Flight:
         self.holding: Holding | None = None
         self.meta: Meta | None = None
         self.entry: Entry | None = None
+        # Of a value that its bytes don't give back: one object for each caller, and no bytes.
+        self.originals: list[object] | None = None
         self.chunks: list[bytes] = []
         self.base = 0  # chunks dropped from the front of an oversized body
         self.size = 0

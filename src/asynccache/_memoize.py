@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Never, ParamSpec, TypeVar
 
-from asynccache._canonical import canonical_value
 from asynccache._compute import compute
 from asynccache._context import current_cache, seconds_of
-from asynccache._errors import NotCanonicalError
-from asynccache._values import check_type
+from asynccache._recipe import Recipe
 
 if TYPE_CHECKING:
     from asynccache._cache import AsyncCache
@@ -21,11 +18,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_log = logging.getLogger("asynccache")
-
 
 def memoize(
-    *,
+    *bare: Never,
     ttl: float | timedelta | None = None,
     ignore: Sequence[str] = (),
     version: str | int | None = None,
@@ -37,6 +32,7 @@ def memoize(
     straight through where there is none; ``@cache.memoize()`` always uses that cache.
 
     Args:
+        bare: Nothing: write ``@memoize()``, not ``@memoize``.
         ttl: Seconds or timedelta until a result expires; None leaves the cache's own.
         ignore: Names of parameters that don't matter to the result (``self``, a session, a logger).
         version: Part of the key: change it when the function's meaning changes.
@@ -44,12 +40,13 @@ def memoize(
 
     Returns:
         A decorator. The decorated function returns a fresh object each time, built from the
-        stored bytes as the return annotation says, on the first call too.
+        stored bytes as the return annotation says, on the first call too. A result that wouldn't
+        come back as it was is delivered and not stored (see `stats`), and told once in the log.
 
     Raises:
-        TypeError: The function isn't async, ``ignore`` names no parameter of it, or (when it is
-            called) ``self`` has no canonical form and isn't ignored, or the return annotation is
-            none that stored bytes can be told apart for.
+        TypeError: The function isn't async, ``ignore`` names no parameter of it, the return
+            annotation is none that stored bytes can be told apart for, or (when it is called)
+            ``self`` or ``cls`` has no canonical form and isn't ignored.
 
     A function's captured variables are not in its key: give each its own ``version``.
 
@@ -57,6 +54,7 @@ def memoize(
         >>> @memoize(ttl=3600, ignore=["session"])
         ... async def fetch(url: str, session: object = None) -> str: ...
     """
+    refuse_bare(bare)
     seconds = seconds_of(ttl)
 
     def decorate(
@@ -64,8 +62,11 @@ def memoize(
     ) -> Callable[P, Coroutine[Any, Any, T]]:
         if not inspect.iscoroutinefunction(function):
             name = getattr(function, "__qualname__", repr(function))
-            raise TypeError(f"memoize takes async functions; {name} isn't one")
-        recipe = Recipe(function, frozenset(ignore), version)
+            hint = ""
+            if isinstance(function, classmethod | staticmethod):
+                hint = ": put @classmethod or @staticmethod above it"
+            raise TypeError(f"memoize takes async functions; {name} isn't one{hint}")
+        recipe = Recipe(function, ignore, version)
 
         @functools.wraps(function)
         async def memoized(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -77,6 +78,7 @@ def memoize(
                 "memoize",
                 recipe.key(args, kwargs),
                 lambda: function(*args, **kwargs),
+                name=recipe.name,
                 ttl=seconds,
                 type=recipe.returns(),
             )
@@ -87,47 +89,11 @@ def memoize(
     return decorate
 
 
-class Recipe:
-    """How one function's calls become keys, and its results typed."""
+def refuse_bare(bare: tuple[object, ...]) -> None:
+    """Refuse what a decorator without parentheses is given.
 
-    def __init__(
-        self, function: Callable[..., Any], ignore: frozenset[str], version: str | int | None
-    ) -> None:
-        self.name = f"{function.__module__}.{function.__qualname__}"
-        self._function = function
-        self._signature = inspect.signature(function)
-        self._ignore = ignore
-        self._version = version
-        self._returns: Any = None
-        unknown = ignore - self._signature.parameters.keys()
-        if unknown:
-            raise TypeError(f"ignore= names {sorted(unknown)}, which {self.name} doesn't take")
-
-    def key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        """Return what identifies a call; TypeError for a ``self`` that can't be part of it."""
-        bound = self._signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        arguments = {k: v for k, v in bound.arguments.items() if k not in self._ignore}
-        if "self" in arguments:
-            try:
-                canonical_value(arguments["self"])
-            except NotCanonicalError as exc:
-                raise TypeError(
-                    f"{self.name}: {exc} If the result doesn't depend on it, say ignore=['self']."
-                ) from None
-        return (self.name, self._version, arguments)
-
-    def returns(self) -> Any:  # noqa: ANN401 - a type form
-        """Return the annotation of the result, resolved at the first call, when all names exist."""
-        if self._returns is None:
-            try:
-                self._returns = get_type_hints(self._function).get("return", Any)
-            except (NameError, AttributeError, SyntaxError) as exc:
-                _log.warning(
-                    "%s: results stay untyped, as an annotation can't be read: %s", self.name, exc
-                )
-                self._returns = Any
-            if self._returns is type(None):
-                self._returns = Any
-            check_type(self._returns)
-        return self._returns
+    Raises:
+        TypeError: It is given something.
+    """
+    if bare:
+        raise TypeError("memoize takes its options first: write @memoize(), with parentheses")

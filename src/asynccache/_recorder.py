@@ -28,7 +28,9 @@ _log = logging.getLogger("asynccache")
 _ENCODE_INLINE: Final = 64 * 1024  # bytes: above, compressing and summing would hold the loop
 _MICROSECONDS: Final = 1_000_000
 _FOR_EVER: Final = 100 * 365 * 86_400  # seconds: a longer ttl is none
-Unkept = Literal["mode", "oversized", "changed", "incomplete", "secret", "deleted", "store_if"]
+Unkept = Literal[
+    "mode", "oversized", "inexact", "changed", "incomplete", "secret", "deleted", "store_if"
+]
 
 
 class Recording(Struct, frozen=True, kw_only=True):
@@ -143,6 +145,8 @@ class Recorder:
             return "mode"
         if flight.oversized:
             return "oversized"
+        if flight.originals is not None:
+            return "inexact"
         if call.unchanged is not None and not call.unchanged():
             return "changed"
         if not answer.complete:

@@ -14,17 +14,18 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, ParamSpec, Self, TypeVar, overload
+from typing import Any, Final, Never, ParamSpec, Self, TypeVar, overload
 from weakref import WeakSet
 
 from anyio import to_thread
 
-from asynccache import _context, _objects, _portal
+from asynccache import _compute, _context, _objects, _portal
 from asynccache._cache import AsyncCache
-from asynccache._compute import compute
 from asynccache._lifetime import Settings
-from asynccache._memoize import Recipe
+from asynccache._memoize import refuse_bare
 from asynccache._portal import waited
+from asynccache._recipe import Recipe
+from asynccache._returns import usual_type
 from asynccache._stats import Stats
 
 P = ParamSpec("P")
@@ -183,7 +184,7 @@ class SyncCache:
         counted as bypassed, and logged once. AutoGen would find plain data in its place.
 
         Raises:
-            TypeError: The value can't be encoded.
+            TypeError: The value can't be encoded, or a model in it would come back as another.
         """
         pack = functools.partial(_objects.packed_for, key)
         try:
@@ -251,42 +252,42 @@ class SyncCache:
             key: As for `AsyncCache.get_or_create`, whose calls for the same key are shared.
             create: A plain function. It runs in the calling thread.
             ttl: Seconds or timedelta until it expires; None leaves the cache's own.
-            type: Build the value as this type; else as plain data.
+            type: As for `AsyncCache.get_or_create`.
 
         Raises:
             ReplayMiss: In mode "replay", nothing is stored.
-            CacheClosedError: The cache was closed while this waited.
-            TypeError: The value can't be encoded, or ``create`` is a coroutine function.
+            CacheClosedError: As from `AsyncCache.get_or_create`.
+            TypeError: ``create`` isn't a plain function, or ``type`` is none that values can be
+                built as.
             Exception: What ``create`` raised; it is shared with all who waited, and not stored. An
                 interrupt is not: one of those who wait calls its own function then.
         """
-        if inspect.iscoroutinefunction(create):
-            raise TypeError(
-                "create must be a plain function: give coroutine functions to AsyncCache"
-            )
-        return self._computed("value", key, create, ttl=_context.seconds_of(ttl), type=type)
+        if inspect.iscoroutinefunction(create) or not callable(create):
+            raise _compute.not_plain(create)
+        if type is Any:
+            type = usual_type(create, awaited=False)
+        name, seconds = _compute.name_of(create), _context.seconds_of(ttl)
+        return self._computed("value", key, create, name=name, ttl=seconds, type=type)
 
     def _computed(
         self,
         purpose: str,
         key: object,
         create: Callable[[], Any],
-        *,
-        ttl: float | None,
-        type: Any,  # noqa: ANN401 - any type form
-    ) -> Any:  # noqa: ANN401 - of that type
+        **options: Any,  # noqa: ANN401 - those of `compute`
+    ) -> Any:  # noqa: ANN401 - any value
         guest = _portal.Guest()
+        plain = functools.partial(_compute.plainly, create)
 
         async def work() -> Any:  # noqa: ANN401 - as above
-            return await compute(
-                self._cache, purpose, key, lambda: guest.run(create), ttl=ttl, type=type
-            )
+            made = functools.partial(guest.run, plain)
+            return await _compute.compute(self._cache, purpose, key, made, **options)
 
         return waited(work, guest=guest)
 
     def memoize(
         self,
-        *,
+        *bare: Never,
         ttl: float | timedelta | None = None,
         ignore: Sequence[str] = (),
         version: str | int | None = None,
@@ -295,10 +296,11 @@ class SyncCache:
 
         It runs in the calling thread; the rest is as in `asynccache.memoize`.
         """
+        refuse_bare(bare)
         seconds = _context.seconds_of(ttl)
 
         def decorate(function: Callable[P, T]) -> Callable[P, T]:
-            recipe = Recipe(function, frozenset(ignore), version)
+            recipe = Recipe(function, ignore, version)
             if inspect.iscoroutinefunction(function):
                 raise TypeError(f"{recipe.name} is async: use asynccache.memoize")
 
@@ -308,6 +310,7 @@ class SyncCache:
                     "memoize",
                     recipe.key(args, kwargs),
                     functools.partial(function, *args, **kwargs),
+                    name=recipe.name,
                     ttl=seconds,
                     type=recipe.returns(),
                 )

@@ -25,8 +25,8 @@ from pydantic import BaseModel
 from asynccache import _portal
 from asynccache._cache import AsyncCache
 from asynccache._context import asynchronous, current_options, options
+from asynccache._exact import difference
 from asynccache._values import decode_value, encode_value
-from asynccache.integrations._exact import difference
 from asynccache.integrations._host import (
     Face,
     answered,

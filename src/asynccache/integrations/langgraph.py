@@ -24,8 +24,8 @@ from asynccache._cache import AsyncCache
 from asynccache._compute import computed
 from asynccache._context import asynchronous, current_options, options
 from asynccache._entry import Entry
+from asynccache._exact import difference
 from asynccache._values import decode_value
-from asynccache.integrations._exact import difference
 from asynccache.integrations._host import (
     Face,
     answered,
@@ -324,10 +324,10 @@ async def _made(cache: AsyncCache, key: object) -> bytes:
         return secrets.token_bytes(_TOKEN_BYTES)
 
     try:
-        value, _ = await computed(cache, "value", key, token, ttl=None, type=bytes)
+        value, _ = await computed(cache, "value", key, token, name="token", ttl=None, type=bytes)
     except ValidationError:  # somebody else's value
         await cache.delete(key)
-        value, _ = await computed(cache, "value", key, token, ttl=None, type=bytes)
+        value, _ = await computed(cache, "value", key, token, name="token", ttl=None, type=bytes)
     made: bytes = value
     return made
 

@@ -57,7 +57,7 @@ class Commands(BaseCache):  # type: ignore[misc] # aiocache has no types
     def _wrapped(cache: AsyncCache, value: Any, ttl: Any) -> Any:  # noqa: ANN401 - as above
         """Return what is kept: what a serializer made, and when it ends, for changes to it."""
         seconds = cache.ttl_in_force(None) if ttl is OWN else left_of(ttl)
-        return (value, 0 if seconds is None else cache.now() + int(seconds * _SECOND))
+        return [value, 0 if seconds is None else cache.now() + int(seconds * _SECOND)]
 
     async def _get(self, key: Place, encoding: str | None = "utf-8", _conn: object = None) -> Any:  # noqa: ANN401 - what is kept
         (found,) = await self._multi_get([key])

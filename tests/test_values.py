@@ -1,0 +1,474 @@
+"""What is stored comes back as it was; what wouldn't is delivered and not stored."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import dataclasses
+import datetime as dt
+import enum
+import functools
+import logging
+import threading
+from typing import TYPE_CHECKING, Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+import msgspec
+import pytest
+from openai.types.chat import ChatCompletion
+from pydantic import BaseModel, Field, PrivateAttr, SecretStr
+
+from asynccache import Cache, options
+from tests.helpers.scenes import Scene
+
+if TYPE_CHECKING:  # so that it is unknown
+    from fractions import Fraction as Unknown
+
+pytestmark = pytest.mark.anyio
+
+
+class Login(BaseModel):
+    """Its data don't say what the password is."""
+
+    password: SecretStr
+
+
+class Hidden(BaseModel):
+    """One of its fields is left out of its data."""
+
+    shown: int
+    hidden: int = Field(default=0, exclude=True)
+
+
+class Base(BaseModel):
+    """A field's class."""
+
+    a: int
+
+
+class Derived(Base):
+    """One that is derived from it."""
+
+    b: int
+
+
+class Holder(BaseModel):
+    """Its data don't say of which class its items are."""
+
+    items: list[Base]
+
+
+class Private(BaseModel):
+    """It has a private attribute."""
+
+    a: int
+    _counted: int = PrivateAttr(0)
+
+
+class Aliased(BaseModel):
+    """Its fields have all kinds of aliases."""
+
+    read: int = Field(default=0, validation_alias="READ")
+    written: int = Field(default=0, serialization_alias="WRITTEN")
+    both: int = Field(default=0, alias="BOTH")
+
+
+class Raw(BaseModel):
+    """Bytes that are no text are no JSON."""
+
+    data: bytes
+
+
+@dataclasses.dataclass
+class Point:
+    """Plain data of a class of one's own."""
+
+    x: int
+
+
+@dataclasses.dataclass
+class Deep(Point):
+    """One with more in it."""
+
+    y: int
+
+
+class Pair(NamedTuple):
+    """A tuple with names."""
+
+    a: int
+    b: int
+
+
+class Colour(enum.StrEnum):
+    """A text with a name."""
+
+    RED = "red"
+
+
+def counted(private):
+    """Return a model whose private attribute was set."""
+    model = Private(a=1)
+    model._counted = private
+    return model
+
+
+def completion():
+    """Return an answer of the SDK's, with the id that it notes on it."""
+    answer = ChatCompletion.model_validate(
+        {
+            "id": "1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": "m",
+            "choices": [
+                {
+                    "index": 0,
+                    "finish_reason": "stop",
+                    "logprobs": None,
+                    "message": {"role": "assistant", "content": "Hi", "refusal": None, "odd": 1},
+                }
+            ],
+        }
+    )
+    answer._request_id = "req-1"
+    return answer
+
+
+@pytest.fixture
+async def cache():
+    """An open cache."""
+    async with Cache.memory() as opened:
+        yield opened
+
+
+class Made:
+    """Makes a value, and counts how often."""
+
+    def __init__(self, value):
+        """Take the value."""
+        self.value = value
+        self.calls = 0
+
+    async def __call__(self):
+        """Make it."""
+        self.calls += 1
+        await asyncio.sleep(0)
+        return self.value
+
+
+EXACT: list[tuple[Any, Any]] = [
+    (Base(a=1), Base),
+    ([Base(a=1)], list[Base]),
+    (Hidden(shown=1), Hidden),
+    (Aliased.model_validate({"READ": 1, "written": 2, "BOTH": 3}), Aliased),
+    (Raw(data=b"text"), Raw),
+    (counted(0), Private),
+    (completion(), ChatCompletion),
+    (Point(1), Point),
+    (Pair(1, 2), Pair),
+    (Colour.RED, Colour),
+    ((1, {2}), tuple[int, set[int]]),
+    (dt.datetime(2026, 1, 2, 3), dt.datetime),  # noqa: DTZ001 - it has no zone, and is to have none
+    (dt.datetime(2026, 1, 2, tzinfo=dt.UTC), dt.datetime),
+    ({"a": [1, 2.5, None, True, b"x"], 1: "y"}, Any),
+    (-0.0, float),
+    (b"", bytes),
+]
+INEXACT: list[tuple[Any, Any]] = [
+    (Login(password=SecretStr("secret")), Login),
+    ({"login": Login(password=SecretStr("secret"))}, dict[str, Login]),
+    (Hidden(shown=1, hidden=2), Hidden),
+    (Holder(items=[Derived(a=1, b=2)]), Holder),
+    (Derived(a=1, b=2), Base),
+    (Raw(data=b"\xff"), Raw),
+    (counted(1), Private),
+    (Base(a=1), Any),
+    (Point(1), Any),
+    (Deep(1, 2), Point),
+    ((1, 2), Any),
+    (Colour.RED, Any),
+    (dt.datetime(2026, 1, 2, tzinfo=ZoneInfo("Europe/Paris")), dt.datetime),
+    ({"a": 1}, list[int]),
+    ("1", int),
+    (None, int),
+    (object(), Any),
+    (threading.Lock, Any),
+    (2**80, int),
+    ("\ud800", str),
+]
+
+
+@pytest.mark.parametrize(("value", "kind"), EXACT, ids=repr)
+async def test_what_comes_back_as_it_was_is_stored(cache, value, kind):
+    """First and later callers have the same value, of the same type, and it is paid for once."""
+    made = Made(value)
+    for _ in range(2):
+        found = await cache.get_or_create("k", made, type=kind)
+        assert type(found) is type(value)
+        assert found == value
+        assert repr(found) == repr(value)
+    assert made.calls == 1
+    assert cache.stats().not_stored == {}
+
+
+@pytest.mark.parametrize(("value", "kind"), INEXACT, ids=repr)
+async def test_what_would_come_back_otherwise_is_delivered_and_not_stored(
+    cache, caplog, value, kind
+):
+    """Its caller has it as it was, each time anew; it is counted, and told once, without it."""
+    made = Made(value)
+    for _ in range(3):
+        assert await cache.get_or_create("k", made, type=kind) is value
+    assert made.calls == 3
+    assert cache.stats().not_stored == {"inexact": 3}
+    assert cache.stats().stored == 0
+    told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(told) == 1
+    assert "Made" in told[0]
+    assert "secret" not in told[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "built"),
+    [
+        (1, float, 1.0),
+        ([0, 0.5], list[float], [0.0, 0.5]),
+        (collections.defaultdict(list, a=[1]), dict[str, list[int]], {"a": [1]}),
+        (Colour.RED, str, "red"),
+        (Pair(1, 2), tuple[int, int], (1, 2)),
+    ],
+    ids=repr,
+)
+async def test_a_type_may_say_that_less_is_enough(cache, value, kind, built):
+    """An int where a float is asked for becomes one, a class derived from dict a dict."""
+    made = Made(value)
+    for _ in range(2):
+        found = await cache.get_or_create("k", made, type=kind)
+        assert repr(found) == repr(built)
+        assert type(found) is type(built)
+    assert made.calls == 1
+
+
+async def test_those_who_wait_for_an_inexact_value_have_their_own(cache):
+    """It is made once for all who ask at once, and no two of them share it."""
+    made = Made([Login(password=SecretStr("secret"))])
+    values = await asyncio.gather(*(cache.get_or_create("k", made) for _ in range(3)))
+    assert made.calls == 1
+    assert [value[0].password.get_secret_value() for value in values] == ["secret"] * 3
+    assert len({id(value[0]) for value in values}) == 3
+    stats = cache.stats()
+    assert (stats.misses, stats.joined) == (1, 2)
+
+
+async def test_what_cannot_be_copied_is_one_callers_alone(cache):
+    """Where a value can't be copied, each of those who ask at once makes their own."""
+    made = []
+
+    async def create():
+        lock = threading.Lock()
+        made.append(lock)
+        await asyncio.sleep(0)
+        return lock
+
+    values = await asyncio.gather(*(cache.get_or_create("k", create) for _ in range(3)))
+    assert len(made) == len({id(value) for value in values}) == 3
+    stats = cache.stats()
+    assert (stats.misses, stats.bypassed) == (1, 2)
+
+
+async def test_inexact_value_outlives_who_asked_first():
+    """Whoever is left when the first one has gone has the value."""
+    scene = Scene()
+    gate = scene.upstream.hold()
+    async with scene.cache as cache:
+
+        async def create():
+            await scene.upstream()
+            return Login(password=SecretStr("secret"))
+
+        first = asyncio.create_task(cache.get_or_create("k", create))
+        await gate.arrived()
+        second = asyncio.create_task(cache.get_or_create("k", create))
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.sleep(0)
+        gate.release()
+        assert (await second).password.get_secret_value() == "secret"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Login(password=SecretStr("secret")),
+        Hidden(shown=1, hidden=2),
+        Holder(items=[Derived(a=1, b=2)]),
+        Raw(data=b"\xff"),
+        counted(1),
+    ],
+    ids=repr,
+)
+async def test_setting_a_model_that_would_come_back_otherwise_is_refused(cache, value):
+    """A model that its data don't give back can't be set, wherever it stands in the value."""
+    for wrapped in (value, {"a": [value]}):
+        with pytest.raises(TypeError, match="can't be cached"):
+            await cache.set("k", wrapped)
+    assert not await cache.contains("k")
+
+
+async def test_a_model_that_was_set_comes_back(cache):
+    """By the names of its fields, whatever aliases it has."""
+    value = Aliased.model_validate({"READ": 1, "written": 2, "BOTH": 3})
+    await cache.set("k", value)
+    assert await cache.get("k", type=Aliased) == value
+    assert await cache.get("k") == {"read": 1, "written": 2, "both": 3}
+
+
+# -- the type of what is made ------------------------------------------------------------------
+
+
+async def make_point() -> Point:
+    """Make one."""
+    return Point(1)
+
+
+async def make_points() -> dict[str, list[Point]]:
+    """Make some."""
+    return {"a": [Point(1)]}
+
+
+async def make_unreadable(other: Unknown | None = None) -> Point:
+    """Make one."""
+    return Point(1)
+
+
+async def test_values_are_built_as_what_makes_them_says(cache):
+    """Without `type=`, the return annotation is the type, on the first call and later."""
+
+    class Local(msgspec.Struct):
+        x: int
+
+    async def make_local() -> list[Local]:
+        return [Local(1)]
+
+    async def make_any() -> Any:
+        return {"x": 1}
+
+    for create, wanted in (
+        (make_point, Point(1)),
+        (make_points, {"a": [Point(1)]}),
+        (make_unreadable, Point(1)),
+        (make_local, [Local(1)]),
+        (make_any, {"x": 1}),
+    ):
+        key = create.__name__
+        assert [await cache.get_or_create(key, create) for _ in range(3)] == [wanted] * 3
+    stats = cache.stats()
+    assert (stats.misses, stats.hits, stats.not_stored) == (5, 10, {})
+
+
+async def test_what_returns_an_awaitable_does_not_say_what_it_makes(cache):
+    """A plain function's annotation is that of the awaitable, not of the value."""
+
+    def create() -> asyncio.Task[int]:
+        return asyncio.create_task(asyncio.sleep(0, 5))
+
+    assert [await cache.get_or_create("k", create) for _ in range(2)] == [5, 5]
+    assert cache.stats().hits == 1
+
+
+def test_plain_functions_say_what_they_make_too():
+    """The face for code that can't await builds values alike."""
+
+    def create() -> Point:
+        return Point(1)
+
+    with Cache.memory() as cache:
+        assert [cache.get_or_create("k", create) for _ in range(2)] == [Point(1)] * 2
+        assert cache.stats().hits == 1
+        assert cache.get_or_create("untyped", lambda: Point(1)) == Point(1)
+        assert cache.stats().not_stored == {"inexact": 1}
+        with pytest.raises(TypeError, match="come back"):
+            cache.set("k", Login(password=SecretStr("secret")))
+
+
+# -- wrong arguments ---------------------------------------------------------------------------
+
+
+async def test_what_is_no_coroutine_function_is_said(cache):
+    """A value, a coroutine and a plain function are told apart from a coroutine function."""
+    with pytest.raises(TypeError, match=r"coroutine function.*not a int"):
+        await cache.get_or_create("k", 3)
+    with pytest.raises(TypeError, match="uncalled, not a coroutine"):
+        await cache.get_or_create("k", make_point())
+    with pytest.raises(TypeError, match=r"must be a coroutine function.*returned a int"):
+        await cache.get_or_create("k", lambda: 3)
+    with options(mode="off"), pytest.raises(TypeError, match="returned a int"):
+        await cache.get_or_create("k", lambda: 3)
+
+
+def test_what_is_no_plain_function_is_said():
+    """A value and what returns a coroutine are told apart from a plain function."""
+    with Cache.memory() as cache:
+        with pytest.raises(TypeError, match=r"plain function.*not a int"):
+            cache.get_or_create("k", 3)  # type: ignore[call-overload] # the point
+        with pytest.raises(TypeError, match="AsyncCache"):
+            _ = cache.get_or_create("k", functools.partial(make_point))
+
+
+# -- values that ask for themselves ------------------------------------------------------------
+
+
+async def test_what_asks_for_itself_goes_past_the_cache(cache):
+    """A value that is part of what makes it is made by a call of its own, and nobody waits."""
+
+    async def inner():
+        return 1
+
+    async def outer():
+        return 1 + await cache.get_or_create("k", inner)
+
+    async def in_a_task():
+        return await asyncio.create_task(outer())
+
+    assert await cache.get_or_create("k", outer) == 2
+    with options(mode="refresh"):
+        assert await cache.get_or_create("k", in_a_task) == 2
+    assert await cache.get_or_create("k", outer) == 2
+    stats = cache.stats()
+    assert (stats.misses, stats.bypassed, stats.hits) == (2, 2, 1)
+
+
+async def test_what_outlives_its_value_may_ask_for_it(cache):
+    """A task that was started where a value was made is a caller like others afterwards."""
+    tasks = []
+    made = asyncio.Event()
+
+    async def later():
+        await made.wait()
+        return await cache.get_or_create("k", make_point, type=int)
+
+    async def create():
+        tasks.append(asyncio.create_task(later()))
+        return 1
+
+    await cache.get_or_create("k", create)
+    made.set()
+    assert await tasks[0] == 1
+    assert cache.stats().bypassed == 0
+
+
+async def test_another_cache_may_hold_the_same_key(cache):
+    """A cache in front of another asks it for the same key."""
+    async with Cache.memory() as behind:
+        made = Made(1)
+        assert await cache.get_or_create("k", lambda: behind.get_or_create("k", made)) == 1
+        assert await behind.get("k") == 1
+        assert behind.stats().bypassed == cache.stats().bypassed == 0
+
+
+def test_plain_functions_that_ask_for_themselves_go_past_the_cache():
+    """Also in the thread of who asked."""
+    with Cache.memory() as cache:
+        assert cache.get_or_create("k", lambda: 1 + cache.get_or_create("k", lambda: 1)) == 2
+        assert cache.get("k") == 2

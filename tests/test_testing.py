@@ -13,7 +13,7 @@ from asynccache import StoreFullError
 from asynccache._errors import StoreUnavailableError
 from asynccache.stores._base import UNKNOWN, Claim, Record
 from asynccache.stores.memory import MemoryStore
-from asynccache.testing import FaultyStore, Gate, ManualClock
+from asynccache.testing import FaultyStore, Gate, ManualClock, StoreContract
 from asynccache.testing._contract_parts import HOME, body_of, get, key_of, record_of
 
 pytest_plugins = ["asynccache.testing.fixtures"]
@@ -203,4 +203,5 @@ except AttributeError:
 
 def test_contract_failures_show_values():
     """Assertions of the contract are rewritten by pytest, so that a failure shows what it saw."""
+    assert StoreContract
     assert "@pytest_ar" in vars(sys.modules["asynccache.testing._contract_entries"])

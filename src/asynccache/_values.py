@@ -53,7 +53,8 @@ def encode_exactly(value: object, type: Any) -> bytes:  # noqa: ANN401 - the pub
     data = _encoded(_ENCODE, value)
     lost = _lost(value, data, type)
     if lost is not None:
-        raise TypeError(f"a {_named(value)} wouldn't come back as it was ({lost})")
+        advice = "; name its type, by type= or a return annotation" if _is_open(type) else ""
+        raise TypeError(f"a {_named(value)} wouldn't come back as it was ({lost}){advice}")
     return data
 
 

@@ -192,7 +192,7 @@ INEXACT: list[tuple[Any, Any]] = [
     ({"a": 1}, list[int]),
     ("1", int),
     (None, int),
-    (object(), Any),
+    pytest.param(object(), Any, id="object"),
     (threading.Lock, Any),
     (2**80, int),
     ("\ud800", str),

@@ -23,7 +23,7 @@ FLOORS = {
     0: ["_canonical", "_clock", "_entry", "_errors", "_exact", "_key", "_returns", "_stats",
         "_values"],
     1: ["_batch", "_board", "_call", "_convoy", "_engine", "_flight", "_gate", "_guard", "_lane",
-        "_leases", "_loops", "_pacer", "_pilot", "_portal", "_recorder", "_shelf",
+        "_leases", "_loops", "_pacer", "_pilot", "_portal", "_reader", "_recorder", "_shelf",
         "stores._base", "stores"],
     2: ["stores.*"],
     3: ["_cache", "_compute", "_contents", "_context", "_events", "_factory", "_instrument",

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from asynccache._call import Answer, Call, Fetched
-from asynccache._engine import Engine, outcome
+from asynccache._engine import Engine
 from asynccache._entry import Entry
 from asynccache._flight import Caller, Flight
 from asynccache._stats import Counters
@@ -145,7 +145,7 @@ async def fetch_many(
                 key, flight, started = riding.pop()
                 entry = await engine.arrive(flight, caller, deadline, started=started)
                 if entry is not None:
-                    found[key] = Fetched(entry, outcome(flight, started=started))
+                    found[key] = Fetched(entry, flight.outcome(started=started))
                 # Else the error was another caller's fate: the next round starts anew.
         finally:
             for _, flight, _ in riding:

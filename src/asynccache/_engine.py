@@ -12,13 +12,14 @@ from asynccache._call import STORING, Call, Fetched, Mode
 from asynccache._clock import Clock
 from asynccache._entry import Entry
 from asynccache._errors import CacheClosedError
-from asynccache._flight import Caller, Flight, NotSharedError, Reader
+from asynccache._flight import Caller, Flight, NotSharedError
 from asynccache._gate import WaitedTooLongError
 from asynccache._guard import Guard
 from asynccache._key import Namespace
 from asynccache._leases import LeaseKeeper
 from asynccache._pacer import Pacer
 from asynccache._pilot import Pilot
+from asynccache._reader import Reader
 from asynccache._recorder import Recorder
 from asynccache._shelf import Shelf
 from asynccache._stats import Counters, Outcome
@@ -171,7 +172,7 @@ class Engine:
         entry = await self.arrive(flight, caller, deadline, started=started)
         if entry is None:
             return None
-        how, originals = outcome(flight, started=started), flight.originals
+        how, originals = flight.outcome(started=started), flight.originals
         fetched = self.served(entry, how)
         return fetched if originals is None else Fetched(entry, how, originals.pop())
 
@@ -251,7 +252,7 @@ class Engine:
             if flight.changed and not started:
                 reader.close()
                 raise NotSharedError
-            how = outcome(flight, started=started)
+            how = flight.outcome(started=started)
             if flight.entry is not None and how == "hit":
                 reader.close()
                 return self.served(flight.entry, how), None
@@ -341,10 +342,3 @@ class Engine:
         self._leases.stop()
         while self._tasks:
             await asyncio.wait(self._tasks)
-
-
-def outcome(flight: Flight, *, started: bool) -> Outcome:
-    """Return what a flight's answer is to one of its callers."""
-    if flight.source == "store":
-        return "hit"
-    return "miss" if started and flight.source == "upstream" else "joined"

@@ -16,7 +16,7 @@ from autogen_core.models import CreateResult
 
 from asynccache._call import Fetched
 from asynccache._entry import Entry
-from asynccache._flight import Reader
+from asynccache._reader import Reader
 from asynccache.integrations._autogen_asking import Asked, Upstream
 from asynccache.integrations._autogen_calls import decoded, result_of
 

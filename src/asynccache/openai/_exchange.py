@@ -13,8 +13,9 @@ from asynccache._call import Call, Fetched, Mode, Status
 from asynccache._engine import Engine
 from asynccache._entry import Entry
 from asynccache._errors import NotCanonicalError, ReplayMiss
-from asynccache._flight import Caller, NotSharedError, Reader
+from asynccache._flight import Caller, NotSharedError
 from asynccache._gate import WaitedTooLongError
+from asynccache._reader import Reader
 from asynccache._stats import Outcome
 from asynccache.openai import _sdk
 from asynccache.openai._address import Address

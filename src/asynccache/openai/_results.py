@@ -6,7 +6,7 @@ from typing import Any
 
 from asynccache._call import Status
 from asynccache._entry import Entry
-from asynccache._flight import Reader
+from asynccache._reader import Reader
 from asynccache.openai import _sdk, _sdk_responses
 from asynccache.openai._asked import Asked, Wanted
 from asynccache.openai._replay import headers_of, mark, typed

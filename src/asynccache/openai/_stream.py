@@ -11,9 +11,9 @@ from openai import APIConnectionError, APIError, AsyncStream
 from pydantic import ValidationError
 
 from asynccache._entry import Meta
-from asynccache._flight import Reader
 from asynccache._gate import WaitedTooLongError
 from asynccache._pacer import Pacer
+from asynccache._reader import Reader
 from asynccache.openai import _sdk, _sdk_responses
 from asynccache.openai._facts import DONE, members
 from asynccache.openai._replay import event_builder, headers_of

@@ -114,7 +114,12 @@ class Folder:
             return
         if not self._wal:
             return
-        fresh = Inline(self._connect(timeout=0), self.touched, self._clock, blocks)
+        connection = self._connect(timeout=0)
+        try:
+            fresh = Inline(connection, self.touched, self._clock, blocks)
+        except BaseException:  # the database is damaged
+            connection.close()
+            raise
         with self._lock:
             if self._closed or thread in self.inline:
                 surplus = fresh
@@ -163,7 +168,11 @@ class Folder:
             if timeout is None
             else connect(self.database, self._mode, timeout=timeout)
         )
-        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        try:
+            connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -200,6 +202,25 @@ async def test_a_block_left_in_another_context_ends_for_all():
         assert asynccache._context.current_options().ttl == 1
     for context in (started, contextvars.copy_context()):
         assert context.run(asynccache._context.current_options) == asynccache._context.NO_OPTIONS
+
+
+async def test_a_block_ends_with_the_generator_it_is_in():
+    """A generator that is left in the middle takes its block along, though a task closes it."""
+
+    async def generated():
+        with options(mode="refresh"):
+            yield 1
+            yield 2
+
+    async for _ in generated():
+        break
+    gc.collect()
+    while asynccache._context.current_options() != asynccache._context.NO_OPTIONS:
+        await asyncio.sleep(0)  # the loop closes it soon
+    stack = contextlib.ExitStack()
+    stack.enter_context(options(mode="off"))
+    await asyncio.create_task(asyncio.to_thread(stack.close))
+    assert asynccache._context.current_options() == asynccache._context.NO_OPTIONS
 
 
 async def test_opening_twice_counts():

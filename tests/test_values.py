@@ -10,6 +10,7 @@ import enum
 import functools
 import logging
 import threading
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -481,3 +482,114 @@ def test_plain_functions_that_ask_for_themselves_go_past_the_cache():
     with Cache.memory() as cache:
         assert cache.get_or_create("k", lambda: 1 + cache.get_or_create("k", lambda: 1)) == 2
         assert cache.get("k") == 2
+
+
+# -- what is said of what a function makes --------------------------------------------------------
+
+
+class Event(BaseModel):
+    """It has a time."""
+
+    at: dt.datetime
+
+
+@dataclasses.dataclass
+class Block:
+    """A union that no bytes tell apart."""
+
+    held: Point | Block
+
+
+@dataclasses.dataclass
+class Worked(Point):
+    """What it works out of its fields, it keeps."""
+
+    @functools.cached_property
+    def twice(self):
+        """Twice its number."""
+        return self.x * 2
+
+
+@pytest.mark.parametrize("zone", [dt.UTC, ZoneInfo("UTC"), dt.timezone(dt.timedelta(hours=2))])
+async def test_a_models_time_may_know_its_offset_by_another_class(cache, zone):
+    """Pydantic has classes of its own for offsets; the times are the same."""
+    made = Made(Event(at=dt.datetime(2026, 1, 2, tzinfo=zone)))
+    for _ in range(2):
+        assert await cache.get_or_create("k", made, type=Event) == made.value
+    assert made.calls == 1
+    assert await cache.set("set", [made.value])
+
+
+async def test_what_a_dataclass_keeps_beside_its_fields_is_not_looked_at(cache):
+    """A property that was asked for before keeps an object from nothing."""
+    made = Made(Worked(1))
+    assert made.value.twice == 2
+    for _ in range(2):
+        assert await cache.get_or_create("k", made, type=Worked) == Worked(1)
+    assert made.calls == 1
+
+
+def in_another_module(function):
+    """Decorate a function as one of a module does where its annotation means something else."""
+    names = {"function": function, "functools": functools, "Point": Deep}
+    source = """
+@functools.wraps(function)
+async def wrapper(*args, **kwargs):
+    return await function(*args, **kwargs)
+"""
+    exec(source, names)
+    return names["wrapper"]
+
+
+class Caller:
+    """Called like a function."""
+
+    async def __call__(self) -> Point:
+        return Point(1)
+
+    async def method(self) -> Point:
+        """Make the same."""
+        return Point(1)
+
+
+async def point(x=0) -> Point:
+    """Make a point."""
+    return Point(x)
+
+
+@pytest.mark.parametrize(
+    "create",
+    [functools.partial(point, 1), functools.partial(functools.partial(point), x=1), Caller(),
+     Caller().method, functools.partial(in_another_module(point), 1)],
+    ids=["partial", "twice", "object", "method", "decorated"],
+)  # fmt: skip
+async def test_what_calls_a_function_makes_what_that_one_says(cache, create):
+    """Annotations are found through partials, objects and decorators, where they were written."""
+    for _ in range(3):
+        assert await cache.get_or_create("k", create) == Point(1)
+    assert cache.stats().upstream_calls == 1
+
+
+async def test_annotations_that_nothing_can_be_built_as_say_nothing(cache):
+    """Whoever names no type has not asked for one: plain data is stored, the rest is delivered."""
+
+    async def blocks() -> Block:
+        return Block(Point(1))
+
+    async def numbers() -> Iterable[int]:
+        return [1]
+
+    for _ in range(2):
+        assert await cache.get_or_create("blocks", blocks) == Block(Point(1))
+        assert await cache.get_or_create("numbers", numbers) == [1]
+    assert cache.stats().not_stored == {"inexact": 2}
+    assert cache.stats().hits == 1
+
+
+async def test_a_class_that_is_made_anew_is_what_its_name_means(cache):
+    """In a notebook a cell is run again, and its class is another one from then on."""
+    names = {"dataclasses": dataclasses, "Point": Point}
+    exec('async def make() -> "list[Point]":\n    return [Point(1)]', names)
+    assert type((await cache.get_or_create("k", names["make"]))[0]) is Point
+    exec("@dataclasses.dataclass\nclass Point:\n    x: int", names)
+    assert type((await cache.get_or_create("k", names["make"]))[0]) is names["Point"]

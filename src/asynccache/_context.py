@@ -71,20 +71,28 @@ class Chain(Generic[ValueT]):
             frame = frame.below
 
     def push(self, value: ValueT) -> Frame[ValueT]:
-        """Enter a block; end it with ``frame.dead = True``, or with `leave`."""
+        """Enter a block; end it with ``frame.dead = True``."""
         frame = Frame(value, self.top())
         self._variable.set(frame)
         return frame
 
-    def leave(self, frame: Frame[ValueT]) -> None:
-        """Leave a block that the tasks started inside it stay in.
+    @contextmanager
+    def block(self, value: ValueT) -> Generator[None]:
+        """Enter a block that the tasks started inside it stay in when it is left.
 
         Where blocks are left in another order, or in another context, it ends for all.
         """
-        if self._variable.get() is frame:
-            self._variable.set(frame.below)
-        else:
-            frame.dead = True
+        frame = Frame(value, self.top())
+        token = self._variable.set(frame)
+        try:
+            yield
+        finally:
+            frame.dead = self._variable.get() is not frame
+            try:
+                if not frame.dead:
+                    self._variable.reset(token)
+            except ValueError:  # this is another context, a copy maybe: a task's that ends others'
+                frame.dead = True
 
 
 class Samples:
@@ -247,11 +255,8 @@ def current_options() -> Options:
 @contextmanager
 def under(value: Options) -> Generator[None]:
     """Put options in force that were so elsewhere, and no others."""
-    frame = _options.push(value)
-    try:
+    with _options.block(value):
         yield
-    finally:
-        _options.leave(frame)
 
 
 def enter(cache: AsyncCache) -> Frame[AsyncCache]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copyreg
+import dataclasses
+import datetime as dt
 import marshal
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, cast
@@ -11,6 +13,7 @@ _SCALARS: Final = frozenset({bool, int, str, bytes, float, type(None)})
 _BUILTINS: Final = frozenset({
     int, float, str, bytes, bytearray, list, tuple, dict, set, frozenset,
 })  # fmt: skip
+_TIMES: Final = frozenset({dt.datetime, dt.time})
 # Which of its fields a model of pydantic's was given is no part of its equality, and no value.
 _NO_CONTENTS: Final = frozenset({"__pydantic_fields_set__", "__fields_set__"})
 # The last of marshal's formats that writes equal data alike, whatever else refers to its parts.
@@ -62,6 +65,10 @@ def _difference(one: object, other: object, typed: bool) -> str | None:  # noqa:
         return None if same else f"another {kind.__qualname__}"
     if kind in _BUILTINS:
         return _of_contents(one, other, typed)
+    if typed and kind in _TIMES:
+        return None if _same_time(one, other) else f"another {kind.__qualname__}"
+    if typed and dataclasses.is_dataclass(kind):
+        return _of_sequences(_named(one), _named(other), typed)
     if typed and hasattr(kind, "__pydantic_validator__"):  # known by this: it isn't a dependency
         return _of_sequences(_fields(one), _fields(other), typed)
     return _of_sequences(_contents(one), _contents(other), typed)
@@ -104,6 +111,23 @@ def _of_sets(one: set[Any], other: set[Any], typed: bool) -> str | None:  # noqa
 
 def _first(differences: Iterable[str | None]) -> str | None:
     return next((found for found in differences if found is not None), None)
+
+
+def _same_time(one: Any, other: Any) -> bool:  # noqa: ANN401 - times of day, with a date or without
+    """Tell whether two times show and mean the same, by whichever class their offset is known."""
+    zone = one.tzinfo
+    if zone is not None and zone.utcoffset(None) is None and zone != other.tzinfo:
+        return False  # its offset depends on the date, which a fixed one forgets
+    return bool(
+        one.replace(tzinfo=None) == other.replace(tzinfo=None)
+        and one.utcoffset() == other.utcoffset()
+        and one.fold == other.fold
+    )
+
+
+def _named(value: Any) -> list[Any]:  # noqa: ANN401 - a dataclass's object
+    """Return the fields of an object: what else is kept on it was worked out of them."""
+    return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
 
 
 def _fields(value: Any) -> list[Any]:  # noqa: ANN401 - a model of pydantic's

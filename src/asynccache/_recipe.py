@@ -42,6 +42,11 @@ class Recipe:
     def __init__(
         self, function: Callable[..., Any], ignore: Sequence[str], version: str | int | None
     ) -> None:
+        if not hasattr(function, "__qualname__"):
+            raise TypeError(
+                f"memoize takes a function, which has a name, not a {type(function).__qualname__}:"
+                " use get_or_create for others"
+            )
         self.name: Final = f"{function.__module__}.{function.__qualname__}"
         if isinstance(ignore, str):
             raise TypeError(f"ignore takes several names: [{ignore!r}]")

@@ -88,6 +88,7 @@ def check_type(type: Any) -> None:  # noqa: ANN401 - the public name; any type f
 
     Raises:
         TypeError: It can't, e.g. since its alternatives look alike in bytes.
+        NameError: Something in it isn't there, or not yet.
     """
     try:
         msgspec.msgpack.Decoder(Any if _is_open(type) else type, dec_hook=_from_plain)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 
@@ -445,3 +446,41 @@ def test_no_connection_crosses_a_fork(tmp_path):
     do(look("a"), claim, store.aclose)
     """
     finish(start(FORKED + script, tmp_path / "cache"))
+
+
+async def test_a_fork_in_the_middle_of_ones_own_read_waits_for_nothing(tmp_path):
+    """A signal may come in a read, which doesn't go on before its handler's fork is over."""
+    store = DiskStore(tmp_path, "first")
+    await store.open()
+    try:
+        await store.get_many(NS, [key_of("a")])
+        folder = store._folders["first"]
+        (reader,) = folder.inline.values()
+        reader._busy = True
+        try:
+            assert not folder.disconnect(time.monotonic() + 3600)
+        finally:
+            reader._busy = False
+        assert reader.close()
+    finally:
+        await store.aclose()
+
+
+def test_a_cache_that_is_opened_when_python_ends_is_passed_by(tmp_path):
+    """Python starts no workers any more then; the call is made, and nothing is raised."""
+    script = """
+import atexit, sys
+from asynccache import Cache
+
+with Cache.disk(cache_path_root=sys.argv[1]) as cache:
+    cache.get("key")  # as programs do that have begun before
+
+def late():
+    with Cache.disk(cache_path_root=sys.argv[1]) as cache:
+        print(cache.get_or_create("key", lambda: 7))
+
+atexit.register(late)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.returncode) == ("7\n", 0), done.stderr

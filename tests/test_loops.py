@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from asynccache import Cache
-from asynccache._loops import begin, done_in
+from asynccache._loops import LoopEndedError, begin, done_in, result_in
 
 
 @contextlib.contextmanager
@@ -62,7 +62,7 @@ async def test_work_is_done_in_the_other_loop():
 
 
 async def test_cancelling_cancels_the_work():
-    """Who waits and is cancelled takes the work along; work that is cancelled says so."""
+    """Who waits and is cancelled takes the work along."""
     ended = threading.Event()
 
     async def work():
@@ -71,16 +71,35 @@ async def test_cancelling_cancels_the_work():
         finally:
             ended.set()
 
-    async def cancelled():
-        raise asyncio.CancelledError
-
     with elsewhere() as loop:
-        waiting = asyncio.wrap_future(begin(loop, work))
-        await asyncio.wrap_future(begin(loop, number))  # by now the work has begun
+        waiting = asyncio.create_task(result_in(loop, work))
+        assert await result_in(loop, number) == 7
         waiting.cancel()
         assert await asyncio.to_thread(ended.wait, 30)
         with pytest.raises(asyncio.CancelledError):
-            await asyncio.wrap_future(begin(loop, cancelled))
+            await waiting
+
+
+async def test_work_that_ends_with_its_loop_says_so():
+    """Nobody is cancelled who waits in another loop than the one that ended."""
+
+    async def cancelled():
+        raise asyncio.CancelledError
+
+    async def failing():
+        raise LookupError
+
+    with elsewhere() as loop:
+        with pytest.raises(LoopEndedError):
+            await result_in(loop, cancelled)
+        with pytest.raises(LookupError):
+            await result_in(loop, failing)
+        waiting = asyncio.create_task(result_in(loop, asyncio.Event().wait))
+        await result_in(loop, number)
+    with pytest.raises(LoopEndedError):
+        await waiting
+    with pytest.raises(LoopEndedError):
+        await result_in(loop, number)
 
 
 async def test_loop_that_is_closed_at_that_moment(ending):

@@ -586,10 +586,11 @@ async def test_annotations_that_nothing_can_be_built_as_say_nothing(cache):
     assert cache.stats().hits == 1
 
 
-async def test_a_class_that_is_made_anew_is_what_its_name_means(cache):
+@pytest.mark.parametrize("annotation", ["list[Point]", "'list[Point]'"])
+async def test_a_class_that_is_made_anew_is_what_its_name_means(cache, annotation):
     """In a notebook a cell is run again, and its class is another one from then on."""
     names = {"dataclasses": dataclasses, "Point": Point}
-    exec('async def make() -> "list[Point]":\n    return [Point(1)]', names)
+    exec(f"async def make() -> {annotation}:\n    return [Point(1)]", names)
     assert type((await cache.get_or_create("k", names["make"]))[0]) is Point
     exec("@dataclasses.dataclass\nclass Point:\n    x: int", names)
     assert type((await cache.get_or_create("k", names["make"]))[0]) is names["Point"]

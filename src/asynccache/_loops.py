@@ -6,11 +6,16 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, TypeVar
 
 _LOOK: Final = 0.05  # seconds between two looks whether the other loop still runs
 
 T = TypeVar("T")
+
+
+class LoopEndedError(Exception):
+    """A loop ended with work undone; never leaves the library."""
 
 
 def begin(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
@@ -28,25 +33,56 @@ def begin(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any
     def start() -> None:
         if not future.cancelled():
             task = loop.create_task(work())
-            task.add_done_callback(settle)
-            future.add_done_callback(lambda _: cancel(task))
-
-    def settle(task: asyncio.Task[T]) -> None:
-        if task.cancelled():
-            future.cancel()
-        elif (error := task.exception()) is not None:
-            if future.set_running_or_notify_cancel():
-                future.set_exception(error)
-        elif future.set_running_or_notify_cancel():
-            future.set_result(task.result())
-
-    def cancel(task: asyncio.Task[T]) -> None:
-        if future.cancelled() and not task.done():
-            with suppress(RuntimeError):  # the loop is closed, and with it the task
-                loop.call_soon_threadsafe(task.cancel)
+            task.add_done_callback(partial(_hand_over, future))
+            future.add_done_callback(partial(_take_along, loop, task))
 
     loop.call_soon_threadsafe(start)
     return future
+
+
+def _hand_over(future: Future[T], task: asyncio.Task[T]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    if task.cancelled():  # not by whoever waits for it
+        future.set_exception(LoopEndedError())
+    elif (error := task.exception()) is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(task.result())
+
+
+def _take_along(
+    loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any], future: Future[Any]
+) -> None:
+    if future.cancelled() and not task.done():
+        with suppress(RuntimeError):  # the loop is closed, and with it the task
+            loop.call_soon_threadsafe(task.cancel)
+
+
+async def result_in(
+    loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, T]]
+) -> T:
+    """Do work in another loop and return what it returns; cancelled, cancel it.
+
+    Raises:
+        LoopEndedError: That loop ended before the work did.
+        Exception: What the work raised.
+    """
+    try:
+        working = asyncio.wrap_future(begin(loop, work))
+    except RuntimeError:  # it was closed just now
+        raise LoopEndedError from None
+    try:
+        done: set[asyncio.Future[T]] = set()
+        while not done and loop.is_running():
+            done, _ = await asyncio.wait({working}, timeout=_LOOK)
+    finally:
+        if not working.done():
+            working.add_done_callback(_failed)
+            working.cancel()
+    if not done:
+        raise LoopEndedError
+    return working.result()
 
 
 async def done_in(

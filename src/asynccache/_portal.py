@@ -244,7 +244,8 @@ def _after_fork() -> None:
 # Before executors are shut down, by which caches that close with the loop still write: in the way
 # of Python's own `concurrent.futures`. What threads that outlive the main one started since then
 # ends after them.
-getattr(threading, "_register_atexit", atexit.register)(_stop)
+with suppress(RuntimeError):  # imported when it is too late for that
+    getattr(threading, "_register_atexit", atexit.register)(_stop)
 atexit.register(_stop)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

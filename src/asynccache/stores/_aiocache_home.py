@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
 from asynccache._errors import StoreUnavailableError
-from asynccache._loops import begin
+from asynccache._loops import LoopEndedError, result_in
 from asynccache._portal import held_loop
 
 T = TypeVar("T")
@@ -66,10 +66,12 @@ class Home:
         if home is here:
             return await work()
         try:
-            working = begin(home, lambda: self.run(work))  # which may have moved when it gets there
-        except RuntimeError:  # it was closed just now
-            raise StoreUnavailableError(_NO_HOME) from None
-        return await asyncio.wrap_future(working)
+            # Which may have moved when it gets there.
+            return await result_in(home, lambda: self.run(work))
+        except LoopEndedError:
+            if not self._roaming:
+                raise StoreUnavailableError(_NO_HOME) from None
+        return await self.run(work)  # now that loop's turn is over
 
     def _of(self, here: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
         home = self._loop

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import get_ident
 from typing import Final
 
 from asynccache._clock import Clock
@@ -148,7 +149,8 @@ class Folder:
         with self._lock:
             idle, self._idle = self._idle, []
             inline, self.inline = self.inline, {}
-        closed = [reader.close(until) for reader in inline.values()]
+        here = get_ident()  # whose read doesn't go on before this returns: a signal came in it
+        closed = [reader.close(0 if thread == here else until) for thread, reader in inline.items()]
         for connection in idle:
             connection.close()
         return all(closed)

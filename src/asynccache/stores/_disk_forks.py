@@ -12,6 +12,7 @@ import os
 import sqlite3
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Generator
 from contextlib import contextmanager
 from threading import get_ident
@@ -44,7 +45,8 @@ class _Forks:
         self.turn = threading.Condition()
         self.at_work: set[int] = set()
         self.forking = 0
-        self.impatient: set[int] = set()  # forking threads that wait no longer
+        self.forks: defaultdict[int, list[bool]] = defaultdict(list)
+        """Of each forking thread, whether all was closed: signals may fork in the middle of one."""
         self.connected: WeakSet[Connected] = WeakSet()
 
 
@@ -87,7 +89,9 @@ def _before() -> None:
     here, thread, until = _here, get_ident(), time.monotonic() + _PATIENCE
     with here.turn:
         here.forking += 1
-        here.impatient.add(thread)
+        mine = here.forks[thread]
+        at = len(mine)
+        mine.append(False)
         if thread in here.at_work or not here.turn.wait_for(lambda: not here.at_work, _PATIENCE):
             return
         connected = list(here.connected)
@@ -95,21 +99,20 @@ def _before() -> None:
         closed = [each.disconnect(until) for each in connected]
     except sqlite3.Error:
         return
-    if all(closed):
-        here.impatient.discard(thread)
+    mine[at] = all(closed)
 
 
 def _after_in_parent() -> None:
     here = _here
     with here.turn:
         here.forking -= 1
-        here.impatient.discard(get_ident())
+        here.forks[get_ident()].pop()
         here.turn.notify_all()
 
 
 def _after_in_child() -> None:
     global _here  # noqa: PLW0603 - one for the process is what it is
-    _here = _Forks(torn=_here.torn or get_ident() in _here.impatient)
+    _here = _Forks(torn=_here.torn or not all(_here.forks[get_ident()]))
 
 
 if hasattr(os, "register_at_fork"):

@@ -146,6 +146,15 @@ class Session:
         self.folders.clear()
         self.files.shutdown(wait=False)
 
+    async def aclose(self) -> None:
+        """Do as `close`, on a worker that goes on if the caller is cancelled."""
+        try:
+            closing = self.files.submit(self.close)
+        except RuntimeError:  # the interpreter is ending, and starts none any more
+            self.close()
+        else:
+            await asyncio.wrap_future(closing)
+
     def disconnect(self, until: float) -> bool:
         """Close all connections, to be opened anew when they are needed; no thread is at work.
 

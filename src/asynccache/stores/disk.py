@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import weakref
@@ -112,7 +111,7 @@ class DiskStore(Store):
                     self._session, self._folders = session, session.folders
         finally:
             if self._session is not session:
-                await asyncio.wrap_future(session.files.submit(session.close))
+                await session.aclose()
 
     async def aclose(self) -> None:
         """Write what is queued and close, on a worker that goes on if the caller is cancelled."""
@@ -120,7 +119,7 @@ class DiskStore(Store):
             session, self._session = self._session, None
             self._folders = {}
         if session is not None:
-            await asyncio.wrap_future(session.files.submit(session.close))
+            await session.aclose()
             self._counted = self._count(session)
 
     def peek(self, namespace: Namespace, key: bytes) -> bytes | Unknown | None:

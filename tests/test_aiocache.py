@@ -24,7 +24,7 @@ from asynccache.stores._aiocache_forms import names_of
 from asynccache.stores._base import Record
 from asynccache.stores.aiocache import AiocacheStore
 from asynccache.testing import ManualClock
-from tests.helpers.memcached_servers import MEMCACHED, Memcached
+from tests.helpers import memcached_servers
 from tests.helpers.redis_servers import Valkey
 from tests.test_aiocache_contract import PlainCache
 
@@ -55,10 +55,8 @@ def valkey():
 @pytest.fixture(scope="module")
 def server():
     """One memcached with its own limits."""
-    if MEMCACHED is None:
-        pytest.skip("memcached isn't on PATH")
-    with Memcached() as running:
-        yield running
+    with memcached_servers.running() as server:
+        yield server
 
 
 @pytest.fixture
@@ -290,7 +288,7 @@ async def test_memory_that_waits_stays_in_its_loop():
         assert await asyncio.to_thread(asyncio.run, cache.get("a")) == 1
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no os.fork on this platform")
 def test_child_of_a_fork():
     """A child uses what memory it has inherited, and no loop or connection of its parent's."""
     script = textwrap.dedent("""

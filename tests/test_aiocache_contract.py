@@ -10,7 +10,7 @@ from aiocache.serializers import PickleSerializer
 from asynccache.stores._base import Capabilities
 from asynccache.stores.aiocache import AiocacheStore
 from asynccache.testing import ManualClock, StoreContract
-from tests.helpers.memcached_servers import MEMCACHED, Memcached
+from tests.helpers import memcached_servers
 from tests.helpers.redis_servers import Valkey
 
 
@@ -52,10 +52,8 @@ def valkey():
 @pytest.fixture(scope="module")
 def memcached():
     """One memcached that takes values as large as the contract's."""
-    if MEMCACHED is None:
-        pytest.skip("memcached isn't on PATH, and no wheel has it: install it to run these")
-    with Memcached("-I", "8m") as running:
-        yield running
+    with memcached_servers.running("-I", "8m") as server:
+        yield server
 
 
 class OverAiocache(StoreContract):

@@ -730,7 +730,7 @@ def test_successive_loops(server):
     assert [asyncio.run(once()) for _ in range(3)] == [{"call": 1}] * 3
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no os.fork on this platform")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 async def test_fork(server):
     """A forked child leaves the parent's client alone, and opens one of its own."""

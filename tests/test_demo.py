@@ -77,7 +77,9 @@ def test_what_cannot_work_is_refused_first(tmp_path, arguments, message):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(os.name != "posix", reason="others' permissions are a matter of POSIX")
+@pytest.mark.skipif(
+    os.name != "posix", reason="what others may do to a folder is looked at on POSIX alone"
+)
 def test_a_folder_that_cannot_be_used_is_named(tmp_path):
     """A cache folder that others may write to ends the demo with the store's own sentence."""
     folder = tmp_path / ".cache"

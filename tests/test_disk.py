@@ -6,6 +6,8 @@ import asyncio
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 import time
 
@@ -363,3 +365,23 @@ async def test_a_tilde_is_the_users_home(tmp_path, monkeypatch):
     assert not (tmp_path / "~").exists()
     with pytest.raises(ValueError, match=r"\./~nobody-there/cache"):
         Cache.disk(cache_path_root="~nobody-there/cache")
+
+
+def test_a_cache_that_is_opened_when_python_ends_is_passed_by(tmp_path):
+    """Python starts no workers any more then; the call is made, and nothing is raised."""
+    script = """
+import atexit, sys
+from asynccache import Cache
+
+with Cache.disk(cache_path_root=sys.argv[1]) as cache:
+    cache.get("key")  # as programs do that have begun before
+
+def late():
+    with Cache.disk(cache_path_root=sys.argv[1]) as cache:
+        print(cache.get_or_create("key", lambda: 7))
+
+atexit.register(late)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.returncode) == ("7\n", 0), done.stderr

@@ -16,13 +16,16 @@ import pytest
 from asynccache import MISSING, Cache, ReplayMiss, StoreRefusedError
 from asynccache._engine import Engine
 from asynccache.stores import _disk_files
+from tests.helpers import mounts
+from tests.helpers.mounts import ROOT, mount, unmount
 
-ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 CALLERS = 50  # at once, on
 QUESTIONS = 5
 SIZES = {"row": 20_000, "file": 400_000}  # bytes of an answer; the larger has a file of its own
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="folders and mounts of POSIX")
+pytestmark = pytest.mark.skipif(
+    os.name != "posix", reason="it is about folders, permissions and mounts of POSIX"
+)
 
 
 class Upstream:
@@ -87,22 +90,11 @@ def contents(folder):
     }
 
 
-def mount(*args):
-    """Mount something; return whether that worked."""
-    return ROOT and not subprocess.run(
-        ["mount", *map(str, args)], check=False, capture_output=True
-    ).returncode  # fmt: skip
-
-
 @pytest.fixture
 def island(tmp_path):
     """A file system of one megabyte."""
-    place = tmp_path / "island"
-    place.mkdir(0o700)
-    if not mount("-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", place):
-        pytest.skip("a small file system of its own needs the right to mount (root)")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with mounts.island(tmp_path / "island", size="1m") as place:
+        yield place
 
 
 @contextmanager
@@ -111,12 +103,15 @@ def unwritable(folder):
     if ROOT:
         # A read-only view on top of it: remounting fails while a file is open for writing.
         if not mount("--bind", folder, folder):
-            pytest.skip("root is refused mounts here, and permissions do not bind root")
+            pytest.skip(
+                "root may not mount here (a container without CAP_SYS_ADMIN?), and nothing else"
+                " makes a folder read-only for root"
+            )
         try:
             assert mount("-o", "remount,bind,ro", folder)
             yield
         finally:
-            subprocess.run(["umount", "-l", str(folder)], check=True)
+            unmount(folder)
         return
     modes = {path: path.stat().st_mode for path in [folder, *folder.rglob("*")]}
     for path in modes:
@@ -259,7 +254,7 @@ async def test_a_read_only_folder_serves_readers_without_a_trace(tmp_path, mode)
 
 async def test_a_folder_that_another_process_prepares_for_ever_is_passed_by(tmp_path, monkeypatch):
     """A process that stands still in the middle of opening keeps no other from working."""
-    fcntl = pytest.importorskip("fcntl")
+    import fcntl  # which Windows, where this file is only collected, doesn't have
 
     async def seven():
         return 7

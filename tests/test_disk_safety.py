@@ -15,9 +15,10 @@ from asynccache._key import Namespace
 from asynccache.stores._base import UNKNOWN, Claim
 from asynccache.stores.disk import DiskStore
 from asynccache.testing._contract_parts import body_of, key_of, record_of
+from tests.helpers import mounts
+from tests.helpers.mounts import ROOT
 
 NS = Namespace("42")
-ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
 
 def state(folder):
@@ -193,15 +194,8 @@ async def test_read_only_reads_beside_a_writer(tmp_path):
 @pytest.fixture
 def island(tmp_path):
     """A small file system of its own."""
-    place = tmp_path / "island"
-    place.mkdir(0o700)
-    if not ROOT or subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m,mode=700", "tmpfs", str(place)],
-        check=False, capture_output=True,
-    ).returncode:  # fmt: skip
-        pytest.skip("a small file system of its own needs the right to mount (root)")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with mounts.island(tmp_path / "island", size="2m") as place:
+        yield place
 
 
 async def test_a_read_only_folder_is_read_without_a_trace(island):

@@ -173,8 +173,9 @@ async def test_a_list_is_counted_page_by_page(cached, api, api_cache):
 async def test_websockets_are_counted_and_not_replayed(cached, api_cache):
     """A connection is counted and told when it is asked for; in mode "replay" that raises."""
     found = cached.responses
-    if not hasattr(found, "connect"):
-        pytest.skip("this version of the SDK makes no connections")
+    if not hasattr(AsyncResponses, "connect"):
+        assert openai.__version__.startswith("2."), "connections have another name: cache them"
+        pytest.skip(f"openai {openai.__version__} has no responses.connect")
     with asynccache.record() as calls:
         assert type(found.connect()).__name__ == "AsyncResponsesConnectionManager"
     assert [one.outcome for one in calls] == ["bypass"]

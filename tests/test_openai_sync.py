@@ -493,7 +493,7 @@ async def test_answers_are_each_callers_own(api, wrapped):
     assert all(result.choices[0].message.content == "Hello!" for result in results[1:])
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no os.fork on this platform")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 async def test_a_child_process_gets_right_answers(api, wrapped, api_cache):
     """After a fork calls go past the parent's cache, or through one that the child opens."""

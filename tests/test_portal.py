@@ -89,7 +89,7 @@ def test_interrupted_errand_leaves_a_working_loop():
     assert call(later) == 1
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no os.fork on this platform")
 def test_child_gets_a_loop_of_its_own():
     """After a fork the child starts its own loop instead of waiting for its parent's for ever."""
     script = """
@@ -111,7 +111,7 @@ def test_child_gets_a_loop_of_its_own():
     assert done.stdout == "7\n", done.stderr
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no os.fork on this platform")
 def test_a_child_of_an_errand_is_told_that_it_has_no_call():
     """Forked in the middle of a call, the child doesn't wait for an answer that never comes."""
     script = """

@@ -682,7 +682,7 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no os.fork on this platform")
 async def test_fork(server):
     """After a fork the child uses connections of its own, and the parent's stay as they were."""
     done = await asyncio.to_thread(

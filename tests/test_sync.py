@@ -545,7 +545,7 @@ def test_background_loop_is_told(cache):
     assert _portal.call(inside) == 7
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no os.fork on this platform")
 def test_child_of_a_fork_goes_on(tmp_path):
     """In a child the block's cache is closed, and entering it again opens it: no deadlock."""
     ended = run_script(

@@ -167,7 +167,7 @@ class Lifetime:
 
     @contextmanager
     def setting(self) -> Generator[None]:
-        """For integrations: keep the cache from being closed in this loop meanwhile."""
+        """Keep the cache from being closed in this loop while something is being set."""
         under_way: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._setting.add(under_way)
         try:

@@ -145,7 +145,7 @@ class FrameworkSuite:
     def test_the_docs_show_what_was_measured(self, request):
         """The row of docs/frameworks.md is that of this run; `--update-docs` writes it."""
         if not self.row.is_complete():
-            pytest.skip("only a part of the row was run")
+            pytest.skip("only some tests of the row were run: run the whole file")
         if request.config.getoption("update_docs"):
             self.row.write()
         assert self.row.in_docs() == self.row.markdown(), (

@@ -8,11 +8,15 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import contextmanager
 from typing import Any
+
+import pytest
 
 from tests.helpers.frozen import freeze
 
 MEMCACHED = shutil.which("memcached")
+MISSING = "memcached isn't on PATH, and no wheel has it: install it to run these"
 READY = 20.0  # seconds that a server may take to answer
 
 
@@ -74,3 +78,12 @@ class Memcached:
 
     def __exit__(self, *_):
         self.stop()
+
+
+@contextmanager
+def running(*options):
+    """Run a server; the test is skipped where the program isn't there."""
+    if MEMCACHED is None:
+        pytest.skip(MISSING)
+    with Memcached(*options) as server:
+        yield server

@@ -158,6 +158,27 @@ async def test_none_is_kept_and_reads_as_nothing(cache):
         await backend.add("a", 1)
 
 
+async def test_what_changes_its_form_is_kept_by_every_command():
+    """A tuple that no serializer has made anything of is kept as the list it comes back as."""
+    async with Cache.memory() as cache:
+        backend = AsyncCacheBackend(cache, serializer=NullSerializer())
+        calls = []
+
+        async def pair():
+            calls.append(1)
+            return (1, 2)
+
+        await backend.set("set", (1, 2))
+        await backend.add("added", (1, 2))
+        for _ in range(2):
+            assert await backend.get_or_create("made", pair) == [1, 2]
+        assert await backend.multi_get(["set", "added", "made"]) == [[1, 2]] * 3
+        with pytest.raises(ValueError, match="already exists"):
+            await backend.add("added", (1, 2))
+        assert len(calls) == 1
+        assert cache.stats().not_stored == {}
+
+
 @pytest.mark.parametrize("serializer", [JsonSerializer, NullSerializer, StringSerializer])
 async def test_other_serializers_work(cache, serializer):
     """A serializer of aiocache's that holds data alone is honoured."""

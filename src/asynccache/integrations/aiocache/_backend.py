@@ -19,8 +19,7 @@ from asynccache._call import Answer
 from asynccache._context import current_cache, options
 from asynccache._errors import CacheClosedError
 from asynccache._factory import Cache
-from asynccache._values import encode_value
-from asynccache.integrations.aiocache._commands import Commands, Place, left_of, name_of
+from asynccache.integrations.aiocache._commands import Commands, Place, as_kept, left_of, name_of
 from asynccache.integrations.aiocache._serializer import ValueSerializer
 
 _log: Final = logging.getLogger("asynccache")
@@ -153,8 +152,7 @@ class AsyncCacheBackend(Commands):
             making = asyncio.get_running_loop().create_task(value_made(), context=around)
             value, kept_at_all = await making
             try:
-                made = self.serializer.dumps(value)
-                encode_value(made)
+                made = as_kept(self.serializer.dumps(value))
             except Exception as exc:
                 _log.exception("nothing is kept under %s: it can't be encoded", place)
                 raise _NotKeptError(value) from exc

@@ -18,7 +18,7 @@ from aiocache.base import SENTINEL, BaseCache
 
 from asynccache._cache import AsyncCache
 from asynccache._context import current_options, options
-from asynccache._values import MISSING
+from asynccache._values import MISSING, decode_value, encode_value
 
 _SECOND: Final = 1_000_000  # microseconds
 _SEED: Final = 32  # hex digits: what names a namespace of aiocache's among the cache's own
@@ -124,7 +124,7 @@ class Commands(BaseCache):  # type: ignore[misc] # aiocache has no types
         async def make() -> Any:  # noqa: ANN401 - what is kept
             nonlocal made
             made = True
-            return self._wrapped(cache, value, ttl)
+            return as_kept(self._wrapped(cache, value, ttl))
 
         with self._in(cache, key, ttl):
             await cache.get_or_create(name_of(key), make, ttl=left_of(ttl))
@@ -187,6 +187,11 @@ class Commands(BaseCache):  # type: ignore[misc] # aiocache has no types
     async def _redlock_release(self, key: Place, value: Any) -> int:  # noqa: ANN401 - what `_add` was given
         async with _lock():
             return await self._delete(key) if await self._get(key) == value else 0
+
+
+def as_kept(value: object) -> Any:  # noqa: ANN401 - plain data
+    """Return a value as it comes back once it is stored; TypeError if it can't be."""
+    return decode_value(encode_value(value))
 
 
 def name_of(place: Place) -> tuple[str, str]:

@@ -77,7 +77,7 @@ def cosmos_live(session: nox.Session) -> None:
     if not os.environ.get("COSMOS_CONNECTION_STRING"):
         session.skip("COSMOS_CONNECTION_STRING isn't set, so there is no account to test against")
     install(session, "test")
-    tests = "tests/test_cosmos_contract.py"
+    tests = "tests/stores/cosmos/test_contract.py"
     session.run("pytest", tests, *session.posargs, env={"ASYNCCACHE_COSMOS": "live"})
 
 
@@ -99,10 +99,7 @@ def tests_openai_oldest(session: nox.Session) -> None:
 
 def run_client_tests(session: nox.Session) -> None:
     """Run what touches the SDK, on one of the two event loops that `tests` runs it on."""
-    files = [*Path("tests").glob("test_openai_*.py"), *Path("tests").glob("test_wrapper*.py")]
-    session.run(
-        "pytest", *PARALLEL, *(session.posargs or [*sorted(map(str, files)), "-k", "not uvloop"])
-    )
+    session.run("pytest", *PARALLEL, *(session.posargs or ["tests/openai", "-k", "not uvloop"]))
 
 
 @nox.session

@@ -21,7 +21,7 @@ from _harness import Report, at_once, in_turn, run
 from azure.cosmos.aio import CosmosClient
 
 from asynccache import AsyncCache, Cache
-from asynccache._key import value_key
+from asynccache.keys.key import value_key
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 

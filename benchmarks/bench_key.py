@@ -14,7 +14,7 @@ import msgspec
 from _harness import Report, Timed, in_turn, run
 from _upstream import MODEL
 
-from asynccache._key import Namespace, Prefix, request_key
+from asynccache.keys.key import Namespace, Prefix, request_key
 
 SIZES = {"500 B": 500, "5 kB": 5_000, "50 kB": 50_000, "500 kB": 500_000}
 ROUNDS, SECONDS = 30, 0.02

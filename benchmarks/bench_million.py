@@ -20,10 +20,10 @@ from _harness import Report, Timed, in_turn, run
 from _upstream import ANSWER, MODEL, in_memory_client, messages
 
 from asynccache import AsyncCache, Cache
-from asynccache._canonical import canonical_json
-from asynccache._entry import Entry, Meta, encode_entry
-from asynccache._key import Namespace, Prefix
-from asynccache.stores._base import UNKNOWN, Record
+from asynccache.entries.entry import Entry, Meta, encode_entry
+from asynccache.keys.canonical import canonical_json
+from asynccache.keys.key import Namespace, Prefix
+from asynccache.stores.base import UNKNOWN, Record
 from asynccache.stores.disk import DiskStore
 
 FEW, MANY, MANY_SMALL = 1_000, 1_000_000, 100_000

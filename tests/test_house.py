@@ -1,8 +1,7 @@
-"""The house is in order: floors, public names, lazy imports, file sizes."""
+"""The house is in order: public names, lazy imports."""
 
 from __future__ import annotations
 
-import ast
 import importlib.metadata
 import subprocess
 import sys
@@ -16,104 +15,10 @@ import asynccache.stores
 import asynccache.testing
 
 SOURCE = Path(asynccache.__file__).parent
-LONGEST = 350  # lines
-
-# A file imports only from floors below its own; on floors 0 to 3 also from its own, without cycles.
-FLOORS = {
-    0: ["_canonical", "_clock", "_entry", "_errors", "_exact", "_key", "_returns", "_stats",
-        "_values"],
-    1: ["_batch", "_board", "_call", "_convoy", "_engine", "_flight", "_gate", "_guard", "_lane",
-        "_leases", "_loops", "_pacer", "_pilot", "_portal", "_reader", "_recorder", "_shelf",
-        "stores._base", "stores"],
-    2: ["stores.*"],
-    3: ["_cache", "_compute", "_contents", "_context", "_events", "_factory", "_instrument",
-        "_lifetime", "_memoize", "_objects", "_options", "_recipe", "_urls", "_wrappers"],
-    4: ["", "integrations", "integrations.*", "openai", "openai.*", "sync", "testing", "testing.*"],
-}  # fmt: skip
-DRIVERS = {
-    "aiocache": ("integrations.aiocache", "stores.aiocache"),
-    "aiofiles": "stores.",
-    "autogen_core": ("integrations.autogen", "integrations._autogen_"),
-    "azure": ("stores.cosmos", "stores._cosmos_"),
-    "langchain_core": "integrations.langchain",
-    "langgraph": "integrations.langgraph",
-    "litellm": ("integrations.litellm", "integrations._litellm_"),
-    "openai": "openai",
-    "redis": ("stores.redis", "stores._redis_"),
-    "sqlite3": "stores.",
-}
-PURE = ("asyncio", "socket", "time", "threading")  # what floor 0 does without, but for the clock
-
-
-def modules():
-    """Return each source file by its dotted name below the package."""
-    for path in sorted(SOURCE.rglob("*.py")):
-        parts = path.relative_to(SOURCE).with_suffix("").parts
-        yield ".".join(part for part in parts if part != "__init__"), path
-
-
-def floor_of(name):
-    """Return a module's floor: named exactly, or by its package."""
-    for floor, names in FLOORS.items():
-        if name in names:
-            return floor
-    package = name.rpartition(".")[0] or name
-    while package:
-        for floor, names in FLOORS.items():
-            if f"{package}.*" in names:
-                return floor
-        package = package.rpartition(".")[0]
-    raise AssertionError(f"{name} is on no floor: add it to FLOORS")
-
-
-def imports(path, *, everywhere=True):
-    """Return the modules that a file imports; type checkers' imports aside."""
-    tree = ast.parse(path.read_text())
-    skipped = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        for inner in ast.walk(node)
-    }
-    nodes = ast.walk(tree) if everywhere else tree.body
-    for node in nodes:
-        if id(node) in skipped:
-            continue
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module != "__future__":
-            yield node.module
-            if node.module == "asynccache" or node.module.startswith("asynccache."):
-                yield from (
-                    f"{node.module}.{alias.name}"
-                    for alias in node.names
-                    if (
-                        SOURCE
-                        / node.module.replace("asynccache", ".").replace(".", "/").lstrip("/")
-                        / f"{alias.name}.py"
-                    ).exists()
-                )
-
-
-@pytest.mark.parametrize(
-    ("name", "path"), list(modules()), ids=lambda value: str(value) or "__init__"
-)
-def test_file_stands_on_its_floor(name, path):
-    """A file imports from its floor or those below, drivers where they belong, and isn't long."""
-    floor = floor_of(name)
-    lazy_up = {("_cache", "sync")} | {
-        ("_factory", f"stores.{name}")
-        for name in ("aiocache", "cosmos", "disk", "_local", "memory", "redis")
-    }
-    for imported in imports(path):
-        top, _, rest = imported.partition(".")
-        if top == "asynccache" and rest and (name, rest) not in lazy_up:
-            assert floor_of(rest) <= floor, f"{name} imports {imported} from a floor above"
-        if top in DRIVERS:
-            assert name.startswith(DRIVERS[top]), f"{name} imports the driver {top}"
-        if floor == 0 and name != "_clock":
-            assert top not in PURE, f"{name} is pure and imports {top}"
-    assert len(path.read_text().splitlines()) <= LONGEST
+DRIVERS = (
+    "aiocache", "aiofiles", "autogen_core", "azure", "langchain_core", "langgraph", "litellm",
+    "openai", "redis", "sqlite3",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,19 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from asynccache._cache import AsyncCache
-    from asynccache._call import Answer, Mode, Status
-    from asynccache._call import status_of as status
-    from asynccache._canonical import canonical_value
-    from asynccache._context import current_cache, options, set_default_cache
-    from asynccache._errors import (
+    from asynccache.cache.cache import AsyncCache
+    from asynccache.cache.events import CallEvent, record
+    from asynccache.cache.factory import Cache
+    from asynccache.cache.in_force import current_cache, options, set_default_cache
+    from asynccache.cache.instrument import instrument_openai, uninstrument_openai
+    from asynccache.cache.memoize import memoize
+    from asynccache.cache.settings import CacheOptions
+    from asynccache.cache.sync import SyncCache
+    from asynccache.core.calls import Answer, Mode, Status
+    from asynccache.core.calls import status_of as status
+    from asynccache.core.counters import Stats
+    from asynccache.entries.values import MISSING, Missing
+    from asynccache.errors import (
         AsyncCacheError,
         CacheClosedError,
         NotCanonicalError,
@@ -35,14 +42,7 @@ if TYPE_CHECKING:
         StoreTimeoutError,
         StoreUnavailableError,
     )
-    from asynccache._events import CallEvent, record
-    from asynccache._factory import Cache
-    from asynccache._instrument import instrument_openai, uninstrument_openai
-    from asynccache._memoize import memoize
-    from asynccache._options import CacheOptions
-    from asynccache._stats import Stats
-    from asynccache._values import MISSING, Missing
-    from asynccache.sync import SyncCache
+    from asynccache.keys.canonical import canonical_value
 
     __version__: str
 
@@ -87,31 +87,31 @@ __all__ = [
 # Each name is loaded when it is first asked for, as anyio does it: importing the package costs
 # nothing in a program that goes on without it.
 _HOMES: Final = {
-    "_cache": ("AsyncCache",),
-    "_call": ("Answer", "Mode", "Status"),
-    "_canonical": ("canonical_value",),
-    "_context": ("current_cache", "options", "set_default_cache"),
-    "_errors": (
+    "cache.cache": ("AsyncCache",),
+    "core.calls": ("Answer", "Mode", "Status"),
+    "keys.canonical": ("canonical_value",),
+    "cache.in_force": ("current_cache", "options", "set_default_cache"),
+    "errors": (
         "AsyncCacheError", "CacheClosedError", "NotCanonicalError", "ReplayMiss",
         "StoreAuthError", "StoreDeniedError", "StoreError", "StoreFailoverError",
         "StoreFullError", "StoreLoadingError", "StoreReadOnlyError", "StoreRefusedError",
         "StoreThrottledError", "StoreTimeoutError", "StoreUnavailableError",
     ),
-    "_events": ("CallEvent", "record"),
-    "_factory": ("Cache",),
-    "_instrument": ("instrument_openai", "uninstrument_openai"),
-    "_memoize": ("memoize",),
-    "_options": ("CacheOptions",),
-    "_stats": ("Stats",),
-    "_values": ("MISSING", "Missing"),
-    "sync": ("SyncCache",),
+    "cache.events": ("CallEvent", "record"),
+    "cache.factory": ("Cache",),
+    "cache.instrument": ("instrument_openai", "uninstrument_openai"),
+    "cache.memoize": ("memoize",),
+    "cache.settings": ("CacheOptions",),
+    "core.counters": ("Stats",),
+    "entries.values": ("MISSING", "Missing"),
+    "cache.sync": ("SyncCache",),
 }  # fmt: skip
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
     if name == "status":
-        found: object = importlib.import_module("asynccache._call").status_of
+        found: object = importlib.import_module("asynccache.core.calls").status_of
     elif name == "__version__":
         found = _version()
     elif name in _HOME_OF:

@@ -6,7 +6,7 @@ from reprlib import repr  # noqa: A004 - values may be long
 from typing import NamedTuple
 
 from asynccache import MISSING
-from asynccache._key import Namespace
+from asynccache.keys.key import Namespace
 
 
 class Place(NamedTuple):

@@ -6,9 +6,9 @@ import asyncio
 from typing import Any
 
 from asynccache import AsyncCache, Cache
-from asynccache._call import Answer, Call
-from asynccache._entry import Meta
-from asynccache._key import value_key
+from asynccache.core.calls import Answer, CallRequest
+from asynccache.entries.entry import Meta
+from asynccache.keys.key import value_key
 from asynccache.stores.memory import MemoryStore
 from asynccache.testing import FaultyStore, Gate
 
@@ -99,7 +99,7 @@ class Scene:
     def streamed_call(self, key="question", **changes):
         """Return a call for a stream."""
         namespace = self.cache.settings.namespace
-        return Call(
+        return CallRequest(
             namespace=namespace,
             key=value_key(namespace, "test", key),
             mode=self.cache.settings.mode,

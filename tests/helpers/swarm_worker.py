@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 from asynccache import Cache
-from asynccache._call import Answer, Call
-from asynccache._entry import Meta
-from asynccache._key import value_key
+from asynccache.core.calls import Answer, CallRequest
+from asynccache.entries.entry import Meta
+from asynccache.keys.key import value_key
 
 META = Meta("sse", content_type="text/event-stream")
 
@@ -56,7 +56,9 @@ class Swarmer:
             return await self.cache.get_or_create(question, self.pay)
         namespace = self.cache.settings.namespace
         key = value_key(namespace, "test", question)
-        call = Call(namespace=namespace, key=key, mode="read_write", upstream=self.pay_streamed)
+        call = CallRequest(
+            namespace=namespace, key=key, mode="read_write", upstream=self.pay_streamed
+        )
         fetched, reader = await self.cache.engine().read(call)
         if reader is None:
             return json.loads(fetched.entry.chunks[1])

@@ -22,18 +22,18 @@ from langchain_core.outputs import (
 from msgspec import Struct
 from pydantic import BaseModel
 
-from asynccache import _portal
-from asynccache._cache import AsyncCache
-from asynccache._context import asynchronous, current_options, options
-from asynccache._exact import difference
-from asynccache._values import decode_value, encode_value
-from asynccache.integrations._host import (
-    Face,
+from asynccache.cache.cache import AsyncCache
+from asynccache.cache.in_force import asynchronous, current_options, options
+from asynccache.entries.equality import difference
+from asynccache.entries.values import decode_value, encode_value
+from asynccache.integrations.host import (
+    SyncView,
     answered,
     cache_for,
     cache_to_clear,
     from_thread,
 )
+from asynccache.runtime import background
 
 _GENERATIONS: Final[dict[str, type[Generation]]] = {
     kind.__name__: kind
@@ -87,7 +87,7 @@ class LangChainCache(BaseCache):
         TypeError: It is no cache.
     """
 
-    def __init__(self, cache: AsyncCache | Face | None = None) -> None:
+    def __init__(self, cache: AsyncCache | SyncView | None = None) -> None:
         self._cache = asynchronous(cache)
 
     async def alookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
@@ -130,7 +130,7 @@ class LangChainCache(BaseCache):
         """Clear as `aclear` does, for a caller that can't await."""
         cache = cache_to_clear(self._cache)
         if cache is not None:
-            _portal.call(cache.clear)
+            background.call(cache.clear)
 
 
 async def _lookup(cache: AsyncCache, prompt: str, llm_string: str) -> list[Generation] | None:

@@ -19,15 +19,14 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from msgspec import Struct, ValidationError
 
-from asynccache import _portal
-from asynccache._cache import AsyncCache
-from asynccache._compute import computed
-from asynccache._context import asynchronous, current_options, options
-from asynccache._entry import Entry
-from asynccache._exact import difference
-from asynccache._values import decode_value
-from asynccache.integrations._host import (
-    Face,
+from asynccache.cache.cache import AsyncCache
+from asynccache.cache.computing import computed
+from asynccache.cache.in_force import asynchronous, current_options, options
+from asynccache.entries.entry import Entry
+from asynccache.entries.equality import difference
+from asynccache.entries.values import decode_value
+from asynccache.integrations.host import (
+    SyncView,
     answered,
     cache_for,
     cache_in_thread,
@@ -36,6 +35,7 @@ from asynccache.integrations._host import (
     mode_of,
     passed,
 )
+from asynccache.runtime import background
 
 _TOKEN_BYTES: Final = 16  # too many to meet by chance
 _LARGE: Final = 16 * 1024  # bytes: above, building objects of them may hold the loop
@@ -89,7 +89,7 @@ class LangGraphCache(BaseCache[Any]):
 
     def __init__(
         self,
-        cache: AsyncCache | Face | None = None,
+        cache: AsyncCache | SyncView | None = None,
         *,
         name: str | None = None,
         allowed: Iterable[type] = (),
@@ -147,13 +147,13 @@ class LangGraphCache(BaseCache[Any]):
         """Store as `aset` does, for a caller that can't await."""
         cache = cache_in_thread(self._cache, reading=False)
         if cache is not None:
-            _portal.call(self._set, cache, self._taken(cache, pairs, patient=False))
+            background.call(self._set, cache, self._taken(cache, pairs, patient=False))
 
     def clear(self, namespaces: Sequence[Namespace] | None = None) -> None:
         """Clear as `aclear` does, for a caller that can't await."""
         cache = cache_to_clear(self._cache)
         if cache is not None:
-            _portal.call(_clear, cache, self._name, namespaces)
+            background.call(_clear, cache, self._name, namespaces)
 
     # -- looking up ----------------------------------------------------------------------------
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from asynccache.openai._version import check
+from asynccache.openai.version import check
 
 check()
 
-from asynccache.openai._wrap import wrap  # noqa: E402 - what is checked for is imported there
-from asynccache.openai._wrapper import OpenAIWrapper  # noqa: E402 - as above
+from asynccache.openai.wrapper.wrapper import OpenAIWrapper  # noqa: E402 - as above
+from asynccache.openai.wrapping import wrap  # noqa: E402 - what is checked for is imported there
 
 __all__ = ["OpenAIWrapper", "wrap"]

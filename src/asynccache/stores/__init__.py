@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from asynccache._clock import Clock
-from asynccache._entry import ENVELOPE_BYTES
-from asynccache._key import Namespace
-from asynccache.stores._base import (
+from asynccache.entries.entry import ENVELOPE_BYTES
+from asynccache.keys.key import Namespace
+from asynccache.runtime.clock import Clock
+from asynccache.stores.base import (
     UNKNOWN,
     Capabilities,
     Claim,

@@ -11,11 +11,11 @@ from typing import Final, TypeAlias
 
 from anyio.lowlevel import checkpoint
 
-from asynccache._clock import SYSTEM_CLOCK, Clock
-from asynccache._entry import ENVELOPE_BYTES
-from asynccache._errors import StoreFullError
-from asynccache._key import Namespace
-from asynccache.stores._base import (
+from asynccache.entries.entry import ENVELOPE_BYTES
+from asynccache.errors import StoreFullError
+from asynccache.keys.key import Namespace
+from asynccache.runtime.clock import SYSTEM_CLOCK, Clock
+from asynccache.stores.base import (
     Capabilities,
     Claim,
     Claimed,

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asynccache.testing._clock import ManualClock
-from asynccache.testing._faulty import Call, FaultyStore
-from asynccache.testing._gate import Gate
+from asynccache.testing.clock import ManualClock
+from asynccache.testing.faulty import Call, FaultyStore
+from asynccache.testing.gate import Gate
 
 if TYPE_CHECKING:
-    from asynccache.testing._contract import StoreContract
+    from asynccache.testing.contract import StoreContract
 
 __all__ = ["Call", "FaultyStore", "Gate", "ManualClock", "StoreContract"]
 
@@ -27,10 +27,10 @@ def __getattr__(name: str) -> object:
         raise ImportError("StoreContract is run by pytest: install pytest") from exc
     # Before they are imported, so that a failed assertion shows the values it compared.
     pytest.register_assert_rewrite(
-        "asynccache.testing._contract",
-        "asynccache.testing._contract_entries",
-        "asynccache.testing._contract_leases",
+        "asynccache.testing.contract",
+        "asynccache.testing.contract_entries",
+        "asynccache.testing.contract_leases",
     )
-    from asynccache.testing._contract import StoreContract
+    from asynccache.testing.contract import StoreContract
 
     return StoreContract

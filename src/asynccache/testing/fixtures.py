@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from asynccache.stores.memory import MemoryStore
-from asynccache.testing._clock import ManualClock
-from asynccache.testing._faulty import FaultyStore
+from asynccache.testing.clock import ManualClock
+from asynccache.testing.faulty import FaultyStore
 
 
 @pytest.fixture

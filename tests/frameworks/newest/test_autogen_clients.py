@@ -17,10 +17,10 @@ from pydantic import SecretStr
 
 import asynccache
 from asynccache import Cache
-from asynccache._entry import decode_entry, encode_entry
+from asynccache.entries.entry import decode_entry, encode_entry
 from asynccache.integrations.autogen import CachedChatCompletionClient
 from asynccache.stores import Capabilities
-from asynccache.stores._base import Record
+from asynccache.stores.base import Record
 from asynccache.stores.memory import MemoryStore
 from asynccache.testing import FaultyStore
 from tests.helpers.autogen_client import (

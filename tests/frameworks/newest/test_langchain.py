@@ -23,8 +23,10 @@ from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
 from pydantic import BaseModel, SecretStr
 
 import asynccache
-from asynccache import Cache, ReplayMiss, _contents, _portal
+from asynccache import Cache, ReplayMiss
+from asynccache.cache import values
 from asynccache.integrations.langchain import LangChainCache
+from asynccache.runtime import background
 from asynccache.stores.memory import MemoryStore
 from asynccache.testing import FaultyStore
 from tests.helpers.openai_server import choice, running
@@ -343,7 +345,7 @@ async def test_failing_store_takes_no_call_down(server, llm_cache, model):
 
 async def test_sync_calls_on_the_loops_own_thread(cache, monkeypatch):
     """On the thread of the cache's own loop the sync methods answer, and don't wait for it."""
-    monkeypatch.setattr(_contents, "_FOREIGN_SETTLE", 1000)
+    monkeypatch.setattr(values, "_FOREIGN_SETTLE", 1000)
     found = LangChainCache(cache)
     await found.alookup("p", "m")
     found.update("p", "m", GENERATIONS)
@@ -361,7 +363,7 @@ async def test_sync_calls_on_the_background_loop(cache):
         found.update("p", "m", GENERATIONS)
         return found.lookup("p", "m")
 
-    assert await asyncio.to_thread(_portal.call, inside) is None
+    assert await asyncio.to_thread(background.call, inside) is None
     assert cache.stats().bypassed == 1
 
 

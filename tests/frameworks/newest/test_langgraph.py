@@ -19,8 +19,9 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import CachePolicy
 
 import asynccache
-from asynccache import Cache, ReplayMiss, _portal
+from asynccache import Cache, ReplayMiss
 from asynccache.integrations.langgraph import LangGraphCache
+from asynccache.runtime import background
 from tests.helpers.redis_servers import Valkey
 
 ONE, TWO = (("a",), "1"), (("a",), "2")
@@ -392,14 +393,14 @@ async def test_result_is_stored_as_it_was(memory):
 def test_result_of_a_thread_is_stored_as_it_was(monkeypatch):
     """A thread's result is taken before its cache's loop has a part in it."""
     result = [1]
-    call = _portal.call
+    call = background.call
 
     def later(*args):
         result.append(2)
         return call(*args)
 
     with Cache.memory() as cache:
-        monkeypatch.setattr(_portal, "call", later)
+        monkeypatch.setattr(background, "call", later)
         LangGraphCache(cache).set({ONE: (result, None)})
         assert LangGraphCache(cache).get([ONE]) == {ONE: [1]}
 

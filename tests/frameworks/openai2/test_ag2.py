@@ -7,11 +7,11 @@ import warnings
 import pytest
 
 from asynccache import Cache
-from asynccache._compute import VALUE_META
-from asynccache._entry import Meta
-from asynccache._objects import packed
-from asynccache._portal import waited
-from asynccache._values import encode_value
+from asynccache.cache.computing import VALUE_META
+from asynccache.cache.objects import packed
+from asynccache.entries.entry import Meta
+from asynccache.entries.values import encode_value
+from asynccache.runtime.background import waited
 from tests.helpers.autogen_examples import *  # noqa: F403 - its tests
 from tests.helpers.autogen_own_clients import *  # noqa: F403 - its tests
 from tests.helpers.openai_server import COMPLETION, MESSAGES, choice

@@ -17,7 +17,7 @@ import pytest
 
 import asynccache
 from asynccache import Cache
-from asynccache.integrations._litellm_lookups import Key, Lookups
+from asynccache.integrations.litellm.lookups import Key, PendingLookups
 from tests.helpers.litellm_calls import echo, embed, stored, text_of, user
 from tests.helpers.openai_server import DONE, choice, chunk, sse
 
@@ -154,7 +154,7 @@ async def test_one_logging_object_with_one_list():
     def handler():
         return SimpleNamespace(request_kwargs={}, original_function=litellm.acompletion)
 
-    logging, lookups = Logging(), Lookups()
+    logging, lookups = Logging(), PendingLookups()
     first = {"litellm_logging_obj": logging, "model": "m", "messages": [user("one")]}
     second = {**first, "messages": [user("two")]}
     logging.llm_caching_handler = handler()

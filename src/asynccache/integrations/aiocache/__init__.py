@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from asynccache.integrations.aiocache._backend import AsyncCacheBackend
-from asynccache.integrations.aiocache._cached import cached
-from asynccache.integrations.aiocache._serializer import ValueSerializer
+from asynccache.integrations.aiocache.backend import AsyncCacheBackend
+from asynccache.integrations.aiocache.decorator import cached
+from asynccache.integrations.aiocache.serializer import ValueSerializer
 
 __all__ = ["AsyncCacheBackend", "ValueSerializer", "cached"]

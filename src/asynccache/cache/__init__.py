@@ -1,0 +1,1 @@
+"""What users hold: caches, their options and life. Private: import from `asynccache`."""

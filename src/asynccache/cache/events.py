@@ -1,0 +1,140 @@
+"""What happened to each call, for people: `record` around a block, `observer=` on a cache."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from asynccache.cache.in_force import ScopeStack
+from asynccache.core.counters import Outcome
+from asynccache.entries.entry import Entry
+
+_log = logging.getLogger("asynccache")
+
+
+class CallEvent(Struct, frozen=True, kw_only=True):
+    """One call that came to a cache, once it is over; a stream's, once it was read or closed."""
+
+    outcome: Outcome | Literal["error"]
+    """As in `asynccache.status`, "bypass", or "error" for a call that raised."""
+    endpoint: str
+    """Path below the base URL, e.g. ``/chat/completions``; "value" or "memoize" for functions, and
+    the framework's name, e.g. "langchain", where one looks up and makes the call itself."""
+    key: str = ""
+    """64 hexadecimal digits; empty for a bypass, a function that raised, or if none is known."""
+    model: str = ""
+    """As the answer names it; for want of an answer, as the request does."""
+    age: float = 0.0
+    """Seconds since the answer was recorded."""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    seconds: float = 0.0
+    """How long the answer took, or once took, upstream; for bypass and error, how long it took."""
+    reason: str = ""
+    """Why it was a bypass, or the name of the error."""
+
+    @property
+    def tokens(self) -> int:
+        """Input and output tokens together, as the answer states them."""
+        return self.input_tokens + self.output_tokens
+
+
+Observer = Callable[[CallEvent], None]
+_recorders: Final[ScopeStack[list[CallEvent]]] = ScopeStack("asynccache_recorders")
+
+
+@contextmanager
+def record() -> Generator[list[CallEvent]]:
+    """List every call that caches see under a block, also those that frameworks make and hide.
+
+    Calls of tasks that were started inside count too; those of plain threads don't (see
+    `AsyncCache.bind`). Blocks may be nested: each has its own list.
+
+    Yields:
+        A list of `CallEvent`, in the order in which the calls ended.
+
+    Example:
+        >>> with record() as calls:
+        ...     pass
+        >>> [(call.outcome, call.model, call.tokens) for call in calls]
+        []
+    """
+    calls: list[CallEvent] = []
+    frame = _recorders.push(calls)
+    try:
+        yield calls
+    finally:
+        frame.dead = True
+
+
+class CallWatch:
+    """Who is to be told of one call, and how long it takes.
+
+    Made only where somebody watches (`watch`), so that other calls pay nothing for it.
+    """
+
+    __slots__ = ("_began", "_frames", "_observer", "endpoint", "key", "model")
+
+    def __init__(self, observer: Observer | None, endpoint: str, model: object, key: bytes) -> None:
+        self._observer = observer
+        self._frames = list(_recorders.alive())
+        self._began = perf_counter()
+        self.endpoint = endpoint
+        self.model = model if isinstance(model, str) else ""
+        self.key = key
+
+    def served(self, outcome: Outcome, entry: Entry, now: int) -> None:
+        """Tell of an answer; ``now`` is microseconds since the epoch."""
+        meta = entry.meta
+        self._tell(CallEvent(
+            outcome=outcome,
+            endpoint=self.endpoint,
+            key=entry.key.hex(),
+            model=meta.model or self.model,
+            age=max(0, now - entry.created) / 1_000_000 if entry.created else 0.0,
+            input_tokens=meta.input_tokens,
+            output_tokens=meta.output_tokens,
+            seconds=meta.seconds,
+        ))  # fmt: skip
+
+    def passed(self, reason: str | None) -> None:
+        """Tell of a call that went past the cache."""
+        self._tell(self._plain("bypass", reason or ""))
+
+    def failed(self, error: BaseException) -> None:
+        """Tell of a call that raised."""
+        self._tell(self._plain("error", type(error).__name__))
+
+    def _plain(self, outcome: Literal["bypass", "error"], reason: str) -> CallEvent:
+        return CallEvent(
+            outcome=outcome,
+            endpoint=self.endpoint,
+            key=self.key.hex(),
+            model=self.model,
+            seconds=perf_counter() - self._began,
+            reason=reason,
+        )
+
+    def _tell(self, event: CallEvent) -> None:
+        for frame in self._frames:
+            if not frame.dead:
+                frame.value.append(event)
+        if self._observer is not None:
+            try:
+                self._observer(event)
+            except Exception:  # noqa: BLE001 - the user's function; no call is lost over it
+                _log.exception("an observer failed; the call goes on")
+
+
+def watch(
+    observer: Observer | None, endpoint: str, model: object = "", key: bytes = b""
+) -> CallWatch | None:
+    """Return who is to be told of a call that begins now, None if nobody is."""
+    if observer is None and (_recorders.is_empty() or _recorders.top() is None):
+        return None
+    return CallWatch(observer, endpoint, model, key)

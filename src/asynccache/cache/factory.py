@@ -1,0 +1,296 @@
+"""`Cache`: one method per store, with AutoGen's names, order and defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Final, Self, Unpack
+
+from asynccache.cache.cache import AsyncCache
+from asynccache.cache.in_force import seconds_of
+from asynccache.cache.settings import CacheOptions, positive, settings_of
+from asynccache.runtime.clock import SYSTEM_CLOCK, Clock
+from asynccache.stores.base import Store
+
+_MEBIBYTE: Final = 2**20
+_REDIS_URL: Final = "redis://localhost:6379/0"
+_COSMOS_DATABASE: Final = "autogen_cache"
+_COSMOS_CONTAINER: Final = "asynccache"
+_LOCAL_TTL: Final = 5.0  # seconds: a deletion elsewhere shows within that
+
+
+class Cache:
+    """Makes caches: each method returns an unopened `AsyncCache`, for ``async with``.
+
+    It has no instances: annotate what takes a cache with `AsyncCache`, or with `SyncCache` for what
+    ``with`` gives.
+    """
+
+    def __new__(cls) -> Self:  # noqa: D102 - it only raises
+        raise TypeError(
+            "Cache only makes caches: call Cache.disk(), Cache.memory(), Cache.redis() or"
+            " Cache.from_url(...), and annotate with AsyncCache or SyncCache"
+        )
+
+    @staticmethod
+    def disk(
+        cache_seed: int | str = 42,
+        cache_path_root: str | Path = ".cache",
+        *,
+        max_bytes: int = 10 * 1024 * _MEBIBYTE,
+        gitignore: bool = True,
+        **options: Unpack[CacheOptions],
+    ) -> AsyncCache:
+        """Keep answers in a folder, which several processes may share.
+
+        Args:
+            cache_seed: Names the cache: another seed, other answers. Not the model's ``seed``.
+            cache_path_root: The folder above all seeds; made when missing; ``~`` is a home.
+            max_bytes: Size of all seeds under the root; beyond, what was used longest ago goes.
+            gitignore: Keep the folder out of git.
+            **options: See `CacheOptions`.
+
+        Raises:
+            ValueError: An option has no such value.
+            TypeError: An option has the wrong type.
+        """
+        settings = settings_of(cache_seed, options)
+        positive("max_bytes", max_bytes)
+        from asynccache.stores.disk.store import DiskStore
+
+        store = DiskStore(
+            _at_home(cache_path_root),
+            settings.namespace.seed,
+            max_bytes=max_bytes,
+            gitignore=gitignore,
+        )
+        return AsyncCache(store, settings)
+
+    @staticmethod
+    def memory(
+        cache_seed: int | str = 42,
+        *,
+        max_bytes: int = 256 * _MEBIBYTE,
+        **options: Unpack[CacheOptions],
+    ) -> AsyncCache:
+        """Keep answers in this process, until the cache object goes.
+
+        Args:
+            cache_seed: As for `disk`.
+            max_bytes: Beyond this size, what was used longest ago goes.
+            **options: See `CacheOptions`.
+
+        Raises:
+            ValueError: An option has no such value.
+            TypeError: An option has the wrong type.
+        """
+        settings = settings_of(cache_seed, options)
+        positive("max_bytes", max_bytes)
+        from asynccache.stores.memory import MemoryStore
+
+        return AsyncCache(MemoryStore(max_bytes), settings)
+
+    @staticmethod
+    def redis(
+        cache_seed: int | str = 42,
+        redis_url: str = _REDIS_URL,
+        *,
+        client: object | None = None,
+        max_connections: int = 8,
+        local_max_bytes: int | None = None,
+        local_ttl: float | timedelta | None = None,
+        **options: Unpack[CacheOptions],
+    ) -> AsyncCache:
+        """Keep answers in Redis or Valkey, which processes on many machines may share.
+
+        Args:
+            cache_seed: As for `disk`.
+            redis_url: ``redis://[user:password@]host:6379/0``, ``rediss://`` for TLS, or
+                ``unix:///run/redis.sock``; ``redis+cluster://host1,host2`` and
+                ``redis+sentinel://host1,host2/name``, with ``rediss`` for TLS. Certificates as a
+                query: ``?ssl_ca_certs=…&ssl_certfile=…&ssl_keyfile=…``.
+            client: A ``redis.asyncio.Redis`` or ``RedisCluster``, used as it is, and not closed.
+            max_connections: To one server, in one event loop; who needs one more waits.
+            local_max_bytes: Keep copies in this process too, as many as have room.
+            local_ttl: Seconds or timedelta for which a copy is served although another process may
+                have deleted the answer meanwhile; default 5.
+            **options: See `CacheOptions`.
+
+        Raises:
+            ValueError: An option has no such value.
+            TypeError: An option has the wrong type.
+            ImportError: redis-py isn't installed: it comes with ``asynccache[redis]``.
+        """
+        settings = settings_of(cache_seed, options)
+        positive("max_connections", max_connections)
+        if client is not None and redis_url != _REDIS_URL:
+            raise ValueError("give a client or a redis_url, not both")
+        try:
+            from asynccache.stores.redis.store import RedisStore
+        except ImportError as exc:
+            raise ImportError("Cache.redis needs redis-py: install asynccache[redis]") from exc
+
+        store = RedisStore(
+            redis_url,
+            client=client,
+            timeout=settings.timeout(remote=True),
+            max_connections=max_connections,
+        )
+        return AsyncCache(_with_copies(store, local_max_bytes, local_ttl), settings)
+
+    @staticmethod
+    def cosmos_db(
+        connection_string: str | None = None,
+        container_id: str | None = None,
+        cache_seed: int | str = 42,
+        client: object | None = None,
+        *,
+        database_id: str = _COSMOS_DATABASE,
+        endpoint: str | None = None,
+        credential: object | None = None,
+        create: bool = True,
+        local_max_bytes: int | None = None,
+        local_ttl: float | timedelta | None = None,
+        **options: Unpack[CacheOptions],
+    ) -> AsyncCache:
+        """Keep answers in Azure Cosmos DB for NoSQL, which processes everywhere may share.
+
+        Args:
+            connection_string: As the portal shows it: ``AccountEndpoint=https://…;AccountKey=…``.
+            container_id: Where answers are kept; default ``asynccache``.
+            cache_seed: As for `disk`.
+            client: An ``azure.cosmos.aio.CosmosClient`` instead, used as it is, not closed.
+            database_id: Where the container is.
+            endpoint: The account's address, with a ``credential``, instead of a connection string.
+            credential: A key, or a token credential such as ``azure.identity.aio``'s, not closed.
+            create: Make database and container when they are missing.
+            local_max_bytes: As for `redis`.
+            local_ttl: As for `redis`.
+            **options: See `CacheOptions`.
+
+        Raises:
+            ValueError: An option has no such value, or nothing says where the account is.
+            TypeError: An option has the wrong type.
+            ImportError: azure-cosmos isn't installed: it comes with ``asynccache[cosmos]``.
+        """
+        settings = settings_of(cache_seed, options)
+        try:
+            from asynccache.stores.cosmos.store import CosmosStore
+        except ImportError as exc:
+            raise ImportError(
+                "Cache.cosmos_db needs azure-cosmos: install asynccache[cosmos]"
+            ) from exc
+
+        store = CosmosStore(
+            connection_string,
+            _COSMOS_CONTAINER if container_id is None else container_id,
+            database_id=database_id,
+            endpoint=endpoint,
+            credential=credential,
+            client=client,
+            create=create,
+            expiring=settings.ttl is not None,
+            timeout=settings.timeout(remote=True),
+        )
+        return AsyncCache(_with_copies(store, local_max_bytes, local_ttl), settings)
+
+    @staticmethod
+    def aiocache(
+        cache: object,
+        cache_seed: int | str = 42,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        **options: Unpack[CacheOptions],
+    ) -> AsyncCache:
+        """Keep answers in a cache of aiocache's: in memory, Redis, memcached or one of your own.
+
+        Args:
+            cache: An instance, used as it is in one event loop, and not closed. Its serializer
+                and plugins see nothing of what is kept.
+            cache_seed: As for `disk`.
+            clock: What expiry and leases go by; `asynccache.testing.ManualClock` in tests.
+            **options: See `CacheOptions`.
+
+        Raises:
+            ValueError: An option has no such value.
+            TypeError: An option has the wrong type, or ``cache`` is no cache of aiocache's.
+        """
+        settings = settings_of(cache_seed, options)
+        from asynccache.stores.aiocache.store import AiocacheStore
+
+        return AsyncCache(AiocacheStore(cache, clock=clock), settings, clock=clock)
+
+    @staticmethod
+    def from_url(url: str, **options: Unpack[CacheOptions]) -> AsyncCache:
+        """Make a cache from one line of configuration.
+
+        Args:
+            url: ``disk:`` (or ``disk:folder``, ``disk:///srv/cache``), ``memory:``, a redis_url,
+                ``cosmos://:key@account.documents.azure.com/database/container``, or ``cosmos:``,
+                which takes the connection string from ``COSMOS_CONNECTION_STRING``; options as a
+                query: ``disk:/srv/cache?cache_seed=1&ttl=3600&max_bytes=1000000``.
+            **options: Further options, see `CacheOptions`; those in the URL win.
+
+        Raises:
+            ValueError: There is no such scheme or option, or an option has no such value.
+        """
+        from asynccache.cache.urls import parsed
+
+        store, found = parsed(url)
+        make: Callable[..., AsyncCache] = getattr(Cache, store)
+        try:
+            cache = make(**{**options, **found})
+        except TypeError as exc:
+            raise ValueError(f"{store}: {exc}") from exc
+        cache.url = None if options else url
+        return cache
+
+    @staticmethod
+    def from_store(
+        store: Store,
+        cache_seed: int | str = 42,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        **options: Unpack[CacheOptions],
+    ) -> AsyncCache:
+        """Make a cache over a store of your own; see `asynccache.testing.StoreContract`.
+
+        Args:
+            store: What implements `asynccache.stores.Store`.
+            cache_seed: As for `disk`.
+            clock: What expiry and leases go by; `asynccache.testing.ManualClock` in tests.
+            **options: See `CacheOptions`.
+
+        Raises:
+            ValueError: An option has no such value.
+            TypeError: An option has the wrong type.
+        """
+        return AsyncCache(store, settings_of(cache_seed, options), clock=clock)
+
+
+def _at_home(path: str | Path) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as exc:
+        raise ValueError(
+            f"{path}: there is no such home; for a folder of that name: ./{path}"
+        ) from exc
+
+
+def _with_copies(
+    store: Store, local_max_bytes: int | None, local_ttl: float | timedelta | None
+) -> Store:
+    """Return a store, with memory in front of it if it is to have some."""
+    if local_max_bytes is None:
+        if local_ttl is not None:
+            raise ValueError("local_ttl needs local_max_bytes: without room there are no copies")
+        return store
+    from asynccache.stores.near import NearCache
+
+    fresh = _LOCAL_TTL if local_ttl is None else seconds_of(local_ttl)
+    return NearCache(
+        store,
+        max_bytes=positive("local_max_bytes", local_max_bytes),
+        ttl=positive("local_ttl", fresh),
+    )

@@ -1,0 +1,99 @@
+"""Caching an async function by its arguments."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Never, ParamSpec, TypeVar
+
+from asynccache.cache.computing import compute
+from asynccache.cache.function_keys import FunctionKeys
+from asynccache.cache.in_force import current_cache, seconds_of
+
+if TYPE_CHECKING:
+    from asynccache.cache.cache import AsyncCache
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def memoize(
+    *bare: Never,
+    ttl: float | timedelta | None = None,
+    ignore: Sequence[str] = (),
+    version: str | int | None = None,
+    cache: AsyncCache | None = None,
+) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Coroutine[Any, Any, T]]]:
+    """Cache an async function or method by its qualified name and bound arguments.
+
+    ``@asynccache.memoize()`` uses the cache in force when the function is called, and calls
+    straight through where there is none; ``@cache.memoize()`` always uses that cache.
+
+    Args:
+        bare: Nothing: write ``@memoize()``, not ``@memoize``.
+        ttl: Seconds or timedelta until a result expires; None leaves the cache's own.
+        ignore: Names of parameters that don't matter to the result (``self``, a session, a logger).
+        version: Part of the key: change it when the function's meaning changes.
+        cache: Use this cache.
+
+    Returns:
+        A decorator. The decorated function returns a fresh object each time, built from the
+        stored bytes as the return annotation says, on the first call too. A result that wouldn't
+        come back as it was is delivered and not stored (see `stats`), and told once in the log.
+
+    Raises:
+        TypeError: The function isn't async, ``ignore`` names no parameter of it, the return
+            annotation is none that stored bytes can be told apart for, or (when it is called)
+            ``self`` or ``cls`` has no canonical form and isn't ignored.
+
+    A function's captured variables are not in its key: give each its own ``version``.
+
+    Example:
+        >>> @memoize(ttl=3600, ignore=["session"])
+        ... async def fetch(url: str, session: object = None) -> str: ...
+    """
+    refuse_bare(bare)
+    seconds = seconds_of(ttl)
+
+    def decorate(
+        function: Callable[P, Coroutine[Any, Any, T]],
+    ) -> Callable[P, Coroutine[Any, Any, T]]:
+        if not inspect.iscoroutinefunction(function):
+            name = getattr(function, "__qualname__", repr(function))
+            hint = ""
+            if isinstance(function, classmethod | staticmethod):
+                hint = ": put @classmethod or @staticmethod above it"
+            raise TypeError(f"memoize takes async functions; {name} isn't one{hint}")
+        recipe = FunctionKeys(function, ignore, version)
+
+        @functools.wraps(function)
+        async def memoized(*args: P.args, **kwargs: P.kwargs) -> T:
+            used = cache if cache is not None else current_cache()
+            if used is None:
+                return await function(*args, **kwargs)
+            result: T = await compute(
+                used,
+                "memoize",
+                recipe.key(args, kwargs),
+                lambda: function(*args, **kwargs),
+                name=recipe.name,
+                ttl=seconds,
+                type=recipe.returns(),
+            )
+            return result
+
+        return memoized
+
+    return decorate
+
+
+def refuse_bare(bare: tuple[object, ...]) -> None:
+    """Refuse what a decorator without parentheses is given.
+
+    Raises:
+        TypeError: It is given something.
+    """
+    if bare:
+        raise TypeError("memoize takes its options first: write @memoize(), with parentheses")

@@ -1,0 +1,102 @@
+"""Values that are objects of a package: stored as data, with the name of their class beside it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from typing import Any, Final
+
+from asynccache.cache.computing import VALUE_META
+from asynccache.entries.entry import Entry, Meta
+from asynccache.entries.values import decode_value, encode_value
+
+_CLASS: Final = "; class="  # in the content type
+_HOMES: Final = {
+    "autogen": "asynccache.integrations.ag2",
+    "openai": "asynccache.openai.objects",
+}
+"""Which module knows a package's objects: told by name, so that no floor imports from above."""
+
+
+class LostObjectError(TypeError):
+    """A value would come back as another than its reader can use; never leaves `SyncCache`."""
+
+
+def packed(value: object) -> tuple[Meta, bytes]:
+    """Return a value's bytes, and what they are: the data of a package's object, or just data.
+
+    Raises:
+        TypeError: It can't be encoded.
+    """
+    return _known(value) or (VALUE_META, encode_value(value))
+
+
+def packed_for(key: object, value: object) -> tuple[Meta, bytes]:
+    """Do as `packed`, but refuse what AutoGen would get back as data, and go on with as an object.
+
+    AutoGen is known by what it stores: an object with the ``cost`` that it notes on each answer,
+    under the request as its key.
+
+    Raises:
+        LostObjectError: It is such an object, or one that can't be encoded.
+        TypeError: Another's value can't be encoded.
+    """
+    if not (hasattr(value, "cost") and _is_request(key)):
+        return packed(value)
+    kind, reason = type(value).__qualname__, ""
+    try:
+        found = _known(value)
+        if found is not None:
+            return found
+    except TypeError as exc:
+        reason = f" ({exc})"
+    raise LostObjectError(
+        f"AutoGen can't be given back a {kind} as it was{reason}: let the model client return"
+        " openai's ChatCompletion, or use it without cache="
+    )
+
+
+def _known(value: object) -> tuple[Meta, bytes] | None:
+    packages = {base.__module__.partition(".")[0] for base in type(value).__mro__}
+    for package in packages & _HOMES.keys():
+        found = importlib.import_module(_HOMES[package]).plain(value)
+        if found is not None:
+            name, data = found
+            content_type = f"{VALUE_META.content_type}{_CLASS}{package}.{name}"
+            return Meta(VALUE_META.kind, content_type=content_type), encode_value(data)
+    return None
+
+
+def _is_request(key: object) -> bool:
+    """Tell whether a key is AutoGen's: AG2's is the request as a dict, AutoGen 0.2's as JSON."""
+    if isinstance(key, str) and key.startswith("{"):
+        try:
+            key = json.loads(key)
+        except ValueError:
+            return False
+    return isinstance(key, dict) and ("messages" in key or "prompt" in key)
+
+
+def value_of(
+    entry: Entry | None,
+    default: object,
+    type: Any,  # noqa: ANN401 - any type form
+) -> Any:  # noqa: ANN401 - any value
+    """Return the value of an entry: as the type, if one is named, else the object it was.
+
+    ``default`` stands for no entry, and for an object of another version of its package.
+
+    Raises:
+        msgspec.ValidationError: It isn't of that type.
+    """
+    if entry is None:
+        return default
+    value = decode_value(entry.body, type)
+    _, _, known = entry.meta.content_type.partition(_CLASS)
+    package, _, name = known.partition(".")
+    if package not in _HOMES or type is not Any:
+        return value
+    try:
+        return importlib.import_module(_HOMES[package]).living(name, value)
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return default

@@ -1,0 +1,110 @@
+"""The options that every store's factory takes, checked and made into a cache's settings."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any, Final, Literal, TypedDict
+
+from asynccache.cache.events import Observer
+from asynccache.cache.in_force import mode_of, rule_of, seconds_of
+from asynccache.cache.lifecycle import Settings
+from asynccache.core.calls import Mode, StoreIf, store_good
+from asynccache.keys.key import Namespace
+
+_MEBIBYTE: Final = 2**20
+_ON_STORE_ERROR: Final = ("continue", "raise")
+
+
+class CacheOptions(TypedDict, total=False):
+    """What every store's factory takes beside its own arguments."""
+
+    ttl: float | timedelta | None
+    """Seconds or timedelta until an answer expires; None, the default, keeps it."""
+    ttl_jitter: float
+    """Share of the ttl, 0 (default) to 1, that chance takes away: not all expire at once."""
+    mode: Mode
+    """``"read_write"`` (default), ``"read_only"``, ``"refresh"``, ``"replay"`` or ``"off"``."""
+    tenant: str | None
+    """Separates further what one ``cache_seed`` holds."""
+    store_if: StoreIf
+    """Whether to store an `Answer`; default: status 2xx, no error, no content filter."""
+    ignore: Iterable[str]
+    """Body paths to leave out of keys, e.g. ``"metadata.run_id"``; ``*`` is every item."""
+    ignore_headers: Iterable[str]
+    """Headers to leave out of keys, beside credentials and traces, which never are in."""
+    rename_call_ids: bool
+    """Name tool calls by their order in keys, whatever their ids; off, see ``docs/keys.md``."""
+    keep_requests: bool
+    """Store the request beside the answer; off, as prompts may be private."""
+    max_entry_bytes: int
+    """Larger answers are delivered but not stored; default 32 MiB."""
+    on_store_error: Literal["continue", "raise"]
+    """``"continue"`` (default): a failing store costs a counter; ``"raise"``: it raises."""
+    store_timeout: float | None
+    """Seconds that a store may take to answer; default 1 for remote stores, 10 for local ones."""
+    lease_ttl: float
+    """Seconds of silence after which another process takes a call over; default 5."""
+    observer: Observer | None
+    """A plain function that is told of each call, once it is over; see `asynccache.record`."""
+
+
+def settings_of(cache_seed: int | str, options: CacheOptions) -> Settings:
+    """Return the settings that options ask for; ValueError or TypeError for what none may be."""
+    known = CacheOptions.__annotations__.keys()
+    if unknown := options.keys() - known:
+        raise TypeError(
+            f"no option {', '.join(sorted(unknown))}; besides its own, each kind of cache takes"
+            f" {', '.join(sorted(known))}"
+        )
+    jitter = options.get("ttl_jitter", 0.0)
+    if not 0 <= jitter <= 1:
+        raise ValueError(f"ttl_jitter must be a share from 0 to 1, not {jitter}")
+    on_store_error = options.get("on_store_error", "continue")
+    if on_store_error not in _ON_STORE_ERROR:
+        raise ValueError(f'on_store_error must be "continue" or "raise", not {on_store_error!r}')
+    observer = options.get("observer")
+    if observer is not None and (inspect.iscoroutinefunction(observer) or not callable(observer)):
+        raise TypeError("observer must be a plain function of a CallEvent")
+    timeout = options.get("store_timeout")
+    return Settings(
+        namespace=Namespace.of(cache_seed, options.get("tenant")),
+        mode=mode_of(options.get("mode", "read_write")),
+        ttl=seconds_of(options.get("ttl")),
+        ttl_jitter=float(jitter),
+        store_if=rule_of(options.get("store_if", store_good)),
+        ignore=tuple(_path(path) for path in _names("ignore", options.get("ignore", ()))),
+        ignore_headers=frozenset(
+            name.lower() for name in _names("ignore_headers", options.get("ignore_headers", ()))
+        ),
+        rename_call_ids=bool(options.get("rename_call_ids", False)),
+        keep_requests=bool(options.get("keep_requests", False)),
+        max_entry_bytes=positive("max_entry_bytes", options.get("max_entry_bytes", 32 * _MEBIBYTE)),
+        on_store_error=on_store_error,
+        store_timeout=None if timeout is None else positive("store_timeout", timeout),
+        lease_ttl=positive("lease_ttl", options.get("lease_ttl", 5.0)),
+        observer=observer,
+    )
+
+
+def _names(option: str, names: Iterable[str]) -> list[str]:
+    if isinstance(names, str):
+        raise TypeError(f"{option} takes several names: [{names!r}]")
+    return list(names)
+
+
+def _path(path: str) -> tuple[str, ...]:
+    parts = tuple(path.split("."))
+    if not all(parts) or parts == ("*",):
+        raise ValueError(f'ignore takes paths such as "metadata.run_id", not {path!r}')
+    return parts
+
+
+def positive(option: str, number: Any) -> Any:  # noqa: ANN401 - int in, int out; float in, float out
+    """Return a number that is above zero and finite."""
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise TypeError(f"{option} must be a number, not {type(number).__name__}")
+    if not 0 < number < float("inf"):
+        raise ValueError(f"{option} must be above zero and finite, not {number}")
+    return number

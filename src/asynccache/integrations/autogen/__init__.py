@@ -1,0 +1,10 @@
+"""AutoGen 0.7's chat completion clients, cached."""
+
+from __future__ import annotations
+
+from asynccache.integrations.autogen.client import (
+    CachedChatCompletionClient,
+    CachedChatCompletionClientConfig,
+)
+
+__all__ = ["CachedChatCompletionClient", "CachedChatCompletionClientConfig"]

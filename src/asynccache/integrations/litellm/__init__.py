@@ -1,0 +1,7 @@
+"""LiteLLM's cache, with everything in the request in its keys."""
+
+from __future__ import annotations
+
+from asynccache.integrations.litellm.cache import LiteLLMCache
+
+__all__ = ["LiteLLMCache"]

@@ -1,0 +1,1 @@
+"""Pure: canonical forms, keys and namespaces. Private: import from `asynccache`."""

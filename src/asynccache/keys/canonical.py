@@ -1,0 +1,295 @@
+"""Canonical forms: one sequence of bytes for one meaning, on every platform and in every process.
+
+Two languages are spoken. A request is canonicalised as JSON, since JSON is what travels: there a
+tuple and a list are one thing. Python values are written with a type tag and a length before each
+part, since there ``1``, ``True``, ``1.0`` and ``"1"`` are four things.
+"""
+
+# Any JSON and any Python value pass through here, so that pyright can't know what is in them.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import hashlib
+import pathlib
+import struct
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from asynccache.errors import NotCanonicalError
+
+_JSON_ENCODE: Final = msgspec.json.Encoder(order="sorted").encode
+_JSON_DECODE: Final = msgspec.json.Decoder().decode
+_SCALARS: Final = frozenset({str, int, bool, type(None)})
+_LONG: Final = 16  # items: from here on, looking at the set of types is cheaper than at each item
+_MAX_DEPTH: Final = 200  # levels: far beyond any request, well below Python's recursion limit
+_PATH_DEPTH: Final = 3  # parts: "messages.0.content" is as deep as an explanation needs to go
+_PATH_WIDTH: Final = 512  # items: a longer list (tokens, embeddings) is summed up in one digest
+_PATH_DIGEST_BYTES: Final = 8  # enough to tell values apart, too few to stand for them
+
+
+def canonical_json(body: Any) -> bytes:  # noqa: ANN401 - any JSON
+    """Return the canonical JSON of plain data: keys sorted, no spaces, UTF-8.
+
+    Args:
+        body: ``dict`` with ``str`` keys, ``list``, ``str``, ``int``, finite ``float``, ``bool`` or
+            None, to any depth. Subclasses and look-alikes (tuples, enums, numpy scalars) are not
+            plain: send them through `json_of` first, as their wire form may differ.
+
+    Raises:
+        NotCanonicalError: Something in it isn't plain, so that two bodies could look the same.
+    """
+    # Encoding comes first because it ends at a body that holds itself, which a walk would not. It
+    # alone would not do, as it writes NaN as null, bytes as base64 and an enum as its value.
+    try:
+        encoded = _JSON_ENCODE(body)
+    except (TypeError, ValueError, RecursionError) as exc:  # keys that aren't str, lone surrogates
+        raise NotCanonicalError(f"no canonical JSON form: {exc}") from exc
+    # Messages, three levels deep and mostly text, are looked at here; the rest below.
+    rest: list[Any] = []
+    item: Any
+    for item in body.values() if type(body) is dict else (body,):
+        kind = type(item)
+        if kind is list and item and type(item[0]) is dict:
+            for part in item:
+                if type(part) is dict:
+                    for value in part.values():
+                        if type(value) is not str:
+                            rest.append(value)  # noqa: PERF401 - nearly never
+                else:
+                    rest.append(part)
+        elif kind not in _SCALARS:
+            rest.append(item)
+    if rest:
+        _refuse_odd(rest)
+    return encoded
+
+
+def _refuse_odd(items: list[Any]) -> None:
+    """Raise for anything that isn't plain, in a list of lists that grows while it is walked."""
+    pending: list[Collection[Any]] = [items]
+    for group in pending:
+        for item in group:
+            kind = type(item)
+            if kind is str:
+                continue
+            if kind is dict:
+                pending.append(item.values())
+            elif kind is list:
+                if len(item) <= _LONG or not _SCALARS.issuperset(map(type, item)):
+                    pending.append(item)
+            elif kind not in _SCALARS and (kind is not float or item - item != 0.0):
+                # Infinity and NaN, less themselves, are not zero.
+                raise NotCanonicalError(f"{_shown(item)} has no canonical JSON form")
+
+
+def json_of(wire: bytes) -> Any:  # noqa: ANN401 - any JSON
+    """Return the data that JSON text stands for, refusing what canonical JSON could not tell apart.
+
+    Raises:
+        NotCanonicalError: It isn't JSON, or an object names a key twice.
+    """
+    import json
+
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        if len(found := dict(pairs)) != len(pairs):
+            raise NotCanonicalError("a JSON object names the same key twice")
+        return found
+
+    try:
+        return json.loads(wire, object_pairs_hook=unique)
+    except (ValueError, RecursionError) as exc:
+        raise NotCanonicalError("the request body isn't JSON, or too deep") from exc
+
+
+def without_paths(body: Any, paths: Sequence[tuple[str, ...]]) -> Any:  # noqa: ANN401 - any JSON
+    """Return ``body`` less the named paths; parts that change are copied, the rest is shared.
+
+    Args:
+        body: Plain data.
+        paths: Each a tuple of keys; ``"*"`` stands for every item of a list or object.
+    """
+    for path in paths:
+        body = _without(body, path)
+    return body
+
+
+def _without(node: Any, path: tuple[str, ...]) -> Any:  # noqa: ANN401 - any JSON
+    head, rest = path[0], path[1:]
+    kept = [
+        (name, _without(value, rest) if chosen else value)
+        for name, value in _members(node)
+        if not (chosen := head in {"*", name}) or rest
+    ]
+    if isinstance(node, dict):
+        return dict(kept)
+    return [value for _, value in kept] if isinstance(node, list) else node
+
+
+def _members(node: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - any JSON
+    """Return what an object or list holds by name or index, nothing for a scalar."""
+    if isinstance(node, dict):
+        named: dict[str, Any] = node
+        return list(named.items())
+    if isinstance(node, list):
+        items: list[Any] = node
+        return [(str(at), item) for at, item in enumerate(items)]
+    return []
+
+
+def path_digests(canonical: bytes) -> dict[str, bytes]:
+    """Return a short digest for each path of a canonical JSON body.
+
+    A miss can be explained with them ("``messages.3.content`` changed") although no prompt is kept.
+    """
+    found: dict[str, bytes] = {}
+    pending: list[tuple[tuple[str, ...], object]] = [((), _JSON_DECODE(canonical))]
+    for path, node in pending:
+        members = _members(node) if len(path) < _PATH_DEPTH else []
+        if 0 < len(members) < _PATH_WIDTH:
+            pending.extend(((*path, name), value) for name, value in members)
+        else:
+            found[".".join(path)] = short_digest(_JSON_ENCODE(node))
+    return found
+
+
+def short_digest(canonical: bytes) -> bytes:
+    """Return a digest that tells parts of requests apart, and is too short to stand for them."""
+    return hashlib.sha256(canonical).digest()[:_PATH_DIGEST_BYTES]
+
+
+def canonical_value(value: object) -> bytes:
+    """Return the canonical form of a Python value: tagged by type, so that no two types meet.
+
+    Taken are None, bool, int, float, complex, str, bytes, tuple, list, set, frozenset, dict (in any
+    order), the types of `datetime`, Decimal, UUID, pure paths, enums, dataclasses, msgspec structs
+    and pydantic models, each by its qualified name and contents.
+
+    Raises:
+        NotCanonicalError: Anything else, with the path to it.
+    """
+    out: list[bytes] = []
+    try:
+        _write(value, out, 0)
+    except RecursionError as exc:
+        raise NotCanonicalError("nested too deeply to make a key of") from exc
+    return b"".join(out)
+
+
+def _write(value: object, out: list[bytes], depth: int) -> None:
+    writer = _WRITERS.get(type(value))
+    if writer is not None:
+        tag, text = writer(value)
+        out.append(b"%b%d:%b" % (tag, len(text), text))
+        return
+    if depth > _MAX_DEPTH:
+        raise NotCanonicalError("nested too deeply (or within itself) to make a key of")
+    tag, parts = _parts(value, depth)
+    out.append(b"%b%d(" % (tag, len(parts)))
+    out.extend(parts)
+
+
+def _parts(value: object, depth: int) -> tuple[bytes, list[bytes]]:
+    """Return the tag of a container and the canonical forms of what it holds."""
+    kind = type(value)
+    if kind is tuple or kind is list:
+        return (b"t" if kind is tuple else b"l"), [_one(item, depth) for item in value]  # type: ignore[attr-defined]  # both iterate
+    if kind is dict:
+        return b"d", _pairs(value, depth)  # type: ignore[arg-type]  # kind says it is a dict
+    if kind is set or kind is frozenset:
+        tag = b"s" if kind is set else b"z"
+        return tag, sorted(_one(item, depth) for item in value)  # type: ignore[attr-defined]  # both iterate
+    # Python 3.13 alone calls the module of its paths `pathlib._local`.
+    module = "pathlib" if kind.__module__ == "pathlib._local" else kind.__module__
+    name = _one(f"{module}.{kind.__qualname__}", depth)
+    if isinstance(value, enum.Flag):  # unnamed bits share the name None
+        return b"E", [name, _one(int(value.value), depth)]
+    if isinstance(value, enum.Enum):
+        return b"E", [name, _one(value.name, depth)]
+    if isinstance(value, pathlib.PurePath):
+        return b"P", [name, _one(str(value), depth)]
+    if isinstance(value, dt.date | dt.time | dt.timedelta):  # subclasses: another type's meaning
+        raise NotCanonicalError(f"{_shown(value)} has no canonical form")
+    fields = _fields(value)
+    if fields is None:
+        raise NotCanonicalError(
+            f"{_shown(value)} has no canonical form: leave it out with ignore=, or pass plain data"
+        )
+    return b"O", [name, *_pairs(fields, depth)]
+
+
+def _fields(value: object) -> Mapping[object, object] | None:
+    kind: Any = type(value)
+    if isinstance(value, msgspec.Struct):
+        names = kind.__struct_fields__
+    elif dataclasses.is_dataclass(kind):
+        names = tuple(field.name for field in dataclasses.fields(kind))
+    elif hasattr(kind, "__pydantic_validator__"):  # known by this: it isn't a dependency
+        # Not model_dump(): it leaves out what is excluded, and what a subclass adds. The last two
+        # can't be names of fields.
+        names = (*kind.model_fields, "__pydantic_extra__", "__pydantic_private__")
+    else:
+        return None
+    # What an instance carries beside its fields may matter to its methods as much as they do.
+    beside: dict[object, object] = getattr(value, "__dict__", {})
+    return {**beside, **{name: getattr(value, name, None) for name in names}}
+
+
+def _one(value: object, depth: int) -> bytes:
+    out: list[bytes] = []
+    _write(value, out, depth + 1)
+    return b"".join(out)
+
+
+def _pairs(mapping: Mapping[Any, object], depth: int) -> list[bytes]:
+    return sorted(_one(key, depth) + _one(value, depth) for key, value in mapping.items())
+
+
+def _float(value: float) -> bytes:
+    # The bits, so that -0.0 and 0.0 differ; every NaN is one, whatever its payload.
+    return b"nan" if value != value else struct.pack(">d", value)  # noqa: PLR0124 - the test for NaN
+
+
+def _moment(value: Any) -> bytes:  # noqa: ANN401 - datetime or time, which share these
+    zone = value.tzinfo
+    named: object = ""
+    if zone is not None and type(zone) is not dt.timezone:
+        # The same instant in two zones answers other questions ("what day is it there?").
+        named = getattr(zone, "key", None)
+        if not isinstance(named, str):
+            raise NotCanonicalError(f"time zone {_shown(zone)} has no name to make a key of")
+    return f"{value.isoformat()};{value.fold};{named}".encode()
+
+
+def _text(value: str) -> bytes:
+    return value.encode("utf-8", "surrogatepass")
+
+
+_WRITERS: Final[dict[type, Callable[[Any], tuple[bytes, bytes]]]] = {
+    type(None): lambda _: (b"N", b""),
+    bool: lambda v: (b"B", b"1" if v else b"0"),
+    int: lambda v: (b"I", b"%x" % v if v >= 0 else b"-%x" % -v),
+    float: lambda v: (b"F", _float(v)),
+    complex: lambda v: (b"C", _float(v.real) + b"," + _float(v.imag)),
+    str: lambda v: (b"S", _text(v)),
+    bytes: lambda v: (b"Y", v),
+    bytearray: lambda v: (b"A", bytes(v)),
+    dt.datetime: lambda v: (b"T", _moment(v)),
+    dt.date: lambda v: (b"D", v.isoformat().encode()),
+    dt.time: lambda v: (b"H", _moment(v)),
+    dt.timedelta: lambda v: (b"G", b"%d,%d,%d" % (v.days, v.seconds, v.microseconds)),
+    decimal.Decimal: lambda v: (b"M", str(v).encode()),
+    uuid.UUID: lambda v: (b"U", v.bytes),
+}
+
+
+def _shown(value: object) -> str:
+    """Name a value by its type alone: values may be secret, and errors are logged."""
+    return f"a value of type {type(value).__module__}.{type(value).__qualname__}"

@@ -1,0 +1,210 @@
+"""From what identifies a call to its key: SHA-256 over the canonical form, in a namespace."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from hashlib import sha256
+from operator import itemgetter
+from typing import Any, Final
+
+from msgspec import Struct
+
+from asynccache.keys.canonical import canonical_json, canonical_value, short_digest
+
+KEY_BYTES: Final = 32
+_FORM: Final = b"asynccache/1"  # of the canonical form: another form makes other keys
+_SEED: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")  # also a folder's and a key's part
+_TENANT_LIMIT: Final = 200  # characters
+
+DENIED_HEADERS: Final = frozenset({
+    # credentials, and whom to bill
+    "authorization", "proxy-authorization", "api-key", "x-api-key", "cookie",
+    "openai-organization", "openai-project", "x-amz-security-token", "x-goog-api-key",
+    # who asks, and how it travels
+    "user-agent", "host", "connection", "content-length", "accept", "accept-encoding",
+    "content-type", "idempotency-key",
+    # traces and request ids
+    "traceparent", "tracestate", "baggage", "b3", "sentry-trace", "x-amzn-trace-id",
+    "x-cloud-trace-context", "x-request-id", "x-client-request-id", "x-ms-client-request-id",
+    "x-correlation-id",
+})  # fmt: skip
+"""Headers that are never in a key, in lower case, beside those of `DENIED_HEADER_PREFIXES`."""
+DENIED_HEADER_PREFIXES: Final = ("x-stainless-", "x-b3-", "x-datadog-")
+DENIED_QUERY: Final = frozenset({
+    "api-key", "api_key", "apikey", "key", "token", "access_token", "sig", "signature",
+    "subscription-key",
+})  # fmt: skip
+"""Query parameters that carry credentials, in lower case: never in a key."""
+
+
+class Namespace(Struct, frozen=True):
+    """What separates caches in one store.
+
+    Two namespaces never share an entry, whatever the store.
+    """
+
+    seed: str
+    tenant: str | None = None
+
+    @classmethod
+    def of(cls, cache_seed: int | str, tenant: str | None = None) -> Namespace:
+        """Return the namespace of a ``cache_seed`` and an optional ``tenant``.
+
+        Raises:
+            TypeError: ``cache_seed`` is neither int nor str (None switches caching off elsewhere,
+                here ``mode="off"`` does), or ``tenant`` isn't a str.
+            ValueError: ``cache_seed`` can't be part of a file name, or ``tenant`` is empty or long.
+        """
+        if isinstance(cache_seed, bool) or not isinstance(cache_seed, int | str):
+            raise TypeError(
+                f"cache_seed must be an int or a str, not {type(cache_seed).__name__};"
+                ' to cache nothing pass mode="off"'
+            )
+        seed = str(cache_seed)
+        if not _SEED.fullmatch(seed.removeprefix("-") if isinstance(cache_seed, int) else seed):
+            raise ValueError(
+                f"cache_seed {seed!r} must be 1 to 64 letters, digits, '.', '_' or '-',"
+                " and not begin with '.' or '-'"
+            )
+        if tenant is not None:
+            if not isinstance(tenant, str):
+                raise TypeError(f"tenant must be a str or None, not {type(tenant).__name__}")
+            if not 0 < len(tenant) <= _TENANT_LIMIT:
+                raise ValueError(f"tenant must have 1 to {_TENANT_LIMIT} characters")
+        return cls(seed, tenant)
+
+    @property
+    def text(self) -> str:
+        """The namespace in one printable word, unambiguous: ``42``, or ``42@acme``."""
+        if self.tenant is None:
+            return self.seed
+        from urllib.parse import quote
+
+        return f"{self.seed}@{quote(self.tenant, safe='')}"
+
+
+class Prefix:
+    """All of a request but its body, hashed once and continued for each body.
+
+    Args:
+        namespace: Where the entry lives.
+        method: The HTTP method, in capitals.
+        upstream: Scheme, host, port and base path, or the name given to the upstream. No user-info.
+        path: Path below the upstream.
+        query: Query parameters; those of `DENIED_QUERY` are left out here.
+        headers: Headers; those on the deny-list are left out here.
+        ignore_headers: Further names to leave out, in lower case.
+    """
+
+    __slots__ = ("_digests", "_first", "_hash", "facts")
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        *,
+        method: str,
+        upstream: str,
+        path: str,
+        query: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+        ignore_headers: frozenset[str] = frozenset(),
+    ) -> None:
+        self.facts: dict[str, object] = {
+            "method": method,
+            "upstream": upstream,
+            "path": path,
+            "query": {k: v for k, v in (query or {}).items() if k.lower() not in DENIED_QUERY},
+            "headers": _combined(kept_headers((headers or {}).items(), ignore_headers)),
+        }
+        self._digests: dict[str, bytes] | None = None
+        self._hash = sha256(_FORM)
+        self._hash.update(canonical_value(("request", namespace.seed, namespace.tenant)))
+        self._hash.update(canonical_value(self.facts))
+        self._first = self._numbered(0)
+
+    def key(self, body: bytes, sample: int = 0) -> bytes:
+        """Return the key of a canonical body; ``sample`` numbers independent answers to it."""
+        state = (self._first if sample == 0 else self._numbered(sample)).copy()
+        state.update(body)
+        digest: bytes = state.digest()
+        return digest
+
+    @property
+    def digests(self) -> dict[str, bytes]:
+        """A short digest of each fact, by its name after an ``@``: see `path_digests`."""
+        if self._digests is None:
+            self._digests = {
+                f"@{name}": short_digest(canonical_value(fact)) for name, fact in self.facts.items()
+            }
+        return self._digests
+
+    def _numbered(self, sample: int) -> Any:  # noqa: ANN401 - hashlib names no public type for it
+        state = self._hash.copy()
+        state.update(b"#%016x" % sample)  # of one length: the body that follows can't be confused
+        return state
+
+
+def kept_headers(
+    headers: Iterable[tuple[str, str]], ignore: frozenset[str] = frozenset()
+) -> list[tuple[str, str]]:
+    """Return the headers that belong to a request's identity: names in lower case, sorted."""
+    lowered = ((name.lower(), value) for name, value in headers)
+    kept = (
+        (name, value)
+        for name, value in lowered
+        if name not in DENIED_HEADERS
+        and name not in ignore
+        and not name.startswith(DENIED_HEADER_PREFIXES)
+    )
+    return sorted(kept, key=itemgetter(0))  # values of one name stay in the order they are sent
+
+
+def _combined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Join the values of a name that was given twice, as RFC 9110 (5.3) reads them."""
+    found: dict[str, str] = {}
+    for name, value in headers:
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
+
+
+def key_of(named: str | bytes) -> bytes:
+    """Return the key that 64 hexadecimal digits name, or 32 bytes are.
+
+    Raises:
+        ValueError: They are none.
+    """
+    try:
+        key = bytes.fromhex(named) if isinstance(named, str) else bytes(named)
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise ValueError(f"a key is 64 hexadecimal digits or 32 bytes, not {named!r}")
+    return key
+
+
+def value_key(namespace: Namespace, purpose: str, value: object, sample: int = 0) -> bytes:
+    """Return the key of a Python value used for a purpose ("value", "memoize") in a namespace.
+
+    ``sample`` numbers independent answers; no value is another one's sample.
+
+    Raises:
+        NotCanonicalError: The value has no canonical form.
+    """
+    return sha256(_value_place(namespace, purpose, sample) + canonical_value(value)).digest()
+
+
+@lru_cache(maxsize=256)
+def _value_place(namespace: Namespace, purpose: str, sample: int) -> bytes:
+    place: tuple[object, ...] = (purpose, namespace.seed, namespace.tenant)
+    return _FORM + canonical_value((*place, sample) if sample else place)
+
+
+def request_key(prefix: Prefix, body: object, sample: int = 0) -> bytes:
+    """Return the key of a request whose body is plain data.
+
+    Raises:
+        NotCanonicalError: The body has no canonical form.
+    """
+    return prefix.key(canonical_json(body), sample)

@@ -1,0 +1,299 @@
+"""What is known of the SDK's inside, on the way to a request: httpx or httpx2, options, errors."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, cast, get_origin
+
+from openai import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    AsyncAzureOpenAI,
+    AsyncOpenAI,
+    AsyncStream,
+    AzureOpenAI,
+    BaseModel,
+    NotGiven,
+    OpenAI,
+    Stream,
+    _base_client,
+    _streaming,
+    omit,
+)
+from openai._constants import RAW_RESPONSE_HEADER
+from openai._models import FinalRequestOptions
+from openai._streaming import extract_stream_chunk_type
+from openai._types import Omit
+from openai._utils import maybe_transform
+from openai._utils._json import openapi_dumps
+
+from asynccache.core.flight import Scope
+
+if TYPE_CHECKING:
+    import httpx2 as httpx
+else:
+    # The SDK's 3.x stands on httpx2, its 2.x on httpx; both may be installed beside either.
+    httpx = getattr(_base_client, "httpx2", None) or _base_client.httpx
+
+RAW_HEADER: Final = RAW_RESPONSE_HEADER
+_CREDENTIAL_STATUS: Final = frozenset({401, 402, 403, 404, 429})
+"""What one account may be told and another not: who you are, what you paid for, what you may see,
+how much you had."""
+
+_DEPLOYED: Final = frozenset({"/chat/completions", "/completions", "/embeddings"})
+_SERVER_ERROR: Final = 500  # HTTP's own: from here on it isn't the request's fault
+_MAPS_STREAM_ERRORS: Final = hasattr(_streaming, "APIConnectionError")
+AZURE: Final = (AsyncAzureOpenAI, AzureOpenAI)
+OMIT: Final = omit
+
+
+def is_sync(client: Any) -> bool:
+    """Tell whether a client is the SDK's synchronous one."""
+    return isinstance(client, OpenAI)
+
+
+def sets_own(client: Any, name: str) -> bool:
+    """Tell whether a client's class has a property of its own in the place of the SDK's."""
+    base = OpenAI if is_sync(client) else AsyncOpenAI
+    return getattr(cast("Any", type(client)), name) is not getattr(base, name)
+
+
+# -- arguments --------------------------------------------------------------------------------
+
+
+def is_given(value: object) -> bool:
+    """Tell an argument that was passed from one left out."""
+    return not isinstance(value, NotGiven | Omit)
+
+
+def is_not_given(value: object) -> bool:
+    """Tell a marker that leaves a setting as it is."""
+    return isinstance(value, NotGiven)
+
+
+def is_omit(value: object) -> bool:
+    """Tell a marker that takes a setting away."""
+    return isinstance(value, Omit)
+
+
+def transformed(arguments: Mapping[str, Any], params: Any) -> dict[str, Any]:
+    """Return arguments as the SDK prepares them for JSON."""
+    found: dict[str, Any] = maybe_transform(arguments, params) or {}
+    return found
+
+
+def _tool_maker() -> Callable[[Any], Any]:
+    try:  # 3.x
+        home: Any = importlib.import_module("openai.lib._response_resources")
+    except ImportError:  # 2.x
+        home = importlib.import_module("openai.resources.responses.responses")
+    found: Callable[[Any], Any] = home._make_tools
+    return found
+
+
+response_tools: Final = _tool_maker()
+"""Returns the tools of a Responses request as the SDK sends them."""
+
+
+def dumped(body: object) -> bytes:
+    """Return a body's JSON as the SDK sends it."""
+    return openapi_dumps(body)
+
+
+# -- addresses --------------------------------------------------------------------------------
+
+
+def plain_url(url: Any) -> str:
+    """Return a URL without user-info, query and fragment."""
+    return str(httpx.URL(str(url)).copy_with(userinfo=b"", query=None, fragment=None))
+
+
+def http_defaults(http: Any) -> tuple[list[Any], Any]:
+    """Return what an HTTP client adds to every request, to be compared with later."""
+    headers = http.headers
+    # The list inside, where it can be had, as building one of it costs a microsecond a call.
+    return getattr(headers, "_list", None) or headers.raw, http.params
+
+
+def http_headers(http: Any) -> dict[str, str]:
+    """Return the headers that an HTTP client adds to every request, names in lower case."""
+    return dict(http.headers)
+
+
+# -- errors -----------------------------------------------------------------------------------
+
+
+def scope_of(error: BaseException) -> Scope:
+    """Return for whom an error of the SDK, or one that it lets through, is true."""
+    if isinstance(error, APIStatusError):
+        return "credentials" if error.status_code in _CREDENTIAL_STATUS else "all"
+    if isinstance(error, APITimeoutError) or _is_named(error, "TimeoutException"):
+        return "timeout"
+    if isinstance(error, APIConnectionError) or _is_named(error, "RequestError"):
+        return "all"
+    return "own"
+
+
+def as_sdk_error(error: Exception, request: Any) -> Exception:
+    """Return what the SDK makes of a transport error while it reads a stream; 2.x makes nothing."""
+    if not _MAPS_STREAM_ERRORS:
+        return error
+    if _is_named(error, "TimeoutException"):
+        return APITimeoutError(request=request)
+    return APIConnectionError(request=request) if _is_named(error, "RequestError") else error
+
+
+def _is_named(error: BaseException, name: str) -> bool:
+    """Tell an error of httpx or httpx2 by its class or a base of it."""
+    return any(
+        base.__name__ == name and base.__module__.startswith("httpx")
+        for base in type(error).__mro__
+    )
+
+
+def timed_out(url: str) -> APITimeoutError:
+    """Return the SDK's error for a caller who waited as long as it would."""
+    return APITimeoutError(request=httpx.Request("POST", url))
+
+
+def timed_out_reading(url: str) -> Exception:
+    """Return the same for a caller who waited as long for the next event of a stream."""
+    if _MAPS_STREAM_ERRORS:
+        return timed_out(url)
+    error: Exception = httpx.ReadTimeout("", request=httpx.Request("POST", url))
+    return error
+
+
+def patience(timeout: Any, retries: int) -> float:
+    """Return seconds that a call with this timeout and these retries would wait for an answer."""
+    if timeout is None:
+        return math.inf
+    if not isinstance(timeout, int | float):
+        timeout = getattr(timeout, "read", None)
+        if timeout is None:
+            return math.inf
+    return float(timeout) * (1 + max(0, retries))
+
+
+# -- requests ---------------------------------------------------------------------------------
+
+
+def request_place(client: Any, url: str) -> tuple[str, dict[str, Any] | None]:
+    """Return the path below the client's base URL and the query that a request's URL stands for.
+
+    There is no query for a URL that no method of the SDK would send. The path is for people then,
+    without what a URL may hold of secrets.
+    """
+    if "?" not in url and url.startswith("/"):
+        return url, {}
+    parts = httpx.URL(url)
+    path = parts.path
+    if parts.is_absolute_url:
+        base = httpx.URL(str(client._base_url))
+        if parts.copy_with(raw_path=b"/") != base.copy_with(raw_path=b"/"):
+            return plain_url(url), None
+        path = path.removeprefix(base.path.rstrip("/"))
+    path = f"/{path.lstrip('/')}"
+    query = dict(parts.params)
+    if len(query) != len(parts.params.multi_items()):  # something named twice: no place of ours
+        return path, None
+    # Azure's client sends these to a deployment, and only if they are spelled just so.
+    elsewhere = isinstance(client, AZURE) and path in _DEPLOYED
+    return path, None if elsewhere else query
+
+
+def headers_in(options: Any) -> Mapping[str, Any] | None:
+    """Return the headers of a request's options, None if there are none."""
+    headers: Any = options.headers
+    return headers if is_given(headers) else None
+
+
+def request_options(path: str) -> Any:
+    """Return what the SDK keeps of a request beside its response."""
+    return FinalRequestOptions.construct(method="post", url=path)
+
+
+def with_parser(options: Any, post_parser: Callable[[Any], Any]) -> Any:
+    """Return a request's options with another function that parsed answers go through."""
+    return options.model_copy(update={"post_parser": post_parser})
+
+
+def raw_options(options: Any) -> Any:
+    """Return options of the same request that make the SDK return its raw response."""
+    headers: dict[str, Any] = dict(options.headers) if is_given(options.headers) else {}
+    params: dict[str, Any] = dict(options.params)
+    changes = {"headers": {**headers, RAW_HEADER: "true"}, "params": params}
+    return options.model_copy(update=changes)
+
+
+def with_body(options: Any, body: Any) -> Any:
+    """Return options of the same request with another body."""
+    return options.model_copy(update={"json_data": body, "extra_json": None})
+
+
+def is_typed(cast_to: Any) -> bool:
+    """Tell whether answers of this type are built from JSON as the SDK's models are."""
+    return isinstance(cast_to, type) and issubclass(cast_to, BaseModel)
+
+
+def event_type(stream_cls: Any) -> Any:
+    """Return the type of a stream's events; None for a stream of another class than `AsyncStream`.
+
+    Synchronous ones are among those: the SDK makes them itself, of responses.
+    """
+    if (get_origin(stream_cls) or stream_cls) is not AsyncStream:
+        return None
+    try:
+        return extract_stream_chunk_type(stream_cls)
+    except TypeError:
+        return None
+
+
+def stream_class(client: Any, event: Any) -> Any:
+    """Return the SDK's class of a client's streams of such events; None for no events."""
+    if event is None:
+        return None
+    return Stream[event] if is_sync(client) else AsyncStream[event]
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Tell whether a server refused a request for what is in it."""
+    return isinstance(error, APIStatusError) and error.status_code < _SERVER_ERROR
+
+
+_BUILDERS: Final = (
+    "request", "_prepare_options", "_prepare_request", "_prepare_url", "_build_request",
+    "_build_headers",
+)  # fmt: skip
+"""Methods of a client between a method's arguments and the wire, below where ours stand."""
+
+
+def changes_requests(client: Any) -> str | None:
+    """Return why a client's requests can't be known beforehand, None if they can.
+
+    Subclasses may change a request between a method's arguments and the wire.
+    """
+    for name in _BUILDERS:
+        method: Any = getattr(cast("Any", type(client)), name, None)
+        if method is not None and not method.__module__.startswith("openai."):
+            return f"{_name_of(client)} overrides {name}, which may change the request"
+    return None
+
+
+def moves_with_model(client: Any, body: Any, extra: object) -> bool:
+    """Tell whether a body's model, replaced by ``extra_body``, still names where it goes.
+
+    Azure's client makes the path of a deployment of the model that a method was called with.
+    """
+    if not isinstance(client, AZURE) or not isinstance(extra, Mapping):
+        return False
+    given = cast("Mapping[str, object]", extra)
+    named = cast("Mapping[str, object]", body or {})
+    return "model" in given and given["model"] != named.get("model")
+
+
+def _name_of(value: object) -> str:
+    return type(value).__qualname__

@@ -1,0 +1,109 @@
+"""What is known of the SDK's inside, on the way back: responses, and what it makes of them."""
+
+from __future__ import annotations
+
+import inspect
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from openai import BaseModel
+from openai._legacy_response import LegacyAPIResponse
+from openai._models import FinalRequestOptions, add_request_id
+from openai._response import APIResponse, AsyncAPIResponse
+
+from asynccache.openai.client import sdk
+
+if TYPE_CHECKING:
+    import httpx2 as httpx
+else:
+    httpx = sdk.httpx
+
+AsyncByteStream = httpx.AsyncByteStream
+SyncByteStream = httpx.SyncByteStream
+
+
+def made_response(
+    url: str,
+    status: int,
+    headers: list[tuple[str, str]],
+    content: bytes | AsyncByteStream | SyncByteStream,
+    *,
+    raw: str = "",
+    seconds: float = 0.0,
+) -> Any:
+    """Return an HTTP response as the SDK would have received it.
+
+    Args:
+        url: Where the request went.
+        status: HTTP's.
+        headers: Of the response.
+        content: The body, or what its pieces are read from.
+        raw: Kind of raw response that the request's header asked for: "true", "stream" or "".
+        seconds: How long it took.
+    """
+    request = httpx.Request("POST", url, headers={sdk.RAW_HEADER: raw} if raw else None)
+    if isinstance(content, bytes):
+        response = httpx.Response(status, headers=headers, content=content, request=request)
+    else:
+        response = httpx.Response(status, headers=headers, stream=content, request=request)
+    response.elapsed = timedelta(seconds=seconds)
+    return response
+
+
+def raw_response(client: Any, response: Any, cast_to: Any, stream_cls: Any, options: Any) -> Any:
+    """Return the raw response of the kind that the response's request asks for."""
+    legacy = response.request.headers.get(sdk.RAW_HEADER) == "true"
+    kind: Any = APIResponse if sdk.is_sync(client) else AsyncAPIResponse
+    if legacy:
+        kind = LegacyAPIResponse
+    return kind(
+        raw=response,
+        cast_to=cast_to,
+        client=client,
+        stream=stream_cls is not None,
+        stream_cls=stream_cls,
+        options=options,
+    )
+
+
+async def processed(client: Any, response: Any, cast_to: Any, stream_cls: Any, options: Any) -> Any:
+    """Return what the SDK itself makes of a response, however it was asked for."""
+    found = client._process_response(
+        cast_to=cast_to,
+        options=options,
+        response=response,
+        stream=stream_cls is not None,
+        stream_cls=stream_cls,
+    )
+    return await found if inspect.isawaitable(found) else found
+
+
+def parsed_by_sdk(client: Any, response: Any, cast_to: type[Any]) -> Any:
+    """Return what the SDK itself makes of a response's body."""
+    return LegacyAPIResponse(
+        raw=response,
+        cast_to=cast_to,
+        client=client,
+        stream=False,
+        stream_cls=None,
+        options=FinalRequestOptions.construct(method="post", url=""),
+    ).parse()
+
+
+def note_request_id(result: Any, request_id: str | None) -> None:
+    """Note a request's id on what a caller gets, as the SDK does."""
+    if isinstance(result, BaseModel):
+        add_request_id(result, request_id)
+
+
+def http_of(raw: Any) -> Any:
+    """Return the HTTP response beneath a raw one.
+
+    Or beneath a stream: a patch on the SDK's method may have made one of the raw response.
+    """
+    return raw.response if is_opened(raw) else raw.http_response
+
+
+def is_opened(raw: Any) -> bool:
+    """Tell whether what should be a raw response is a stream already."""
+    return not hasattr(raw, "http_response")

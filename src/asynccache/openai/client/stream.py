@@ -1,0 +1,240 @@
+"""A recorded stream, or one that is still coming, as the SDK's own stream type."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any, Final, Generic, TypeVar
+
+from openai import APIConnectionError, APIError, AsyncStream
+from pydantic import ValidationError
+
+from asynccache.core.reader import Reader
+from asynccache.entries.entry import Meta
+from asynccache.openai.client import sdk, sdk_responses
+from asynccache.openai.client.replay import event_builder, headers_of
+from asynccache.openai.client.sse import EventReader
+from asynccache.providers.facts import DONE, members
+from asynccache.runtime.pacer import Pacer
+from asynccache.runtime.waiters import WaitedTooLongError
+
+T = TypeVar("T")
+
+_BREATH: Final = 32  # events, some 0.2 ms of decoding, between two looks at the turn's time
+
+
+class EventSource:
+    """The events of a stream, recorded or still coming. Shared by a stream and its response.
+
+    Args:
+        events: Recorded events, or a reader of a flight.
+        url: Where the request went, for errors.
+    """
+
+    __slots__ = ("_at", "_events", "_reader", "_url", "closed")
+
+    def __init__(self, events: tuple[bytes, ...] | Reader, url: str) -> None:
+        self._reader = events if isinstance(events, Reader) else None
+        self._events = () if isinstance(events, Reader) else events
+        self._at = 0
+        self._url = url
+        self.closed = False
+
+    @property
+    def live(self) -> bool:
+        """Whether events may still come; else all are recorded, and `ready` gives them."""
+        return self._reader is not None
+
+    def ready(self) -> bytes | None:
+        """Return the next event if it is there already."""
+        if self._reader is not None:
+            return self._reader.next_ready()
+        at = self._at
+        if at == len(self._events):
+            return None
+        self._at = at + 1
+        return self._events[at]
+
+    async def next(self) -> bytes | None:
+        """Return the next event, None at the end; raise what ended the call upstream."""
+        if self._reader is None:
+            return self.ready()
+        try:
+            return await self._reader.next()
+        except WaitedTooLongError:
+            raise sdk.timed_out_reading(self._url) from None
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Stop reading, maybe for an error. The call upstream ends if nobody else reads it."""
+        self.closed = True
+        if self._reader is not None:
+            self._reader.close(error)
+
+    def close_anywhere(self) -> None:
+        """Do as `close`, in any thread; what the flight's loop has to do of it, it does soon."""
+        self.closed = True
+        if self._reader is not None:
+            self._reader.close_anywhere()
+
+
+class StreamBody(sdk_responses.AsyncByteStream):
+    """A stream's events as the body of an HTTP response: closing that closes the stream."""
+
+    def __init__(self, source: EventSource) -> None:
+        self._source = source
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            while not self._source.closed and (event := await self._source.next()) is not None:
+                yield event
+        except APIConnectionError as exc:
+            # Who reads the response itself sees the transport's error, as without a cache.
+            if isinstance(exc.__cause__, Exception):
+                raise exc.__cause__ from None
+            raise
+
+    async def aclose(self) -> None:
+        self._source.close()
+
+
+class _Reading(Generic[T]):
+    """The events of a stream as the SDK's objects, one after the other.
+
+    Knows nothing of its stream, which is collected at once when it is dropped.
+    """
+
+    def __init__(
+        self, *, client: Any, url: str, cast_to: Any, meta: Meta, source: EventSource, pacer: Pacer
+    ) -> None:
+        self._client = client
+        self._url = url
+        self._cast_to = cast_to
+        self._meta = meta
+        self._source = source
+        self._pacer = pacer
+        self._build = event_builder(cast_to)
+        self._lenient = not client._strict_response_validation
+        self._count = 0
+        self._events = EventReader()
+        self._waiting: deque[bytes] = deque()  # data of a piece that held several events
+        self._made: Any = None
+
+    @property
+    def response(self) -> Any:
+        """An HTTP response with the recorded status and headers, and the rest of the events."""
+        if self._made is None:
+            self._made = sdk_responses.made_response(
+                self._url, self._meta.status, headers_of(self._meta), StreamBody(self._source)
+            )
+        return self._made
+
+    def __aiter__(self) -> _Reading[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        source = self._source
+        try:
+            while not source.closed:
+                self._count += 1
+                if not self._count % _BREATH and self._pacer.spent():
+                    await self._pacer.slot()
+                if self._waiting:
+                    data = self._waiting.popleft()
+                else:
+                    event = source.ready() or await source.next()
+                    if event is None:
+                        break
+                    found = self._events.read(event)
+                    if len(found) != 1:
+                        self._waiting.extend(found)
+                        continue
+                    data = found[0]
+                if data.startswith(DONE):
+                    break
+                return self._typed(data)
+        except BaseException as exc:
+            # As after an error in the SDK's own generator: there is nothing more to read.
+            source.close(exc)
+            raise
+        await self.aclose()
+        raise StopAsyncIteration
+
+    def _typed(self, data: bytes) -> T:
+        if b'"error"' in data:
+            self._raise_if_error(data)
+        if self._lenient:
+            try:
+                built: T = self._build(data)
+                return built
+            except ValidationError:
+                pass
+        # As the SDK would read it: leniently, or with an error of its own.
+        found: T = self._client._process_response_data(
+            data=json.loads(data.decode()), cast_to=self._cast_to, response=self.response
+        )
+        return found
+
+    def _raise_if_error(self, data: bytes) -> None:
+        error = (members(json.loads(data.decode())) or {}).get("error")
+        if not error:
+            return
+        message = (members(error) or {}).get("message")
+        if not message or not isinstance(message, str):
+            message = "An error occurred during streaming"
+        raise APIError(message=message, request=self.response.request, body=error)
+
+    async def aclose(self) -> None:
+        """Stop reading, as the SDK's generator does."""
+        self._source.close()
+        if self._made is not None:
+            await self._made.aclose()
+
+
+class ReplayedStream(AsyncStream[T]):
+    """The SDK's stream over events that were recorded, or that a flight is still recording.
+
+    Closing it, reading it to its end, an error, and cancelling a read let go of the flight at once;
+    after a bare ``break`` that happens when the stream is collected. A flight that nobody reads any
+    more is ended, and stored only if its closing event had come.
+
+    Args:
+        client: The SDK's client, whose way of reading odd events is used.
+        url: Where the request went, for errors.
+        cast_to: The type of an event.
+        meta: The answer's head.
+        source: The events.
+        pacer: The loop's, so that a long recorded stream doesn't hold it.
+    """
+
+    def __init__(
+        self, *, client: Any, url: str, cast_to: Any, meta: Meta, source: EventSource, pacer: Pacer
+    ) -> None:
+        # Not the base's own __init__: it wants the HTTP response that `response` makes on demand.
+        self._client = client
+        self._cast_to: Any = cast_to
+        self._decoder = client._make_sse_decoder()
+        self._reading: _Reading[T] = _Reading(
+            client=client, url=url, cast_to=cast_to, meta=meta, source=source, pacer=pacer
+        )
+        # As in the SDK's streams, what is read from: tracing puts an iterator of its own over it.
+        self._iterator: AsyncIterator[T] = self._reading
+
+    @property
+    def response(self) -> Any:  # type: ignore[override]  # an attribute in the base
+        """An HTTP response with the recorded status and headers, and the rest of the events."""
+        return self._reading.response
+
+    def __aiter__(self) -> ReplayedStream[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        return await self._iterator.__anext__()
+
+    async def close(self) -> None:
+        """Stop reading. The call upstream ends if nobody else reads it."""
+        await self._reading.aclose()
+
+    async def aclose(self) -> None:
+        """Do as `close`, under the name that 3.x of the SDK has for it too."""
+        await self.close()

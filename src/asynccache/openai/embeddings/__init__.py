@@ -1,0 +1,1 @@
+"""Embeddings, one entry for each input. Private."""

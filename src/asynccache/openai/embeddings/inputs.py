@@ -1,0 +1,53 @@
+"""The inputs of an embeddings request, and each one's key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, cast
+
+import msgspec
+
+from asynccache.keys.canonical import canonical_json, without_paths
+from asynccache.openai.client.lookup import Lookup
+
+ENCODE: Final = msgspec.json.Encoder(order="sorted").encode
+"""Writes an input as canonical JSON does."""
+
+
+def inputs_of(given: object) -> Sequence[Any]:
+    """Return the inputs of a request: a text or a list of tokens is one, any other list several."""
+    if isinstance(given, list):
+        several = cast("list[object]", given)
+        if several and type(several[0]) is not int:
+            return several
+    return [given]
+
+
+def keys_of(asked: Lookup, inputs: Sequence[Any]) -> list[bytes]:
+    """Return each input's key: that of a request for it alone, in a list, marked as an input's."""
+    rest = without_paths(
+        {name: value for name, value in asked.body.data.items() if name != "input"},
+        asked.cache.settings.ignore,
+    )
+    before = canonical_json({name: value for name, value in rest.items() if name < "input"})[:-1]
+    after = canonical_json({name: value for name, value in rest.items() if name > "input"})[1:]
+    # No request's body begins with the mark: what is stored for an input is no answer to a request.
+    left = b"#" + before + (b',"input":[' if len(before) > 1 else b'"input":[')
+    right = b"]" + (b"," if len(after) > 1 else b"") + after
+    key, sample = asked.prefix.key, asked.sample
+    if inputs == [[]] and not asked.body.data["input"]:  # none at all, which isn't an empty one
+        return [key(left + right, sample)]
+    return [key(left + ENCODE(one) + right, sample) for one in inputs]
+
+
+def shares_of(total: int, sizes: Sequence[int]) -> list[int]:
+    """Return a number split in proportion to sizes; the parts sum up to it."""
+    whole = sum(sizes)
+    shares: list[int] = []
+    seen = given = 0
+    for size in sizes:
+        seen += size
+        upto = total * seen // whole
+        shares.append(upto - given)
+        given = upto
+    return shares

@@ -1,0 +1,1 @@
+"""Every OpenAI client of the process at once. Private."""

@@ -1,0 +1,151 @@
+"""The cache in force for clients that nobody wrapped, and what is told of their calls."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, cast
+
+from msgspec import UNSET
+
+from asynccache.cache import in_force
+from asynccache.cache.cache import AsyncCache
+from asynccache.core.calls import Mode, Status
+from asynccache.core.counters import Outcome
+from asynccache.entries.entry import Entry
+from asynccache.openai.client.client_cache import ClientCache
+from asynccache.openai.client.lookup import Lookup
+from asynccache.openai.client.outbound import OutboundCheck, current_sending
+from asynccache.openai.wrapping import EXCHANGE
+
+_log = logging.getLogger("asynccache")
+
+_FIRST: Final = 100  # calls after which it should show that something is served
+_NO_CACHE: Final = (
+    "there was no cache around it: open one with `async with` or `with` around the calls, or name"
+    " one with set_default_cache or instrument_openai(cache)"
+)
+
+
+_CHANGED: Final = (
+    "something beneath changes requests on their way, so that their answers can't be stored"
+)
+
+
+class IdleWatch:
+    """Says why nothing is served, if that is so: once in the life of a process."""
+
+    def __init__(self) -> None:
+        self.over = False
+        self._calls = 0
+        self._reason = ""
+        self._lock = threading.Lock()
+
+    def past(self, reason: str) -> None:
+        """Count a call that no cache has served."""
+        with self._lock:
+            self._calls += 1
+            self._reason = reason
+            if self.over or self._calls < _FIRST:
+                return
+            self.over = True
+        _log.warning(
+            "openai is instrumented, but of its first %d calls no cache served any; the last one:"
+            " %s",
+            _FIRST,
+            reason,
+        )
+
+    def served(self) -> None:
+        """Note that all is well."""
+        self.over = True
+
+
+class Ambience:
+    """What holds for the whole process."""
+
+    def __init__(self) -> None:
+        self.active = False
+        self.cache: AsyncCache | None = None
+        """For calls around which no other is in force."""
+        self.watch = IdleWatch()
+
+
+ambience: Final = Ambience()
+
+
+class AmbientClientCache(ClientCache):
+    """The way of a client that nobody wrapped through whatever cache is in force."""
+
+    def __init__(self, client: Any) -> None:
+        super().__init__(client)
+        self.doors: dict[int, tuple[object, Callable[..., Awaitable[Any]]]] = {}
+        """By the identity of the method they stand in for, which wrappers of methods lie about."""
+
+    def in_force(self, options: in_force.Options) -> AsyncCache | None:
+        return in_force_here(options)
+
+    async def bypass(
+        self,
+        cache: AsyncCache,
+        mode: Mode,
+        reason: str | None,
+        endpoint: str,
+        call: Callable[[], Awaitable[Any]],
+    ) -> Any:
+        if not ambience.watch.over:
+            ambience.watch.past(reason or f"{endpoint} in mode {mode}")
+        return await super().bypass(cache, mode, reason, endpoint, call)
+
+    def status(
+        self, asked: Lookup, entry: Entry, how: Outcome, parts: tuple[bytes, ...] = ()
+    ) -> Status:
+        if how != "miss":
+            ambience.watch.served()
+        return super().status(asked, entry, how, parts)
+
+    def sent(self, sending: OutboundCheck) -> bool:
+        same = super().sent(sending)
+        if same:
+            ambience.watch.served()
+        elif not ambience.watch.over:
+            ambience.watch.past(_CHANGED)
+        return same
+
+
+def in_force_here(options: in_force.Options) -> AsyncCache | None:
+    if options.cache is not UNSET:
+        return cast("AsyncCache | None", options.cache)
+    return in_force.current_cache() or ambience.cache
+
+
+def anything_to_do() -> bool:
+    """Tell whether a call has anything to do with a cache, at the least cost where it hasn't."""
+    return (
+        ambience.active
+        and current_sending() is None
+        and in_force_here(in_force.current_options()) is not None
+    )
+
+
+def exchange_of(client: Any) -> AmbientClientCache:
+    kept: dict[str, Any] = client.__dict__
+    found: Any = kept.get(EXCHANGE)
+    if isinstance(found, AmbientClientCache) and found.client is client:  # another's in copies
+        return found
+    made = kept[EXCHANGE] = AmbientClientCache(client)
+    return made
+
+
+def passes(options: Any) -> bool:
+    """Tell whether a request is none of ours; one that is being sent for an entry is looked at."""
+    sending = current_sending()
+    if sending is not None:
+        sending.note(options)
+        return True
+    if anything_to_do():
+        return False
+    if ambience.active and not ambience.watch.over:
+        ambience.watch.past(_NO_CACHE)
+    return True

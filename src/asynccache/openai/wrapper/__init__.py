@@ -1,0 +1,1 @@
+"""`OpenAIWrapper`: AutoGen's list of models, awaited and cached. Private."""

@@ -1,0 +1,1 @@
+"""asyncio, threads and forks; knows no cache. Private."""

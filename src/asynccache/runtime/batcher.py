@@ -1,0 +1,107 @@
+"""Many awaits, one call: what is asked for in one turn of the loop leaves together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+from asynccache.runtime.pacer import Pacer
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+
+class Batcher(Generic[ItemT, ResultT]):
+    """Collects the items of one turn of the loop and runs them as batches.
+
+    Args:
+        run: Takes items, returns their results in order.
+        pacer: Hands the results out.
+        spawn: Starts the task of a batch; whoever owns the tasks awaits them at closing.
+        limit: Returns how much may be in one batch; a single item may be more than that.
+        weigh: Returns how much an item is; one if nothing is given.
+        shared: Equal items travel once, and have the same result.
+    """
+
+    __slots__ = ("_limit", "_pacer", "_pending", "_run", "_shared", "_spawn", "_weigh")
+
+    def __init__(
+        self,
+        run: Callable[[list[ItemT]], Awaitable[Sequence[ResultT]]],
+        *,
+        pacer: Pacer,
+        spawn: Callable[[Any], asyncio.Task[None]],
+        limit: Callable[[], int],
+        weigh: Callable[[ItemT], int] | None = None,
+        shared: bool = False,
+    ) -> None:
+        self._run = run
+        self._pacer = pacer
+        self._spawn = spawn
+        self._limit = limit
+        self._weigh = weigh
+        self._shared = shared
+        self._pending: list[tuple[ItemT, asyncio.Future[ResultT]]] = []
+
+    def submit(self, item: ItemT) -> asyncio.Future[ResultT]:
+        """Return the future of an item's result. Cancelling it does not stop the batch."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[ResultT] = loop.create_future()
+        if not self._pending:
+            self._spawn(self._leave())  # begins in the next turn, with all that is asked in this
+        self._pending.append((item, future))
+        return future
+
+    async def _leave(self) -> None:
+        pending, self._pending = self._pending, []
+        if len(pending) == 1:
+            ((item, future),) = pending
+            await self._settle([item], [[future]])
+            return
+        waiting: dict[object, list[asyncio.Future[ResultT]]] = {}
+        items: list[ItemT] = []
+        for item, future in pending:
+            name: object = item if self._shared else future
+            if name in waiting:
+                waiting[name].append(future)
+            else:
+                waiting[name] = [future]
+                items.append(item)
+        futures = list(waiting.values())
+        start, end = 0, self._end(items, 0)
+        while end < len(items):
+            self._spawn(self._settle(items[start:end], futures[start:end]))
+            start, end = end, self._end(items, end)
+        await self._settle(items[start:], futures[start:])
+
+    def _end(self, items: list[ItemT], start: int) -> int:
+        """Return where the batch ends that begins at a place."""
+        limit = self._limit()
+        if self._weigh is None:
+            return start + limit
+        weight, end = 0, start
+        while end < len(items):
+            weight += self._weigh(items[end])
+            if weight > limit and end > start:
+                break
+            end += 1
+        return end
+
+    async def _settle(
+        self, items: list[ItemT], waiting: list[list[asyncio.Future[ResultT]]]
+    ) -> None:
+        try:
+            results: Sequence[object] = await self._run(items)
+        except asyncio.CancelledError:
+            for futures in waiting:
+                for future in futures:
+                    future.cancel()
+            raise
+        except Exception as exc:  # noqa: BLE001 - each who asked gets the error
+            results = [exc] * len(items)
+        self._pacer.resolve_each(
+            (future, result)
+            for futures, result in zip(waiting, results, strict=True)
+            for future in futures
+        )

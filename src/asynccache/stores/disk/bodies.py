@@ -1,0 +1,175 @@
+"""Bodies too large for a row: a file each, whole before a row names it, swept if none ever does.
+
+A file no row names yet is held in flock by its writer, so that a sweep by any process tells a live
+writer's file from what a killed one left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import aiofiles
+
+from asynccache.stores.disk.files import can_lock, create_file, lock_file, make_folder, sync_folder
+
+_NAME: Final = re.compile(r"[0-9a-f]{64}-[0-9a-f]{16}")
+_TEMPORARY: Final = re.compile(r"tmp-[0-9a-f]{16}")
+_PIECE: Final = 2**20  # bytes per write: a few milliseconds of a slow disk
+_ABANDONED_SECONDS: Final = 3600  # without locks, a file untouched that long has no live writer
+_FLAGS: Final = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_BINARY"))
+
+
+class BodyFile:
+    """A body's file that no row names yet. Ends in `keep` or `discard`, on a worker."""
+
+    __slots__ = ("fd", "path", "size")
+
+    def __init__(self, fd: int, path: Path) -> None:
+        self.fd = fd
+        self.path = path
+        self.size = 0
+
+    def keep(self) -> None:
+        """Let go of the file: a committed row names it."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def discard(self) -> None:
+        """Remove the file: no row will name it."""
+        if self.fd >= 0:
+            # While it is still locked; where that can't be, the next sweep finds it.
+            with contextlib.suppress(OSError):
+                self.path.unlink(missing_ok=True)
+            self.keep()
+
+
+async def write_body(
+    folder: Path, key: bytes, pieces: AsyncIterator[bytes], worker: ThreadPoolExecutor
+) -> BodyFile:
+    """Write a body to a file that survives power loss once this returns.
+
+    Args:
+        folder: Where bodies are.
+        key: The key they are named after.
+        pieces: The body.
+        worker: Has one thread: what is undone after a cancelled step then comes behind that step.
+
+    Raises:
+        OSError: It could not be written; nothing is left of it.
+    """
+    making = worker.submit(_make, folder)
+    try:
+        body = await asyncio.wrap_future(making)
+    except asyncio.CancelledError:
+        making.add_done_callback(_discard_made)
+        raise
+    try:
+        async with aiofiles.open(
+            body.fd, "wb", buffering=0, closefd=False, executor=worker
+        ) as file:
+            async for piece in pieces:
+                view = memoryview(piece)
+                while view:
+                    written = await file.write(view[:_PIECE])
+                    view = view[written:]
+                    body.size += written
+        await asyncio.wrap_future(worker.submit(_finish, body, key))
+    except BaseException:
+        discard([body], worker)
+        raise
+    return body
+
+
+def discard(bodies: Iterable[BodyFile], worker: ThreadPoolExecutor) -> None:
+    """Remove files without waiting for it."""
+    for body in bodies:
+        try:
+            worker.submit(body.discard)
+        except RuntimeError:  # the store is closed meanwhile, so it is this or an orphan
+            body.discard()
+
+
+def _make(folder: Path) -> BodyFile:
+    make_folder(folder)  # somebody may have removed it since the store was opened
+    while True:
+        path = folder / f"tmp-{secrets.token_hex(8)}"
+        fd = create_file(path)
+        lock_file(fd, wait=True)
+        if os.fstat(fd).st_nlink:
+            return BodyFile(fd, path)
+        os.close(fd)  # a sweep came between the two calls and took it for an orphan
+
+
+def _discard_made(making: Future[BodyFile]) -> None:
+    if not making.cancelled() and making.exception() is None:
+        making.result().discard()
+
+
+def _finish(body: BodyFile, key: bytes) -> None:
+    os.fsync(body.fd)
+    final = body.path.with_name(f"{key.hex()}-{secrets.token_hex(8)}")
+    body.path.rename(final)
+    body.path = final
+    sync_folder(final.parent)
+
+
+def read_body(folder: Path, name: str, size: int, limit: int | None = None) -> bytes | None:
+    """Return a body, or its first ``limit`` bytes; None if its file is gone or of another size."""
+    if not _NAME.fullmatch(name):  # a row that names a file elsewhere isn't ours
+        return None
+    try:
+        fd = os.open(folder / name, os.O_RDONLY | _FLAGS)
+    except FileNotFoundError:
+        return None
+    with os.fdopen(fd, "rb", buffering=0) as file:
+        if os.fstat(fd).st_size != size:
+            return None
+        found = file.read(size if limit is None else limit)
+        return found if len(found) == min(size, size if limit is None else limit) else None
+
+
+def remove_bodies(folder: Path, names: Iterable[str]) -> None:
+    """Remove files whose rows are gone; one that can't be removed is left to the next sweep."""
+    for name in names:
+        if _NAME.fullmatch(name):
+            with contextlib.suppress(OSError):
+                (folder / name).unlink(missing_ok=True)
+
+
+def sweep(folder: Path, named: Callable[[str], bool]) -> None:
+    """Remove files that no row names and no live writer holds.
+
+    Args:
+        folder: Where bodies are.
+        named: Tells whether a committed row names a file, each time afresh.
+    """
+    for found in list(os.scandir(folder)):
+        if _TEMPORARY.fullmatch(found.name) or (
+            _NAME.fullmatch(found.name) and not named(found.name)
+        ):
+            with contextlib.suppress(OSError):  # gone meanwhile, or not ours to remove
+                _sweep_one(folder / found.name, named)
+
+
+def _sweep_one(path: Path, named: Callable[[str], bool]) -> None:
+    if not can_lock():
+        if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+            path.unlink()
+        return
+    fd = os.open(path, os.O_RDONLY | _FLAGS)
+    try:
+        # Its writer lets go only once the row is committed, so who has the lock asks again.
+        if lock_file(fd, wait=False) and not named(path.name):
+            path.unlink()
+    finally:
+        os.close(fd)

@@ -1,0 +1,195 @@
+"""Keeps all databases under one root within a limit: the expired go first, then the unused."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from asynccache.errors import StoreError
+from asynccache.runtime.clock import Clock
+from asynccache.stores.disk.bodies import remove_bodies
+from asynccache.stores.disk.database import ENTRIES, connect_writer, inspect
+from asynccache.stores.disk.files import LOGGER, check_folder
+from asynccache.stores.disk.folder import BODIES, DATABASE
+
+_CHECK_ROWS: Final = 1000  # written rows between two looks at the size
+_CHECK_PART: Final = 64  # of the limit, written between two looks
+_CHECK_SECONDS: Final = 4.0  # after which a look is due for whatever was written
+_TARGET: Final = 0.9  # of the limit, so that eviction comes in runs and not with every write
+_LEAST_PART: Final = 200  # of the limit, freed at once: fewer, larger transactions
+_BATCH: Final = 500  # rows per transaction, so that sets get in between
+_SIBLINGS_SECONDS: Final = 10.0  # for which the size of folders not open here is remembered
+_ROW_BYTES: Final = 160  # of a row beside its value: other columns, indexes, cell
+
+Databases = Mapping[Path, sqlite3.Connection]
+
+
+class Evictor:
+    """Counts what is written, and frees a little whenever the writer has a moment.
+
+    Args:
+        root: Whose sub-folders share the limit.
+        max_bytes: The limit.
+        clock: For expiry.
+    """
+
+    def __init__(self, root: Path, max_bytes: int, clock: Clock) -> None:
+        self.evicted = self.expired = 0
+        self._root, self._max_bytes, self._clock = root, max_bytes, clock
+        self._rows = _CHECK_ROWS  # the first write looks: the limit may have been lowered
+        self._bytes = 0
+        self._looked = time.monotonic()
+        self._siblings: dict[Path, sqlite3.Connection] = {}
+        self._siblings_bytes = 0
+        self._measured = -_SIBLINGS_SECONDS
+        self._evicting = False
+        self._said = False
+
+    def wrote(self, rows: int, size: int) -> None:
+        """Count what was written."""
+        self._rows += rows
+        self._bytes += size
+
+    def step(self, own: Databases) -> bool:
+        """Free a little if it is time to; return whether there is more to do.
+
+        Args:
+            own: The writer's connections, by database.
+        """
+        if not self._evicting:
+            if not self._is_due():
+                return False
+            if self._purge(own):
+                return True
+            self._rows = self._bytes = 0
+            self._looked = time.monotonic()
+            if self._own_bytes(own) + self._others_bytes(own) <= self._max_bytes:
+                return False
+            self._evicting = True
+            self._open_siblings(own)
+        databases = {**self._siblings, **own}
+        excess = sum(map(_used_bytes, databases.values())) - int(self._max_bytes * _TARGET)
+        if excess > 0 and self._evict(databases, excess):
+            return True
+        self._evicting = False
+        self.close()
+        return False
+
+    def _is_due(self) -> bool:
+        much = self._rows >= _CHECK_ROWS or self._bytes * _CHECK_PART >= self._max_bytes
+        return much or (self._rows > 0 and time.monotonic() - self._looked >= _CHECK_SECONDS)
+
+    def close(self) -> None:
+        """Close the connections to folders that aren't open here."""
+        while self._siblings:
+            self._siblings.popitem()[1].close()
+
+    def leak(self) -> list[sqlite3.Connection]:
+        """Hand over the connections, in a fork, to be kept and never closed."""
+        leaked, self._siblings = list(self._siblings.values()), {}
+        return leaked
+
+    def _purge(self, own: Databases) -> bool:
+        """Remove some expired rows; return whether there may be more."""
+        more = False
+        for path, connection in own.items():
+            rows = connection.execute(
+                f"SELECT id, used FROM entries WHERE expires > 0 AND expires <= ? LIMIT {_BATCH}",  # noqa: S608 - a number of ours
+                (self._clock.time_us(),),
+            ).fetchall()
+            self.expired += _delete(path, connection, rows)
+            more |= len(rows) == _BATCH
+        return more
+
+    def _evict(self, databases: Databases, excess: int) -> int:
+        """Remove the least recently used rows of all databases; return how many."""
+        if not self._said:
+            self._said = True
+            LOGGER.info(
+                "the cache under %s reached its limit of %d bytes: the least recently used entries"
+                " are evicted",
+                self._root,
+                self._max_bytes,
+            )
+        oldest = sorted(
+            (used, size, row_id, path)
+            for path, connection in databases.items()
+            for used, size, row_id in connection.execute(
+                f"SELECT used, size, id FROM entries ORDER BY used LIMIT {_BATCH}"  # noqa: S608 - a number of ours
+            ).fetchall()
+        )
+        # A row often frees more than its size (its page, if it had that alone): go half the way
+        # and look again.
+        goal = max(excess // 2, self._max_bytes // _LEAST_PART, 1)
+        chosen: dict[Path, list[tuple[int, int]]] = {}
+        for used, size, row_id, path in oldest[:_BATCH]:
+            chosen.setdefault(path, []).append((row_id, used))
+            goal -= size + _ROW_BYTES
+            if goal <= 0:
+                break
+        gone = sum(_delete(path, databases[path], rows) for path, rows in chosen.items())
+        self.evicted += gone
+        return gone
+
+    def _own_bytes(self, own: Databases) -> int:
+        return sum(map(_used_bytes, own.values()))
+
+    def _others_bytes(self, own: Databases) -> int:
+        if time.monotonic() - self._measured >= _SIBLINGS_SECONDS:
+            self._open_siblings(own)
+            self._siblings_bytes = self._own_bytes(self._siblings)
+            self._measured = time.monotonic()
+            self.close()
+        return self._siblings_bytes
+
+    def _open_siblings(self, own: Databases) -> None:
+        for folder in list(os.scandir(self._root)):
+            path = self._root / folder.name / DATABASE
+            if path in own or path in self._siblings or not path.exists():
+                continue
+            try:
+                check_folder(path.parent)
+                inspect(path, ENTRIES)
+                connection = connect_writer(path, durable=True)
+            except (StoreError, sqlite3.Error, OSError) as exc:
+                LOGGER.debug("%s is left out of the limit: %s", path, exc)
+                continue
+            self._siblings[path] = connection
+
+
+def _used_bytes(connection: sqlite3.Connection) -> int:
+    pages, free, size, bodies = (
+        connection.execute(statement).fetchone()[0]
+        for statement in (
+            "PRAGMA page_count",
+            "PRAGMA freelist_count",
+            "PRAGMA page_size",
+            "SELECT TOTAL(size) FROM entries WHERE file IS NOT NULL",
+        )
+    )
+    return int((pages - free) * size + bodies)
+
+
+def _delete(path: Path, connection: sqlite3.Connection, rows: list[tuple[int, int]]) -> int:
+    """Delete rows by id, unless used or replaced meanwhile; return how many went."""
+    if not rows:
+        return 0
+    files: list[tuple[str]] = []
+    before = connection.total_changes
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for row in rows:
+            files += connection.execute(
+                "SELECT file FROM entries WHERE id = ? AND used = ? AND file IS NOT NULL", row
+            ).fetchall()
+        connection.executemany("DELETE FROM entries WHERE id = ? AND used = ?", rows)
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.rollback()
+        raise
+    remove_bodies(path.with_name(BODIES), [file for (file,) in files])
+    return connection.total_changes - before

@@ -1,0 +1,234 @@
+"""A disk store while it is open: its folders, its threads, and how reads get to them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from threading import get_ident
+from typing import Final, ParamSpec, TypeVar
+
+from asynccache.errors import (
+    StoreError,
+    StoreReadOnlyError,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
+from asynccache.runtime.clock import Clock
+from asynccache.stores.disk.database import mapped
+from asynccache.stores.disk.evict import Evictor
+from asynccache.stores.disk.folder import LEAKED, Folder, open_folder
+from asynccache.stores.disk.forks import add, working
+from asynccache.stores.disk.inline import blocks_read
+from asynccache.stores.disk.leases import Leases, LeaseWork
+from asynccache.stores.disk.thread import GroupThread
+from asynccache.stores.disk.work import Work
+from asynccache.stores.disk.writer import Writer
+
+_READ_THREADS: Final = 2  # one may be held up by a cold read
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Session:
+    """All that lives between opening and closing a store.
+
+    Args:
+        root: The folder of all seeds.
+        clock: For expiry and last uses.
+        max_bytes: The limit on all that lies under ``root``.
+        read_only: Create and write nothing.
+        gitignore: Keep ``root`` out of version control.
+    """
+
+    def __init__(
+        self, root: Path, clock: Clock, *, max_bytes: int, read_only: bool, gitignore: bool
+    ) -> None:
+        self.read_only = read_only
+        self.folders: dict[str, Folder] = {}
+        self.evictor = Evictor(root, max_bytes, clock)
+        self.files = ThreadPoolExecutor(1, "asynccache-files")
+        """Writes large bodies and closes the session; one thread, so that steps stay in order."""
+        self._root, self._clock, self._gitignore = root, clock, gitignore
+        self._opening = threading.Lock()
+        self._readers = ThreadPoolExecutor(_READ_THREADS, "asynccache-read")
+        self._writing = Writer(
+            self.folder_of, lambda: list(self.folders.items()), self.evictor, clock
+        )
+        self._leasing = Leases(self.folder_of, clock)
+        self._writer: GroupThread[Work] | None = None
+        self._leaser: GroupThread[LeaseWork] | None = None
+        if not read_only:
+            self._writer = GroupThread(
+                "asynccache-write", self._writing.do,
+                between=self._writing.between, finish=self._writing.finish,
+            )  # fmt: skip
+            self._leaser = GroupThread(
+                "asynccache-lease", self._leasing.do, finish=self._leasing.finish
+            )
+        add(self)
+
+    @property
+    def writer(self) -> GroupThread[Work]:
+        """The writer thread.
+
+        Raises:
+            StoreReadOnlyError: There is none.
+        """
+        if self._writer is None:
+            raise _read_only()
+        return self._writer
+
+    @property
+    def leaser(self) -> GroupThread[LeaseWork]:
+        """The lease thread.
+
+        Raises:
+            StoreReadOnlyError: There is none.
+        """
+        if self._leaser is None:
+            raise _read_only()
+        return self._leaser
+
+    @property
+    def transactions(self) -> int:
+        """How many groups of entries were committed."""
+        return self._writing.transactions
+
+    async def read(self, seed: str, do: Callable[[Folder], T], nothing: T) -> T:
+        """Read a seed's folder on a worker, and leave this thread an inline reader of it.
+
+        Args:
+            seed: The folder's.
+            do: Reads.
+            nothing: What is there where there is no database and none may be made.
+
+        Raises:
+            StoreError: It can't be read.
+        """
+        return await self._run(self._read, seed, do, nothing, (get_ident(), blocks_read()))
+
+    async def writable(self, seed: str) -> Folder:
+        """Return a seed's folder, opened on a worker if need be.
+
+        Raises:
+            StoreError: It can't be opened or written.
+        """
+        return await self._run(self._writable, seed)
+
+    def folder_of(self, seed: str, stale: Folder | None = None) -> Folder:
+        """Return a seed's folder to write to, or one in place of ``stale``; blocks.
+
+        Raises:
+            StoreError: It can't be opened or written.
+        """
+        folder = self._find(seed, stale)
+        if folder is None or not folder.writable:
+            raise _read_only()
+        return folder
+
+    def close(self) -> None:
+        """Write what is queued, close all connections, stop all threads; blocks."""
+        self._readers.shutdown()
+        # Before the writer's: the last connection to close folds the log into the database.
+        with working():
+            for folder in self.folders.values():
+                folder.close()
+        for thread in (self._leaser, self._writer):
+            if thread is not None:
+                thread.stop()
+        self.folders.clear()
+        self.files.shutdown(wait=False)
+
+    async def aclose(self) -> None:
+        """Do as `close`, on a worker that goes on if the caller is cancelled."""
+        try:
+            closing = self.files.submit(self.close)
+        except RuntimeError:  # the interpreter is ending, and starts none any more
+            self.close()
+        else:
+            await asyncio.wrap_future(closing)
+
+    def disconnect(self, until: float) -> bool:
+        """Close all connections, to be opened anew when they are needed; no thread is at work.
+
+        Args:
+            until: When to give up waiting for an inline read, by `time.monotonic`.
+
+        Returns:
+            Whether all are closed.
+        """
+        closed = [folder.disconnect(until) for folder in list(self.folders.values())]
+        self._leasing.finish()
+        self._writing.disconnect()
+        return all(closed)
+
+    def leak(self) -> None:
+        """Let go of everything, closing nothing: this process is a fork, and has no threads."""
+        for folder in self.folders.values():
+            folder.leak()
+        LEAKED.extend(self._writing.leak() + self._leasing.leak())
+        self.folders.clear()
+
+    async def _run(self, do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        def run() -> T:
+            with working():
+                return do(*args, **kwargs)
+
+        try:
+            running = self._readers.submit(run)
+        except RuntimeError as exc:
+            raise StoreUnavailableError("The disk store was closed meanwhile.") from exc
+        return await asyncio.wrap_future(running)
+
+    def _read(
+        self, seed: str, do: Callable[[Folder], T], nothing: T, reader: tuple[int, object]
+    ) -> T:
+        folder = self._find(seed)
+        if folder is not None and folder.moved():
+            with suppress(StoreError):  # the old one still answers
+                folder = self._find(seed, folder)
+        if folder is None:
+            return nothing
+        try:
+            result = do(folder)
+            folder.warm(*reader)
+        except (sqlite3.Error, OSError) as exc:
+            raise mapped(exc) from exc
+        return result
+
+    def _writable(self, seed: str) -> Folder:
+        folder = self.folder_of(seed)
+        return self.folder_of(seed, folder) if folder.moved() else folder
+
+    def _find(self, seed: str, stale: Folder | None = None) -> Folder | None:
+        found = self.folders.get(seed)
+        if found is not None and found is not stale:
+            return found
+        with self._opening:
+            found = self.folders.get(seed)
+            if found is not None and found is not stale:
+                return found
+            if seed in {"", os.curdir, os.pardir} or os.path.basename(seed) != seed:  # noqa: PTH119 - of a name, not a path
+                raise StoreRefusedError(f"{seed!r} can't be a folder's name: choose another seed.")
+            fresh = open_folder(
+                self._root, seed, self._clock,
+                read_only=self.read_only, gitignore=self._gitignore,
+            )  # fmt: skip
+            if fresh is None:
+                self.folders.pop(seed, None)
+            else:
+                self.folders[seed] = fresh
+        if found is not None:
+            found.close()
+        return fresh
+
+
+def _read_only() -> StoreReadOnlyError:
+    return StoreReadOnlyError("The disk store was opened, or can only be opened, for reading.")

@@ -1,0 +1,344 @@
+"""The disk store: entries and leases in SQLite, large bodies in files, shared by processes."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from threading import get_ident
+from typing import Final
+
+from asynccache.errors import StoreError, StoreFullError, StoreUnavailableError
+from asynccache.keys.key import Namespace
+from asynccache.runtime.clock import SYSTEM_CLOCK, Clock
+from asynccache.stores.base import (
+    UNKNOWN,
+    Capabilities,
+    Claim,
+    Claimed,
+    Counted,
+    Lease,
+    Page,
+    Record,
+    Store,
+    Unknown,
+)
+from asynccache.stores.disk.bodies import BodyFile, discard, write_body
+from asynccache.stores.disk.database import entry_id, mapped
+from asynccache.stores.disk.folder import Folder
+from asynccache.stores.disk.forks import is_torn
+from asynccache.stores.disk.leases import LeaseWork
+from asynccache.stores.disk.read import read_entries, scan_page
+from asynccache.stores.disk.session import Session
+from asynccache.stores.disk.work import Clear, Delete, Put, Row
+
+_ROW_BYTES: Final = 256 * 2**10  # a larger body has a file of its own
+_PIECE: Final = 2**20  # bytes of a large body handed over at once
+_TORN: Final = (
+    "This process was forked while a thread of its parent was in the middle of a database, so that"
+    " no disk store can be used in it: fork when the store is idle, or spawn processes instead."
+)
+
+
+class DiskStore(Store):
+    """Entries in ``<root>/<seed>/asynccache.db``, for any number of processes on one machine.
+
+    A set survives kill -9 and power loss. Sets of all loops that are queued at the same time are
+    one transaction. What lies there is private to its owner.
+
+    Args:
+        root: The folder of all seeds; made if it isn't there, private to its owner.
+        seed: The folder below it that `open` opens; other namespaces' follow at first use.
+        max_bytes: The limit on all that lies under ``root``; beyond it the least recently used
+            entries are evicted.
+        gitignore: Keep ``root`` out of version control with a ``.gitignore`` of its own.
+        clock: Tells the time that entries expire by.
+    """
+
+    capabilities = Capabilities(inline=True, leases=True, durable=True)
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] = ".cache",
+        seed: str = "42",
+        *,
+        max_bytes: int = 10 * 2**30,
+        gitignore: bool = True,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._root = Path(os.path.abspath(root))  # noqa: PTH100 - links are to be seen, not resolved
+        self._seed = seed
+        self._max_bytes, self._gitignore, self._clock = max_bytes, gitignore, clock
+        self._session: Session | None = None
+        self._folders: dict[str, Folder] = {}  # the session's own, one look-up nearer
+        self._dropped = 0
+        self._counted: dict[Counted, int] = {}
+        self._lock = threading.Lock()
+        _STORES.add(self)
+
+    async def open(self, *, read_only: bool = False) -> None:
+        """Open the seed's folder and start the threads. Once open, it is opened by everyone.
+
+        Args:
+            read_only: Create and write nothing; where nothing is, the store is empty.
+
+        Raises:
+            StoreRefusedError: What is there isn't safe to use; the message says what to change.
+            StoreUnavailableError: This process was forked in the middle of a parent's write.
+            StoreError: It can't be opened.
+        """
+        session = self._session
+        if session is not None:
+            if read_only or not session.read_only:
+                return
+            await self.aclose()
+        if is_torn():
+            raise StoreUnavailableError(_TORN)
+        session = Session(
+            self._root,
+            self._clock,
+            max_bytes=self._max_bytes,
+            read_only=read_only,
+            gitignore=self._gitignore,
+        )
+        try:
+            await session.read(self._seed, lambda _: None, None)
+            with self._lock:
+                if self._session is None:  # else another loop was faster
+                    self._dropped = 0
+                    self._session, self._folders = session, session.folders
+        finally:
+            if self._session is not session:
+                await session.aclose()
+
+    async def aclose(self) -> None:
+        """Write what is queued and close, on a worker that goes on if the caller is cancelled."""
+        with self._lock:
+            session, self._session = self._session, None
+            self._folders = {}
+        if session is not None:
+            await session.aclose()
+            self._counted = self._count(session)
+
+    def peek(self, namespace: Namespace, key: bytes) -> bytes | Unknown | None:
+        """Return what this thread's own reader finds; `UNKNOWN` until an awaited read opens one."""
+        try:
+            inline = self._folders[namespace.seed].inline[get_ident()]
+        except KeyError:
+            return UNKNOWN
+        return inline.peek(namespace.tenant, key)
+
+    async def get_many(self, namespace: Namespace, keys: Sequence[bytes]) -> Sequence[bytes | None]:
+        """Return entries, read on a worker."""
+        return await self._entries(namespace, keys, heads=False)
+
+    async def head_many(
+        self, namespace: Namespace, keys: Sequence[bytes]
+    ) -> Sequence[bytes | None]:
+        """Return envelopes, read on a worker."""
+        return await self._entries(namespace, keys, heads=True)
+
+    async def set_many(self, namespace: Namespace, records: Sequence[Record]) -> Sequence[bool]:
+        """Write entries; returns once they survive power loss.
+
+        Raises:
+            StoreFullError: The disk is full, or too slow for what is queued already; nothing of
+                this batch is written.
+            StoreError: It can't be written.
+        """
+        session = self._opened()
+        writer = session.writer
+        if not records:
+            return ()
+        now = self._clock.time_us()
+        seed, tenant = namespace.seed, namespace.tenant
+        rows: list[Row] = []
+        bodies: dict[int, BodyFile] = {}
+        size = 0
+        try:
+            for record in records:
+                key, value, body = record.key, record.body, None
+                if not isinstance(value, bytes) or len(value) > _ROW_BYTES:
+                    value, body = await self._write_large(session, seed, record)
+                if body is None:
+                    file, length = None, len(value)
+                    size += length
+                else:
+                    bodies[len(rows)] = body
+                    file, length = body.path.name, body.size
+                row_id = entry_id(tenant, key)
+                rows.append((row_id, key, tenant, length, record.expires, now, file, value))
+        except BaseException:
+            discard(bodies.values(), session.files)
+            raise
+        if_absent = [position for position, record in enumerate(records) if record.if_absent]
+        try:
+            # Cancelled from here on, the writer goes on with it and with its files.
+            written: list[bool] = await writer.submit(Put(seed, rows, if_absent, bodies), size)
+        except StoreFullError:
+            self._dropped += len(records)
+            discard(bodies.values(), session.files)
+            raise
+        except StoreError:
+            discard(bodies.values(), session.files)
+            raise
+        return written
+
+    async def delete_many(self, namespace: Namespace, keys: Sequence[bytes]) -> int:
+        """Remove entries, in the order of all that is queued."""
+        writer = self._opened().writer
+        if not keys:
+            return 0
+        work = Delete(namespace.seed, namespace.tenant, keys, self._clock.time_us())
+        deleted: int = await writer.submit(work)
+        return deleted
+
+    async def clear(self, namespace: Namespace) -> int:
+        """Remove all entries of a namespace, a thousand per transaction."""
+        writer = self._opened().writer
+        now = self._clock.time_us()
+        cleared = 0
+        after: int | None = None
+        while True:
+            work = Clear(namespace.seed, namespace.tenant, after, now)
+            live, after = await writer.submit(work)
+            cleared += int(live)
+            if after is None:
+                return cleared
+
+    async def scan(self, namespace: Namespace, cursor: str | None = None) -> Page:
+        """Return a page of envelopes, in the order of their digests."""
+        tenant, now = namespace.tenant, self._clock.time_us()
+        return await self._opened().read(
+            namespace.seed,
+            lambda folder: scan_page(folder, tenant, cursor, now),
+            Page(envelopes=(), cursor=None),
+        )
+
+    async def claim(
+        self,
+        namespace: Namespace,
+        claims: Sequence[Claim],
+        ttl: float,
+    ) -> Sequence[Claimed]:
+        """Claim leases, all of one turn in one transaction, then look for the entries.
+
+        ``ttl`` isn't enforced: who waits judges by its own clock, and takes over.
+        """
+        leaser = self._opened().leaser
+        if not claims:
+            return ()
+        work = LeaseWork(namespace.seed, namespace.tenant, claims)
+        claimed: list[Claimed] = await leaser.submit(work)
+        return claimed
+
+    async def renew(
+        self,
+        namespace: Namespace,
+        leases: Sequence[Lease],
+        ttl: float,
+    ) -> Sequence[bool]:
+        """Raise renewal counts; False where another token holds the lease, or nobody."""
+        leaser = self._opened().leaser
+        if not leases:
+            return ()
+        work = LeaseWork(namespace.seed, namespace.tenant, leases)
+        renewed: list[bool] = await leaser.submit(work)
+        return renewed
+
+    async def release(self, namespace: Namespace, leases: Sequence[Lease]) -> None:
+        """Give leases back."""
+        leaser = self._opened().leaser
+        if leases:
+            await leaser.submit(LeaseWork(namespace.seed, namespace.tenant, leases, release=True))
+
+    def counters(self) -> dict[Counted, int]:
+        """Return what was evicted, purged as expired, and dropped since the store was opened."""
+        session = self._session
+        return self._counted.copy() if session is None else self._count(session)
+
+    def _count(self, session: Session) -> dict[Counted, int]:
+        evictor = session.evictor
+        return {
+            "evicted": evictor.evicted, "dropped": self._dropped, "expired": evictor.expired
+        }  # fmt: skip
+
+    def _opened(self) -> Session:
+        if self._session is None:
+            raise StoreUnavailableError("The disk store isn't open in this process: open it first.")
+        return self._session
+
+    async def _entries(
+        self, namespace: Namespace, keys: Sequence[bytes], *, heads: bool
+    ) -> Sequence[bytes | None]:
+        session = self._opened()
+        if not keys:
+            return ()
+        tenant, now = namespace.tenant, self._clock.time_us()
+        return await session.read(
+            namespace.seed,
+            lambda folder: read_entries(folder, tenant, keys, now, heads=heads),
+            [None] * len(keys),
+        )
+
+    async def _write_large(
+        self, session: Session, seed: str, record: Record
+    ) -> tuple[bytes, BodyFile | None]:
+        """Write a body to a file and leave nothing for the row; a small one is returned."""
+        body = record.body
+        pieces = _cut(body) if isinstance(body, bytes) else aiter(body)
+        first: list[bytes] = []
+        size = 0
+        async for piece in pieces:
+            first.append(piece)
+            size += len(piece)
+            if size > _ROW_BYTES:
+                break
+        else:
+            return b"".join(first), None
+        folder = await session.writable(seed)
+        try:
+            return b"", await write_body(
+                folder.bodies, record.key, _chain(first, pieces), session.files
+            )
+        except OSError as exc:
+            raise mapped(exc) from exc
+        except RuntimeError as exc:
+            if self._session is session:
+                raise
+            raise StoreUnavailableError("The disk store was closed meanwhile.") from exc
+
+    def forget(self) -> None:
+        """Forget, in a forked child, what belongs to the parent."""
+        session, self._session = self._session, None
+        self._folders = {}
+        self._lock = threading.Lock()
+        if session is not None:
+            session.leak()
+
+
+async def _cut(body: bytes) -> AsyncIterator[bytes]:
+    view = memoryview(body)
+    for start in range(0, len(body), _PIECE):
+        yield bytes(view[start : start + _PIECE])
+
+
+async def _chain(first: list[bytes], rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    for piece in first:
+        yield piece
+    async for piece in rest:
+        yield piece
+
+
+_STORES: Final[weakref.WeakSet[DiskStore]] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for store in list(_STORES):
+        store.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

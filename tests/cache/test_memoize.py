@@ -1,0 +1,335 @@
+"""`memoize`: names of functions, their annotations, wrong arguments."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import BaseModel
+
+import asynccache
+from asynccache import Cache
+from asynccache.cache.function_keys import FunctionKeys
+from tests.cache.test_values import Made, Point
+
+if TYPE_CHECKING:  # so that they are unknown
+    from tests.cache.test_values import Derived as Later
+    from tests.cache.test_values import Derived as Unknown
+
+pytestmark = pytest.mark.anyio
+
+SCRIPT = """
+import asyncio
+import asynccache
+from asynccache import Cache
+
+@asynccache.memoize(VERSION)
+async def load(number: int) -> str:
+    print("called")
+    return "from NAME"
+
+async def main():
+    async with Cache.disk(cache_path_root="FOLDER"):
+        print(await load(1))
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+class One(BaseModel):
+    """One alternative of an annotation."""
+
+    x: int
+
+
+class Other(BaseModel):
+    """Another that looks alike in bytes."""
+
+    x: int
+
+
+@pytest.fixture
+async def cache():
+    """An open cache."""
+    async with Cache.memory() as opened:
+        yield opened
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Write a script, and return what runs it and says what it printed, and its path."""
+
+    def write(name, *, place="", version=""):
+        folder = tmp_path / place
+        folder.mkdir(exist_ok=True)
+        text = SCRIPT.replace("NAME", name).replace("FOLDER", str(tmp_path / "cache"))
+        path = folder / f"{name}.py"
+        path.write_text(text.replace("VERSION", version))
+
+        def run(*args, cwd=folder, stdin=None):
+            done = subprocess.run(
+                [sys.executable, *(args or (path,))],
+                cwd=cwd,
+                input=stdin,
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=60,
+            )
+            return done.stdout.split("\n")[:-1]
+
+        return run, path
+
+    return write
+
+
+# -- names -------------------------------------------------------------------------------------
+
+
+def test_functions_of_two_scripts_never_meet(script, tmp_path):
+    """A script's functions are found by it alone, wherever it is run from."""
+    (first, path), (second, _) = script("first"), script("second")
+    assert first() == ["called", "from first"]
+    assert second() == ["called", "from second"]
+    assert first(path, cwd=tmp_path.parent) == ["from first"]
+    assert first("first.py") == ["from first"]
+
+
+def test_scripts_of_one_name_in_two_folders_never_meet(script):
+    """Another file of the same name is another script."""
+    for place in ("a", "b"):
+        run, _ = script("main", place=place)
+        assert run() == ["called", "from main"]
+        assert run() == ["from main"]
+
+
+def test_function_of_a_module_that_is_run_is_that_of_the_module(script):
+    """`python -m` gives a function the name that it has where its module is imported."""
+    run, _ = script("tool")
+    assert run("-m", "tool") == ["called", "from tool"]
+    assert run("-c", "import asyncio, tool; asyncio.run(tool.main())") == ["from tool"]
+
+
+def test_process_that_a_script_spawns_knows_its_functions(script):
+    """In a process started by `multiprocessing`, a script's module has another name."""
+    run, path = script("spawning")
+    text = path.read_text()
+    path.write_text(
+        text.replace("if __name__", "def again():\n    asyncio.run(main())\n\nif __name__")
+        + "    from multiprocessing import get_context\n"
+        "    child = get_context('spawn').Process(target=again)\n"
+        "    child.start()\n"
+        "    child.join()\n"
+    )
+    assert run() == ["called", "from spawning", "from spawning"]
+
+
+def test_functions_of_interactive_sessions_are_found_in_their_session(script):
+    """What has no file has no name that others couldn't have, unless its version says so."""
+    run, path = script("typed")
+    assert run("-", stdin=path.read_text()) == ["called", "from typed"]
+    assert run("-", stdin=path.read_text()) == ["called", "from typed"]
+    named, other = script("named", version="version='mine'")
+    assert named("-", stdin=other.read_text()) == ["called", "from named"]
+    assert named("-", stdin=other.read_text()) == ["from named"]
+
+
+async def test_session_function_is_cached_within_its_session(cache, caplog):
+    """It is paid for once there, and told once."""
+    names = {"__name__": "__main__", "cache": cache}
+    exec("@cache.memoize()\nasync def typed(x: int) -> int:\n    return x + 1\n", names)
+    assert [await names["typed"](1) for _ in range(3)] == [2, 2, 2]
+    assert cache.stats().hits == 2
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert "version=" in told
+
+
+async def test_modules_keep_their_names():
+    """A function of a module is known by the module's name and its own."""
+
+    async def function(): ...
+
+    assert FunctionKeys(function, (), None).key((), {})[0] == (
+        "tests.cache.test_memoize.test_modules_keep_their_names.<locals>.function"
+    )
+
+
+# -- annotations -------------------------------------------------------------------------------
+
+
+async def test_only_the_return_annotation_matters(cache):
+    """A parameter's annotation that can't be read, as of an import for checkers, is no harm."""
+
+    @cache.memoize()
+    async def make(session: Unknown | None = None) -> Point:
+        return Point(1)
+
+    assert [await make() for _ in range(2)] == [Point(1)] * 2
+    assert cache.stats().hits == 1
+
+
+async def test_return_annotation_that_cannot_be_read_changes_no_result(cache, caplog):
+    """Results stay what they are; plain data is stored, the rest isn't, and both is told once."""
+    made = Made(Point(1))
+
+    @cache.memoize()
+    async def make() -> Unknown:
+        return await made()
+
+    assert [await make() for _ in range(2)] == [Point(1)] * 2
+    made.value = {"x": 1}
+    assert [await make() for _ in range(2)] == [{"x": 1}] * 2
+    assert made.calls == 3
+    told = [record.getMessage() for record in caplog.records]
+    assert len([text for text in told if "can't be used" in text]) == 1
+
+
+async def test_annotation_that_is_read_late_and_cannot_be_built_takes_no_call_down(cache):
+    """What shows only at the first call costs the entry, and not the result."""
+
+    @cache.memoize()
+    async def either() -> Later | Other:
+        return Other(x=1)
+
+    globals()["Later"] = One
+    try:
+        assert [await either() for _ in range(2)] == [Other(x=1)] * 2
+    finally:
+        del globals()["Later"]
+    assert cache.stats().not_stored == {"inexact": 2}
+
+
+def test_annotation_that_cannot_be_built_is_said_at_once():
+    """Where it can be read when decorating, it is refused there."""
+    with pytest.raises(TypeError, match="annotate otherwise"):
+
+        @asynccache.memoize()
+        async def either() -> One | Other:
+            raise NotImplementedError
+
+    with Cache.memory() as cache, pytest.raises(TypeError, match="annotate otherwise"):
+
+        @cache.memoize()
+        def plain() -> One | Other:
+            raise NotImplementedError
+
+
+@dataclasses.dataclass
+class Own:
+    """It makes others of its own class."""
+
+    x: int
+
+    @asynccache.memoize()
+    async def next(self) -> Own:
+        """Return the next one."""
+        return Own(self.x + 1)
+
+
+async def test_method_may_return_its_own_class(cache):
+    """A class that isn't there yet when its method is decorated is when it is called."""
+    assert [await Own(1).next() for _ in range(2)] == [Own(2)] * 2
+    assert cache.stats().hits == 1
+
+
+# -- methods of classes ------------------------------------------------------------------------
+
+
+class Tools:
+    """Methods that belong to a class."""
+
+    calls = 0
+
+    @classmethod
+    @asynccache.memoize()
+    async def refused(cls, x: int) -> int:
+        """Have a class in the key."""
+        return x
+
+    @classmethod
+    @asynccache.memoize(ignore=["cls"])
+    async def ignoring(cls, x: int) -> int:
+        """Have none."""
+        Tools.calls += 1
+        return x
+
+    @staticmethod
+    @asynccache.memoize()
+    async def static(x: int) -> int:
+        """Have none."""
+        Tools.calls += 1
+        return x
+
+
+async def test_classes_are_treated_as_self_is(cache):
+    """A class has no canonical form: it has to be ignored, which is said at the first call."""
+    with pytest.raises(TypeError, match=r"ignore=\['cls'\]"):
+        await Tools.refused(1)
+    before = Tools.calls
+    assert [await Tools.ignoring(1) for _ in range(2)] == [1, 1]
+    assert [await Tools.static(1) for _ in range(2)] == [1, 1]
+    assert Tools.calls - before == 2
+    with pytest.raises(TypeError, match="put @classmethod or"):
+        cache.memoize()(classmethod(Tools.static))  # type: ignore[arg-type] # the point
+
+
+async def test_each_function_is_told_once_that_it_goes_past_the_cache(cache, caplog):
+    """An argument without a canonical form is told for each function, by its name."""
+
+    @cache.memoize()
+    async def one(x: object) -> int:
+        return 1
+
+    @cache.memoize()
+    async def two(x: object) -> int:
+        return 2
+
+    for function in (one, two, one, two):
+        await function(object())
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2
+    assert ".one:" in told[0]
+    assert ".two:" in told[1]
+
+
+# -- wrong arguments ---------------------------------------------------------------------------
+
+
+async def test_wrong_arguments_of_memoize_are_refused(cache):
+    """One name in place of several, and a decorator without its parentheses."""
+
+    async def function(a: int, b: int) -> int:
+        return a + b
+
+    faces: list[Any] = [asynccache.memoize, cache.memoize]
+    for memoize in faces:
+        with pytest.raises(TypeError, match="several names"):
+            memoize(ignore="ab")(function)
+        with pytest.raises(TypeError, match=r"@memoize\(\)"):
+            memoize(function)
+
+
+def test_wrong_arguments_are_refused_without_awaiting_too():
+    """The face for code that can't await refuses the same."""
+    with Cache.memory() as cache:
+        with pytest.raises(TypeError, match="several names"):
+            cache.memoize(ignore="ab")(divmod)
+        with pytest.raises(TypeError, match=r"@memoize\(\)"):
+            cache.memoize(divmod)  # type: ignore[arg-type] # the point
+
+
+async def test_function_that_is_memoized_twice_is_called_once(cache):
+    """The inner one finds that the outer one is making its value, and goes past the cache."""
+    made = Made(1)
+
+    @cache.memoize()
+    @cache.memoize()
+    async def function() -> int:
+        return await made()
+
+    assert [await function() for _ in range(2)] == [1, 1]
+    assert made.calls == 1

@@ -1,0 +1,76 @@
+"""Server-sent events cut and read as the SDK reads them, however the network cuts the bytes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from openai._streaming import SSEDecoder
+
+from asynccache.openai.client.sse import EventReader, EventSplitter
+
+LINES = st.sampled_from(
+    [
+        *(b"data: {}", b"data:x", b"data: two", b"data", b"data: [DONE]", b"data:  z"),
+        *(b": comment", b":", b"event: ping", b"id: 7", b"id:", b"retry: 5", b"retry: x"),
+        *(b"", b"", b"other: y", " data: \u00e9".encode()),
+    ]
+)
+ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
+STREAMS = st.lists(st.tuples(LINES, ENDS), max_size=12).map(
+    lambda lines: b"".join(line + end for line, end in lines)
+)
+
+
+def by_sdk(stream):
+    """Read a whole stream as the SDK does."""
+    return [event.data.encode() for event in SSEDecoder().iter_bytes(iter([stream]))]
+
+
+def by_us(pieces):
+    """Read a stream that comes in pieces as we do."""
+    splitter, reader = EventSplitter(), EventReader()
+    events = [event for piece in pieces for event in splitter.feed(piece)]
+    events.append(splitter.rest())
+    return [data for event in events for data in reader.read(event)]
+
+
+@given(STREAMS, st.data())
+def test_any_split_of_the_bytes_gives_the_events_that_the_sdk_reads(stream, data):
+    """Wherever pieces begin and end, the data read is that of the SDK's own decoder."""
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(stream)), max_size=8)))
+    pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    assert by_us(pieces) == by_sdk(stream)
+
+
+@given(STREAMS)
+@example(b"data: x\r\n\r\ndata: y\r\n\r\n")
+@example(b"id: 1\ndata: x\r\n\r\ndata: y\n\n")
+def test_byte_by_byte(stream):
+    """Fed one byte at a time, as by the slowest network, the events are the same."""
+    assert by_us([stream[at : at + 1] for at in range(len(stream))]) == by_sdk(stream)
+
+
+@given(STREAMS)
+def test_no_byte_is_changed(stream):
+    """Whole events and the rest are the stream's own bytes, in order."""
+    splitter = EventSplitter()
+    assert b"".join([*splitter.feed(stream), splitter.rest()]) == stream
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\r", b"\r\n\r\n"])
+def test_an_event_is_given_out_with_its_last_byte(end):
+    """No event waits for the next piece, whatever its line ends."""
+    assert EventSplitter().feed(b"data: x" + end) == [b"data: x" + end]
+
+
+def test_a_line_end_cut_in_two_ends_one_line():
+    """A CRLF cut apart is no further empty line, which after an id would be an event."""
+    pieces = [b"id: 1\r\ndata: x\r\n\r", b"\ndata: y\r\n\r\n"]
+    assert by_us(pieces) == [b"x", b"y"]
+
+
+def test_an_event_without_its_empty_line_is_none():
+    """What a cut stream leaves behind is not read as an event, as the SDK doesn't either."""
+    for stream in (b"data: {}\n", b"data: {}", b"data: {}\ndata: {}\r"):
+        assert by_us([stream]) == by_sdk(stream) == []

@@ -1,0 +1,141 @@
+"""Work for other loops, which may end while it is handed to them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import threading
+
+import pytest
+
+from asynccache import Cache
+from asynccache.runtime.loops import LoopEndedError, begin, done_in, result_in
+
+
+@contextlib.contextmanager
+def elsewhere():
+    """A loop that runs in another thread until the block ends."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield loop
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+@pytest.fixture
+def ending(monkeypatch):
+    """A loop that says it runs, as one does that ends right after it was asked."""
+    loop = asyncio.new_event_loop()
+    loop.close()
+    monkeypatch.setattr(loop, "is_running", lambda: True)
+    return loop
+
+
+async def number():
+    """Some work."""
+    return 7
+
+
+async def test_work_is_done_in_the_other_loop():
+    """The other loop does the work, and errors are its own."""
+    seen = []
+
+    async def work():
+        seen.append(asyncio.get_running_loop())
+
+    async def failing():
+        raise LookupError
+
+    with elsewhere() as loop:
+        assert await done_in(loop, work, patience=30)
+        assert not await done_in(loop, failing, patience=30)
+        assert await asyncio.wrap_future(begin(loop, number)) == 7
+        with pytest.raises(LookupError):
+            await asyncio.wrap_future(begin(loop, failing))
+    assert seen == [loop]
+    assert not await done_in(loop, work, patience=30)
+
+
+async def test_cancelling_cancels_the_work():
+    """Who waits and is cancelled takes the work along."""
+    ended = threading.Event()
+
+    async def work():
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    with elsewhere() as loop:
+        waiting = asyncio.create_task(result_in(loop, work))
+        assert await result_in(loop, number) == 7
+        waiting.cancel()
+        assert await asyncio.to_thread(ended.wait, 30)
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+
+async def test_work_that_ends_with_its_loop_says_so():
+    """Nobody is cancelled who waits in another loop than the one that ended."""
+
+    async def cancelled():
+        raise asyncio.CancelledError
+
+    async def failing():
+        raise LookupError
+
+    with elsewhere() as loop:
+        with pytest.raises(LoopEndedError):
+            await result_in(loop, cancelled)
+        with pytest.raises(LookupError):
+            await result_in(loop, failing)
+        waiting = asyncio.create_task(result_in(loop, asyncio.Event().wait))
+        await result_in(loop, number)
+    with pytest.raises(LoopEndedError):
+        await waiting
+    with pytest.raises(LoopEndedError):
+        await result_in(loop, number)
+
+
+async def test_loop_that_is_closed_at_that_moment(ending):
+    """No coroutine is made for a loop that is gone, and nobody waits for it."""
+    assert not await done_in(ending, number, patience=30)
+    with pytest.raises(RuntimeError):
+        begin(ending, number)
+
+
+async def test_loop_that_ends_with_the_work_undone(monkeypatch):
+    """What a loop took and never did holds nobody up for long."""
+    loop = asyncio.new_event_loop()
+    try:
+        monkeypatch.setattr(
+            loop, "is_running", itertools.chain([True] * 3, itertools.repeat(False)).__next__
+        )
+        async with asyncio.timeout(30):
+            assert not await done_in(loop, number, patience=1000)
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize("what", ["set", "delete", "clear", "aclose"])
+async def test_cache_of_a_loop_that_ends_meanwhile(what, monkeypatch):
+    """A loop that ends just now fails no call in the others."""
+    cache = Cache.memory()
+    async with cache:
+        await cache.set("key", 1)
+        await asyncio.to_thread(lambda: asyncio.run(cache.get("key")))
+        (gone,) = [engine.loop for engine in cache._engines.values() if engine.loop.is_closed()]
+        monkeypatch.setattr(gone, "is_running", lambda: True)
+        if what == "set":
+            assert await cache.set("key", 2)
+            assert await cache.get("key") == 2
+        elif what == "delete":
+            assert await cache.delete("key")
+        elif what == "clear":
+            assert await cache.clear() == 1
+    assert not cache.is_open

@@ -1,0 +1,243 @@
+"""What the disk store refuses and leaves alone: foreign, newer, unsafe, read-only places."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from asynccache.errors import StoreError, StoreReadOnlyError, StoreRefusedError
+from asynccache.keys.key import Namespace
+from asynccache.stores.base import UNKNOWN, Claim
+from asynccache.stores.disk import DiskStore
+from asynccache.testing.contract_parts import body_of, key_of, record_of
+from tests.helpers import mounts
+from tests.helpers.mounts import ROOT
+
+NS = Namespace("42")
+
+
+def state(folder):
+    """All that lies in a folder, with its bytes."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+async def fill(root):
+    """Make a store with an entry in a row and one in a file."""
+    store = DiskStore(root)
+    await store.open()
+    await store.set_many(NS, [record_of("a"), record_of("b", size=400_000)])
+    await store.aclose()
+
+
+async def refused(root, words, **how):
+    """Open a store that must be refused, with these words, in one sentence."""
+    store = DiskStore(root)
+    with pytest.raises(StoreRefusedError, match=words) as caught:
+        await store.open(**how)
+    await store.aclose()
+    assert "\n" not in str(caught.value)
+
+
+FOREIGN = {
+    "newer": ("PRAGMA user_version = 2", "newer asynccache"),
+    "another's": ("PRAGMA application_id = 1", "not made by asynccache"),
+    "a trigger": (
+        "CREATE TRIGGER spy AFTER INSERT ON entries BEGIN SELECT 1; END",
+        "trigger 'spy'",
+    ),
+    "a view": ("CREATE VIEW spy AS SELECT * FROM entries", "view 'spy'"),
+    "a table": ("CREATE TABLE mine (a)", "table 'mine'"),
+    "a column": ("ALTER TABLE entries ADD COLUMN mine", "table 'entries'"),
+    "an index less": ("DROP INDEX entries_used", "lacks 'entries_used'"),
+}
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("what", FOREIGN)
+async def test_foreign_databases_are_left_untouched(tmp_path, what, read_only):
+    """A database that isn't exactly ours is refused, byte for byte as it was."""
+    statement, words = FOREIGN[what]
+    await fill(tmp_path / "cache")
+    connection = sqlite3.connect(tmp_path / "cache" / "42" / "asynccache.db")
+    connection.execute(statement)
+    connection.commit()
+    connection.close()
+    before = state(tmp_path)
+    await refused(tmp_path / "cache", words, read_only=read_only)
+    after = state(tmp_path)
+    assert {name: after[name] for name in before} == before
+
+
+async def test_another_programs_database_stays_in_its_journal_mode(tmp_path):
+    """A rollback-journal database of somebody else isn't switched to WAL, nor added to."""
+    folder = tmp_path / "cache" / "42"
+    folder.mkdir(0o700, parents=True)
+    (tmp_path / "cache").chmod(0o700)
+    connection = sqlite3.connect(folder / "asynccache.db")
+    connection.execute("CREATE TABLE theirs (a)")
+    connection.close()
+    before = state(folder)
+    await refused(tmp_path / "cache", "not made by asynccache")
+    assert state(folder) == before
+
+
+@pytest.mark.parametrize("name", ["asynccache.db", "leases.db"])
+async def test_no_database_at_all_is_refused(tmp_path, name):
+    """A file that isn't a database is refused and left as it is."""
+    await fill(tmp_path / "cache")
+    (tmp_path / "cache" / "42" / name).write_bytes(b"not a database" * 1000)
+    await refused(tmp_path / "cache", "move it away")
+    assert (tmp_path / "cache" / "42" / name).read_bytes().startswith(b"not a database")
+
+
+@pytest.mark.parametrize("what", ["", "42", "42/asynccache.db", "42/leases.db", "42/bodies"])
+async def test_symbolic_links_are_refused(tmp_path, what):
+    """A link in place of the root, the seed's folder, a database or the bodies is refused."""
+    await fill(tmp_path / "cache")
+    place = tmp_path / "cache" / what
+    place.rename(tmp_path / "elsewhere")
+    place.symlink_to(tmp_path / "elsewhere")
+    await refused(tmp_path / "cache", "symbolic link")
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o720, 0o702])
+@pytest.mark.parametrize("what", ["", "42", "42/bodies"])
+async def test_folders_that_others_may_write_to_are_refused(tmp_path, what, mode):
+    """Whoever may write to a folder could answer our calls: it is refused, with what to run."""
+    await fill(tmp_path / "cache")
+    (tmp_path / "cache" / what).chmod(mode)
+    await refused(tmp_path / "cache", "chmod go-w")
+    await refused(tmp_path / "cache", "chmod go-w", read_only=True)
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can give files away")
+@pytest.mark.parametrize("what", ["", "42", "42/asynccache.db", "42/bodies"])
+async def test_what_others_own_is_refused(tmp_path, what):
+    """What belongs to another user is refused."""
+    await fill(tmp_path / "cache")
+    os.chown(tmp_path / "cache" / what, 12345, 0)
+    await refused(tmp_path / "cache", "another user")
+
+
+@pytest.mark.parametrize("seed", ["", ".", "..", "a/b", "../cache2"])
+async def test_a_seed_never_leads_out_of_the_root(tmp_path, seed):
+    """A seed that is no plain name makes nothing anywhere."""
+    store = DiskStore(tmp_path / "cache", seed)
+    with pytest.raises(StoreRefusedError, match="can't be a folder's name"):
+        await store.open()
+    assert not list(tmp_path.rglob("*.db"))
+
+
+async def test_a_row_never_names_a_file_elsewhere(tmp_path):
+    """A row whose file lies outside the bodies is absent, and that file is left alone."""
+    await fill(tmp_path / "cache")
+    secret = tmp_path / "cache" / "42" / "secret"
+    secret.write_bytes(b"x")
+    connection = sqlite3.connect(tmp_path / "cache" / "42" / "asynccache.db")
+    connection.execute("UPDATE entries SET file = '../secret', size = 1 WHERE file IS NOT NULL")
+    connection.commit()
+    connection.close()
+    store = DiskStore(tmp_path / "cache")
+    await store.open()
+    assert list(await store.get_many(NS, [key_of("b")])) == [None]
+    assert await store.delete_many(NS, [key_of("b")]) == 1
+    await store.aclose()
+    assert secret.read_bytes() == b"x"
+
+
+async def test_read_only_makes_nothing(tmp_path):
+    """Opened for reading where nothing is, a store is empty and makes no file."""
+    store = DiskStore(tmp_path / "cache")
+    await store.open(read_only=True)
+    assert list(await store.get_many(NS, [key_of("a")])) == [None]
+    assert store.peek(NS, key_of("a")) is UNKNOWN
+    assert (await store.scan(NS)).envelopes == ()
+    for call in (
+        store.set_many(NS, [record_of("a")]),
+        store.set_many(NS, [record_of("a", size=400_000)]),
+        store.delete_many(NS, [key_of("a")]),
+        store.clear(NS),
+        store.claim(NS, [Claim(key=key_of("a"), token=bytes(16))], 1),
+    ):
+        with pytest.raises(StoreReadOnlyError):
+            await call
+    assert list(tmp_path.iterdir()) == []
+    # Somebody makes one meanwhile: it is found.
+    await fill(tmp_path / "cache")
+    assert list(await store.get_many(NS, [key_of("a")])) == [body_of("a")]
+    await store.aclose()
+
+
+async def test_read_only_reads_beside_a_writer(tmp_path):
+    """A store opened for reading sees what another one writes meanwhile."""
+    await fill(tmp_path / "cache")
+    writer, reader = DiskStore(tmp_path / "cache"), DiskStore(tmp_path / "cache")
+    await writer.open()
+    await reader.open(read_only=True)
+    await reader.get_many(NS, [key_of("a")])
+    assert reader.peek(NS, key_of("c")) is None
+    await writer.set_many(NS, [record_of("c")])
+    assert reader.peek(NS, key_of("c")) == body_of("c")
+    await reader.aclose()
+    await writer.aclose()
+
+
+@pytest.fixture
+def island(tmp_path):
+    """A small file system of its own."""
+    with mounts.island(tmp_path / "island", size="2m") as place:
+        yield place
+
+
+async def test_a_read_only_folder_is_read_without_a_trace(island):
+    """On a read-only file system everything is read, inline too; each write says so."""
+    await fill(island / "cache")
+    before = state(island)
+    subprocess.run(["mount", "-o", "remount,ro", str(island)], check=True)
+    for read_only in (True, False):
+        store = DiskStore(island / "cache")
+        await store.open(read_only=read_only)
+        found = await store.get_many(NS, [key_of("a"), key_of("b")])
+        assert list(found) == [body_of("a"), body_of("b", 400_000)]
+        assert store.peek(NS, key_of("a")) == body_of("a")
+        for size in (100, 400_000):
+            with pytest.raises(StoreReadOnlyError):
+                await store.set_many(NS, [record_of("c", size=size)])
+        with pytest.raises(StoreReadOnlyError):
+            await store.claim(NS, [Claim(key=key_of("a"), token=bytes(16))], 1)
+        await store.aclose()
+        assert state(island) == before
+    with pytest.raises(StoreReadOnlyError):
+        await DiskStore(island / "new").open()
+
+
+async def test_a_full_disk_costs_writes_only(island):
+    """On a full disk sets raise, reads go on, no part of a body stays; freed, sets work again."""
+    store = DiskStore(island / "cache")
+    await store.open()
+    await store.set_many(NS, [record_of("a")])
+    full: StoreError | None = None
+    for n in range(200):
+        try:
+            await store.set_many(NS, [record_of(n, size=20_000)])
+        except StoreError as exc:
+            full = exc
+            break
+    assert type(full).__name__ == "StoreFullError"
+    with pytest.raises(StoreError, match="no room"):
+        await store.set_many(NS, [record_of("large", size=400_000)])
+    assert list(await store.get_many(NS, [key_of("a"), key_of("large")])) == [body_of("a"), None]
+    subprocess.run(["mount", "-o", "remount,size=20m", str(island)], check=True)
+    await store.set_many(NS, [record_of("large", size=400_000)])
+    assert list(await store.get_many(NS, [key_of("large")])) == [body_of("large", 400_000)]
+    await store.aclose()
+    assert len(list(Path(island / "cache/42/bodies").iterdir())) == 1

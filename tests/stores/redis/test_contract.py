@@ -1,0 +1,95 @@
+"""The Redis store, run through the public contract: on one server, and on a cluster of three."""
+
+from __future__ import annotations
+
+import shutil
+
+import msgspec
+import pytest
+
+from asynccache.stores.near import NearCache
+from asynccache.stores.redis import RedisStore
+from asynccache.testing import StoreContract
+from tests.helpers.redis_servers import Cluster, Valkey
+
+REDIS = shutil.which("redis-server")
+
+
+@pytest.fixture(scope="module")
+def server():
+    """One Valkey."""
+    with Valkey() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def debian():
+    """One Redis of Debian's."""
+    if REDIS is None:
+        pytest.skip("Debian's redis-server isn't on PATH")
+    with Valkey(binary=REDIS) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A cluster of three."""
+    with Cluster() as running:
+        yield running
+
+
+class TestRedisStore(StoreContract):
+    capabilities = RedisStore.capabilities
+
+    @pytest.fixture
+    async def store(self, server):
+        with server.client() as client:
+            client.flushall()
+        store = RedisStore(server.unix_url, timeout=10)
+        await store.open()
+        yield store
+        await store.aclose()
+
+
+class TestRedisStoreOnDebiansRedis(StoreContract):
+    """On an older Redis, not Valkey: the package of Debian, where it is installed."""
+
+    capabilities = RedisStore.capabilities
+
+    @pytest.fixture
+    async def store(self, debian):
+        with debian.client() as client:
+            client.flushall()
+        store = RedisStore(debian.url, timeout=10)
+        await store.open()
+        yield store
+        await store.aclose()
+
+
+class TestRedisStoreOnACluster(StoreContract):
+    capabilities = RedisStore.capabilities
+
+    @pytest.fixture
+    async def store(self, cluster):
+        for node in cluster.nodes:
+            with node.client() as client:
+                client.flushall()
+        store = RedisStore(cluster.url, timeout=10)
+        await store.open()
+        yield store
+        await store.aclose()
+
+
+class TestRedisStoreBehindMemory(TestRedisStore):
+    """With copies in the process that are believed for an hour: nothing is served that isn't so."""
+
+    capabilities = msgspec.structs.replace(RedisStore.capabilities, inline=True, stable=True)
+
+    @pytest.fixture
+    async def store(self, server):
+        with server.client() as client:
+            client.flushall()
+        store = NearCache(RedisStore(server.unix_url, timeout=10), max_bytes=2**24, ttl=3600)
+        await store.open()
+        yield store
+        await store.aclose()

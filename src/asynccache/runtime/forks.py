@@ -1,16 +1,11 @@
-"""The one registry of fork hooks: what a fork must close before, and forget after, in the child."""
+"""The one place where fork hooks are registered."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Final
 
-Hook = Callable[[], None]
-
-_before: Final[list[Hook]] = []
-_after_in_parent: Final[list[Hook]] = []
-_after_in_child: Final[list[Hook]] = []
+Hook = Callable[[], object]
 
 
 def at_fork(
@@ -19,28 +14,14 @@ def at_fork(
     after_in_parent: Hook | None = None,
     after_in_child: Hook | None = None,
 ) -> None:
-    """Register hooks for every later fork of this process.
+    """Register hooks for every later fork of this process; see `os.register_at_fork`.
 
-    Hooks that run before a fork run in reverse order of registration; hooks that run after it run
-    in order, as with `os.register_at_fork`.
+    Nothing is registered where the platform can't fork.
     """
-    for hook, hooks in (
-        (before, _before),
-        (after_in_parent, _after_in_parent),
-        (after_in_child, _after_in_child),
-    ):
-        if hook is not None:
-            hooks.append(hook)
-
-
-def _run(hooks: list[Hook]) -> None:
-    for hook in hooks:
-        hook()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=lambda: _run(_before[::-1]),
-        after_in_parent=lambda: _run(_after_in_parent),
-        after_in_child=lambda: _run(_after_in_child),
-    )
+    hooks = {
+        "before": before,
+        "after_in_parent": after_in_parent,
+        "after_in_child": after_in_child,
+    }
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(**{name: hook for name, hook in hooks.items() if hook is not None})

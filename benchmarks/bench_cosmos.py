@@ -86,7 +86,7 @@ async def hits(report: Report, server: CosmosServer, rounds: int) -> None:
 
         async def of_store() -> float:
             began = perf_counter()
-            found = await cache._store.get_many(namespace, keys)
+            found = await cache._lifecycle.store.get_many(namespace, keys)
             assert None not in found
             return perf_counter() - began
 

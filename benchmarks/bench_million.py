@@ -89,7 +89,7 @@ def stored(cache: AsyncCache, count: int, elsewhere: Counter[int]) -> Timed:
 
     async def timed() -> float:
         keys: Sequence[bytes] = [key_of(prefix, random.randrange(count)) for _ in range(HITS)]
-        peek = cache._store.peek
+        peek = cache._lifecycle.store.peek
         began = perf_counter()
         answers = [peek(NAMESPACE, key) for key in keys]
         taken = (perf_counter() - began) / HITS

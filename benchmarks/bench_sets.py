@@ -111,7 +111,7 @@ async def main(report: Report) -> None:
 
             async def store_alone() -> float:
                 return await timed_batch(
-                    records(), lambda batch: cache._store.set_many(NAMESPACE, batch)
+                    records(), lambda batch: cache._lifecycle.store.set_many(NAMESPACE, batch)
                 )
 
             def executemany(database: sqlite3.Connection) -> Timed:

@@ -13,14 +13,13 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from asynccache.cache.cache import AsyncCache
+    from asynccache.cache.cache import AsyncCache, SyncCache
     from asynccache.cache.events import CallEvent, record
     from asynccache.cache.factory import Cache
-    from asynccache.cache.in_force import current_cache, options, set_default_cache
     from asynccache.cache.instrument import instrument_openai, uninstrument_openai
     from asynccache.cache.memoize import memoize
+    from asynccache.cache.scopes import current_cache, options, set_default_cache
     from asynccache.cache.settings import CacheOptions
-    from asynccache.cache.sync import SyncCache
     from asynccache.core.calls import Answer, Mode, Status
     from asynccache.core.calls import status_of as status
     from asynccache.core.counters import Stats
@@ -87,10 +86,10 @@ __all__ = [
 # Each name is loaded when it is first asked for, as anyio does it: importing the package costs
 # nothing in a program that goes on without it.
 _HOMES: Final = {
-    "cache.cache": ("AsyncCache",),
+    "cache.cache": ("AsyncCache", "SyncCache"),
     "core.calls": ("Answer", "Mode", "Status"),
     "keys.canonical": ("canonical_value",),
-    "cache.in_force": ("current_cache", "options", "set_default_cache"),
+    "cache.scopes": ("current_cache", "options", "set_default_cache"),
     "errors": (
         "AsyncCacheError", "CacheClosedError", "NotCanonicalError", "ReplayMiss",
         "StoreAuthError", "StoreDeniedError", "StoreError", "StoreFailoverError",
@@ -104,7 +103,6 @@ _HOMES: Final = {
     "cache.settings": ("CacheOptions",),
     "core.counters": ("Stats",),
     "entries.values": ("MISSING", "Missing"),
-    "cache.sync": ("SyncCache",),
 }  # fmt: skip
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 

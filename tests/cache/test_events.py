@@ -429,7 +429,7 @@ async def test_nothing_is_made_where_nobody_watches(cached, api, api_cache, monk
 
     api.program = answer
     monkeypatch.setattr(events, "CallEvent", built)
-    monkeypatch.setattr(events, "Watch", built)
+    monkeypatch.setattr(events, "CallWatch", built)
     for _ in range(2):
         for call, _ in DOORS.values():
             found = await call(cached)

@@ -25,6 +25,7 @@ from asynccache.cache import lifecycle, values
 from asynccache.cache.computing import VALUE_META
 from asynccache.entries.entry import Meta
 from asynccache.runtime import background
+from tests.helpers.inside import engines_of, flights_of, store_of, sync_frames
 from tests.helpers.openai_answers import RESPONSE, TEXT
 from tests.helpers.openai_server import COMPLETION, stored
 
@@ -80,8 +81,8 @@ class Held:
 
 def waiting(made, count):
     """Wait until so many callers have joined a call of another's."""
-    for engine in made._engines.values():
-        for flight in list(engine._board._flights.values()):
+    for engine in engines_of(made):
+        for flight in flights_of(engine):
             return flight.caller_count > count
     return False
 
@@ -433,7 +434,7 @@ def test_threads_enter_and_leave_at_once(made):
 
     in_threads(50, many)
     assert not made.is_open
-    assert made._face._frames == []
+    assert sync_frames(made) == []
 
 
 def test_close_ends_all_blocks(made):
@@ -507,14 +508,14 @@ async def test_opening_in_the_same_loop_is_refused():
     """A block can't wait for its own loop's opening of the cache: it says so instead of hanging."""
     made = Cache.memory()
     opening, go = asyncio.Event(), asyncio.Event()
-    open_store = made._store.open
+    open_store = store_of(made).open
 
     async def slowly(*, read_only=False):
         opening.set()
         await go.wait()
         await open_store(read_only=read_only)
 
-    made._store.open = slowly  # type: ignore[method-assign] # a store that takes its time
+    store_of(made).open = slowly
     task = asyncio.create_task(made.open())
     await opening.wait()
     with pytest.raises(RuntimeError, match="this very thread"), made:

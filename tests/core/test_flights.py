@@ -14,6 +14,7 @@ from asynccache.core.flight import Caller
 from asynccache.entries.entry import Meta
 from asynccache.runtime.waiters import WaitedTooLongError
 from asynccache.testing import Gate
+from tests.helpers.inside import put_store
 from tests.helpers.scenes import EVENTS, PHASES, Scene, settled
 
 WAITERS = 4
@@ -146,7 +147,7 @@ async def test_late_miss_makes_no_second_call():
         await held.arrived()  # its lookup has found nothing, and doesn't know yet
         # The entry is made and stored by another cache over the same store.
         other = Scene()
-        other.cache._store = scene.store
+        put_store(other.cache, scene.store)
         async with other.cache:
             assert await other.ask() == {"answer": 1}
             await settled(other)
@@ -549,7 +550,7 @@ async def test_answer_beyond_the_limit_is_delivered_unstored_and_unshared():
         more.set()
         got += [await reader.next() for _ in range(9)]
         assert got == chunks
-        assert len(reader._flight.chunks) < 10
+        assert len(reader.flight.chunks) < 10
         assert await reader.next() is None
         await settled(scene)
         assert scene.cache.stats().not_stored == {"oversized": 1}

@@ -11,6 +11,7 @@ import pytest
 
 from asynccache import Cache
 from asynccache.runtime.loops import LoopEndedError, begin, done_in, result_in
+from tests.helpers.inside import engines_of
 
 
 @contextlib.contextmanager
@@ -129,7 +130,7 @@ async def test_cache_of_a_loop_that_ends_meanwhile(what, monkeypatch):
     async with cache:
         await cache.set("key", 1)
         await asyncio.to_thread(lambda: asyncio.run(cache.get("key")))
-        (gone,) = [engine.loop for engine in cache._engines.values() if engine.loop.is_closed()]
+        (gone,) = [engine.loop for engine in engines_of(cache) if engine.loop.is_closed()]
         monkeypatch.setattr(gone, "is_running", lambda: True)
         if what == "set":
             assert await cache.set("key", 2)

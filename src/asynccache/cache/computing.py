@@ -6,22 +6,20 @@ import inspect
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from msgspec import UNSET, Struct, ValidationError
 
-from asynccache.cache import events, in_force
+from asynccache.cache import events
+from asynccache.cache.lifecycle import Bypass, Cached, Lifecycle, Scope, behind, resolve
 from asynccache.core.calls import Answer, CallRequest, Fetched, Mode
-from asynccache.core.engine import Engine
-from asynccache.core.flight import Caller, Flight, NotSharedError, Scope
+from asynccache.core.flight import Caller, Fate, Flight, NotSharedError
+from asynccache.core.flight import Scope as ErrorScope
 from asynccache.entries.entry import Meta
 from asynccache.entries.values import CONTENT_TYPE, check_type, decode_value, encode_exactly
 from asynccache.errors import NotCanonicalError, ReplayMiss
-from asynccache.keys.key import Namespace, value_key
+from asynccache.keys.key import value_key
 from asynccache.runtime.background import CallerGoneError
-
-if TYPE_CHECKING:
-    from asynccache.cache.cache import AsyncCache
 
 _ANYBODY: Final = Caller()
 _MISTYPED: Final = (ValidationError, TypeError, NotImplementedError)
@@ -30,23 +28,20 @@ _INEXACT: Final = "delivered but not stored, further ones are only counted: %s"
 VALUE_META: Final = Meta("value", content_type=CONTENT_TYPE)
 
 
-class _Making:
+class _Making(Struct, eq=False):
     """A value that is being made, as known to whatever makes it."""
 
-    __slots__ = ("cache", "key", "over", "refreshing")
-
-    def __init__(self, cache: AsyncCache, key: bytes, *, refreshing: bool) -> None:
-        self.cache: Final = cache
-        self.key: Final = key
-        self.refreshing: Final = refreshing
-        self.over = False
+    cache: Lifecycle
+    key: bytes
+    refreshing: bool
+    over: bool = False
 
 
 _under_way: Final[ContextVar[tuple[_Making, ...]]] = ContextVar("asynccache_making", default=())
 
 
 async def compute(
-    cache: AsyncCache,
+    cache: Cached,
     purpose: str,
     key: object,
     create: Callable[[], Awaitable[Any]],
@@ -59,7 +54,7 @@ async def compute(
 
     ``name`` is that of what makes the value, for the log; None is that of ``create``.
     """
-    watch = events.watch(cache.settings.observer, purpose)
+    watch = events.watch(behind(cache).settings.observer, purpose)
     try:
         value, told = await computed(cache, purpose, key, create, name=name, ttl=ttl, type=type)
     except BaseException as exc:
@@ -68,14 +63,14 @@ async def compute(
         raise
     if watch is not None:
         if isinstance(told, Fetched):
-            watch.served(told.outcome, told.entry, cache.now())
+            watch.served(told.outcome, told.entry, behind(cache).now())
         else:
             watch.passed(told)
     return value
 
 
 async def computed(
-    cache: AsyncCache,
+    cache: Cached,
     purpose: str,
     key: object,
     create: Callable[[], Awaitable[Any]],
@@ -88,25 +83,22 @@ async def computed(
 
     That is why it went past the cache, if it did.
     """
-    options = in_force.current_options()
-    mode = cache.settings.mode if options.mode is UNSET else options.mode
-    if mode == "off" or (not cache.is_open and mode != "replay"):
-        reason = "the cache isn't open" if mode != "off" else None
-        cache.note_bypass(reason)
-        return await _made(create), reason
-    engine = cache.engine()
+    scope = resolve(cache)
+    if isinstance(scope, Bypass):
+        return await _past(scope, create)
+    engine = scope.engine
     if engine.pacer.spent():
         await engine.pacer.slot()
-    namespace = options.namespace(cache.settings.namespace)
     try:
-        digest = _key(options, namespace, purpose, key)
+        digest = value_key(scope.namespace, purpose, key)
+        if sample := scope.sample(digest):
+            digest = value_key(scope.namespace, purpose, key, sample)
     except NotCanonicalError as exc:
-        if mode == "replay":
+        if scope.mode == "replay":
             raise ReplayMiss(f"this call can't be cached: {exc}") from exc
         reason = f"{name or name_of(create)}: {exc}"
-        cache.note_bypass(reason)
-        return await _made(create), reason
-    entry = engine.inline(mode, namespace, digest)
+        return await _past(Bypass(scope.cache, scope.mode, reason), create)
+    entry = engine.inline(scope.mode, scope.namespace, digest)
     mistyped: Exception | None = None
     if entry is not None:
         try:
@@ -117,41 +109,68 @@ async def computed(
             engine.count_hit(entry)
             return value, Fetched(entry, "hit")
     check_type(type)
-    name = name or name_of(create)
-    work = _Work(cache, namespace, digest, create, name, ttl, type)
-    if mistyped is not None:
-        return await _anew(engine, work, mode, mistyped)
-    return await _fetched(engine, work, mode)
+    work = _Work(scope, digest, create, name or name_of(create), ttl, type)
+    return await (work.fetched() if mistyped is None else work.anew(mistyped))
 
 
-class _Work(Struct, frozen=True):
+class _Work(Struct, frozen=True, eq=False):
     """What is to be made, for one caller."""
 
-    cache: AsyncCache
-    namespace: Namespace
+    scope: Scope
     key: bytes
     create: Callable[[], Awaitable[Any]]
     name: str
     ttl: float | None
     type: Any
 
-    def is_beneath_itself(self, mode: Mode) -> bool:
+    async def fetched(self, mode: Mode | None = None) -> tuple[Any, Fetched | str | None]:
+        """Return the value and where it came from, in the scope's mode or another."""
+        mode = mode or self.scope.mode
+        if mode != "replay" and self._is_beneath_itself(mode):
+            return await self._past(f"{self.name} asks for the value that it is making")
+        try:
+            fetched = await self.scope.engine.fetch(
+                mode, self.key, _ANYBODY, lambda: self._request(mode)
+            )
+        except NotSharedError:
+            return await self._past(f"{self.name}: its value can't be copied for all who wait")
+        if fetched.original is not UNSET:
+            return fetched.original, fetched
+        try:
+            return decode_value(fetched.entry.body, self.type), fetched
+        except _MISTYPED as exc:
+            return await self.anew(exc, mode)
+
+    async def anew(
+        self, mistyped: Exception, mode: Mode | None = None
+    ) -> tuple[Any, Fetched | str | None]:
+        """Make a value where the one that was found is another type's."""
+        mode = mode or self.scope.mode
+        self.scope.engine.counters.flaws["mistyped"] += 1
+        if mode == "replay":
+            raise mistyped
+        if mode == "read_write":
+            return await self.fetched("refresh")
+        return await self._past(f"{self.name}: what is found for it is of another type")
+
+    async def _past(self, reason: str) -> tuple[Any, str | None]:
+        return await _past(Bypass(self.scope.cache, self.scope.mode, reason), self.create)
+
+    def _is_beneath_itself(self, mode: Mode) -> bool:
         """Tell whether the caller is part of what it would wait for."""
         return any(
             making.key == self.key
-            and making.cache is self.cache
+            and making.cache is self.scope.cache
             and not making.over
             and (making.refreshing or mode != "refresh")
             for making in _under_way.get()
         )
 
-    def call(self, mode: Mode) -> CallRequest:
-        """Return the wish for it."""
-        shared = True
+    def _request(self, mode: Mode) -> CallRequest:
+        scope = self.scope
 
         async def upstream(flight: Flight) -> Answer:
-            nonlocal shared
-            making = _Making(self.cache, self.key, refreshing=mode == "refresh")
+            making = _Making(scope.cache, self.key, mode == "refresh")
             # In the flight's own context, and in that of whatever is started from here.
             _under_way.set((*(one for one in _under_way.get() if not one.over), making))
             try:
@@ -161,60 +180,29 @@ class _Work(Struct, frozen=True):
             try:
                 flight.add(encode_exactly(value, self.type))
             except TypeError as exc:
-                self.cache.tell_once(_INEXACT, f"{self.name}: {exc}")
+                scope.cache.tell_once(_INEXACT, f"{self.name}: {exc}")
                 flight.originals = [value]
                 try:
                     # Before anybody has it, and may change it.
                     flight.originals += [deepcopy(value) for _ in range(flight.caller_count - 1)]
                 except Exception:  # noqa: BLE001 - what it holds can't be copied: one has it then
-                    shared = False
+                    flight.worsen(Fate.PRIVATE)
             return Answer(meta=VALUE_META, chunks=tuple(flight.chunks))
 
         return CallRequest(
-            namespace=self.namespace,
+            namespace=scope.namespace,
             key=self.key,
             mode=mode,
             upstream=upstream,
-            scope=_scope,
-            ttl=self.cache.ttl_in_force(self.ttl),
-            store_if=self.cache.rule_in_force(),
-            unchanged=lambda: shared,
+            scope=_scope_of,
+            ttl=scope.ttl if self.ttl is None else self.ttl,
+            store_if=scope.store_if,
         )
 
 
-async def _fetched(engine: Engine, work: _Work, mode: Mode) -> tuple[Any, Fetched | str | None]:
-    if mode != "replay" and work.is_beneath_itself(mode):
-        return await _past(work, f"{work.name} asks for the value that it is making")
-    try:
-        flight = engine.join(mode, work.key)
-        fetched = None if flight is None else await engine.ride(flight, _ANYBODY)
-        if fetched is None:
-            fetched = await engine.fetch(work.call(mode))
-    except NotSharedError:
-        return await _past(work, f"{work.name}: its value can't be copied for all who wait")
-    if fetched.original is not UNSET:
-        return fetched.original, fetched
-    try:
-        return decode_value(fetched.entry.body, work.type), fetched
-    except _MISTYPED as exc:
-        return await _anew(engine, work, mode, exc)
-
-
-async def _anew(
-    engine: Engine, work: _Work, mode: Mode, mistyped: Exception
-) -> tuple[Any, Fetched | str | None]:
-    """Make a value where the one that was found is another type's."""
-    engine.counters.flaws["mistyped"] += 1
-    if mode == "replay":
-        raise mistyped
-    if mode == "read_write":
-        return await _fetched(engine, work, "refresh")
-    return await _past(work, f"{work.name}: what is found for it is of another type")
-
-
-async def _past(work: _Work, reason: str | None) -> tuple[Any, str | None]:
-    work.cache.note_bypass(reason)
-    return await _made(work.create), reason
+async def _past(bypass: Bypass, create: Callable[[], Awaitable[Any]]) -> tuple[Any, str | None]:
+    bypass.note()
+    return await _made(create), bypass.reason
 
 
 async def _made(create: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401 - any value
@@ -257,12 +245,6 @@ def name_of(function: object) -> str:
     return named
 
 
-def _key(options: in_force.Options, namespace: Namespace, purpose: str, key: object) -> bytes:
-    digest = value_key(namespace, purpose, key)
-    sample = options.sample if options.samples is None else options.samples.next(digest)
-    return value_key(namespace, purpose, key, sample) if sample else digest
-
-
-def _scope(error: BaseException) -> Scope:
+def _scope_of(error: BaseException) -> ErrorScope:
     """Share a function's error with all, but not that its thread was interrupted."""
     return "own" if isinstance(error, CallerGoneError) else "all"

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Final, Self, Unpack
 
 from asynccache.cache.cache import AsyncCache
-from asynccache.cache.in_force import seconds_of
-from asynccache.cache.settings import CacheOptions, positive, settings_of
+from asynccache.cache.settings import CacheOptions, positive, seconds_of, settings_of
 from asynccache.runtime.clock import SYSTEM_CLOCK, Clock
 from asynccache.stores.base import Store
 

@@ -1,20 +1,29 @@
-"""How one function's calls become keys, and its results typed: for both faces of `memoize`."""
+"""How one function's calls become keys, and its results typed: what `memoize` is made of."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
+from asynccache.cache.computing import compute
+from asynccache.cache.in_force import cache_in_force
+from asynccache.cache.lifecycle import Cached
+from asynccache.cache.settings import seconds_of
 from asynccache.entries.return_types import return_type
 from asynccache.entries.values import check_type
 from asynccache.errors import NotCanonicalError
 from asynccache.keys.canonical import canonical_value
 
 _log = logging.getLogger("asynccache")
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _SCRIPTS: Final = frozenset({"__main__", "__mp_main__", "<run_path>"})
 """What a module is called that is run: the same for all, whatever is in them."""
@@ -129,3 +138,57 @@ def _place(function: Any, *, lasting: bool) -> str | None:  # noqa: ANN401 - any
         if file:
             return f"{Path(file).resolve()}:{name}"
     return f"{'<session>' if lasting else _SESSION}:{name}"
+
+
+def memoizing(
+    cache: Cached | None,
+    bare: tuple[object, ...],
+    *,
+    ttl: float | timedelta | None,
+    ignore: Sequence[str],
+    version: str | int | None,
+) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Coroutine[Any, Any, T]]]:
+    """Return the decorator that `asynccache.memoize` describes; None is the cache in force."""
+    refuse_bare(bare)
+    seconds = seconds_of(ttl)
+
+    def decorate(
+        function: Callable[P, Coroutine[Any, Any, T]],
+    ) -> Callable[P, Coroutine[Any, Any, T]]:
+        if not inspect.iscoroutinefunction(function):
+            name = getattr(function, "__qualname__", repr(function))
+            hint = ""
+            if isinstance(function, classmethod | staticmethod):
+                hint = ": put @classmethod or @staticmethod above it"
+            raise TypeError(f"memoize takes async functions; {name} isn't one{hint}")
+        keys = FunctionKeys(function, ignore, version)
+
+        @functools.wraps(function)
+        async def memoized(*args: P.args, **kwargs: P.kwargs) -> T:
+            used = cache if cache is not None else cache_in_force()
+            if used is None:
+                return await function(*args, **kwargs)
+            result: T = await compute(
+                used,
+                "memoize",
+                keys.key(args, kwargs),
+                lambda: function(*args, **kwargs),
+                name=keys.name,
+                ttl=seconds,
+                type=keys.returns(),
+            )
+            return result
+
+        return memoized
+
+    return decorate
+
+
+def refuse_bare(bare: tuple[object, ...]) -> None:
+    """Refuse what a decorator without parentheses is given.
+
+    Raises:
+        TypeError: It is given something.
+    """
+    if bare:
+        raise TypeError("memoize takes its options first: write @memoize(), with parentheses")

@@ -5,13 +5,10 @@ from __future__ import annotations
 import importlib
 import sys
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, cast
 
-from asynccache.cache.in_force import asynchronous
-
-if TYPE_CHECKING:
-    from asynccache.cache.cache import AsyncCache
-    from asynccache.cache.sync import SyncCache
+from asynccache.cache.cache import AsyncCache, SyncCache
+from asynccache.cache.scopes import asynchronous
 
 _OPENAI: Final = "asynccache.openai.instrument.instrumentation"
 """Told by name, so that no floor imports from above, and nobody the SDK who doesn't use it."""

@@ -1,62 +1,124 @@
-"""A cache's life: opened and closed, in any number of event loops, threads and forks."""
+"""A cache's life: opened and closed, in any number of event loops, threads and forks.
+
+`Lifecycle` is the object behind a cache. `Lifecycle.resolve` says where a call goes: to an engine,
+in a namespace and a mode, or past the cache.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import os
+import logging
 import threading
 from collections.abc import Generator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Final, Self
+from typing import Final, Protocol
 from weakref import WeakSet
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
-from asynccache.cache.events import Observer
+from asynccache.cache.in_force import NO_OPTIONS, Options, current_options
+from asynccache.cache.settings import Settings
 from asynccache.core.breaker import CircuitBreaker
-from asynccache.core.calls import Mode, StoreIf, store_good
+from asynccache.core.calls import Mode, StoreIf
 from asynccache.core.counters import Counters, Stats
 from asynccache.core.engine import Engine
+from asynccache.core.store_client import StoreClient
 from asynccache.errors import CacheClosedError, StoreError, StoreRefusedError
 from asynccache.keys.key import Namespace
-from asynccache.runtime.background import held_loop
+from asynccache.runtime.background import blocked_loop
 from asynccache.runtime.clock import Clock
+from asynccache.runtime.forks import at_fork
 from asynccache.runtime.loops import done_in
 from asynccache.stores.base import Store
 
-_REMOTE_TIMEOUT: Final = 1.0  # seconds: longer than any healthy answer, shorter than a model's
+_log = logging.getLogger("asynccache")
+
 _FOREIGN_CLOSE: Final = 10.0  # seconds that another loop may take to end its flights
-_LOCAL_TIMEOUT: Final = 10.0  # seconds: a disk under load is slow, not gone
+_NOT_OPEN: Final = "the cache isn't open"
 _NO_LOOP: Final = (
     "no event loop of asyncio's runs here (trio's is none), and an AsyncCache needs one: use `with`"
     " instead of `async with`, in a thread of its own where another kind of loop runs"
 )
 
 
-class Settings(Struct, frozen=True, kw_only=True):
-    """The options of a cache, checked. See `Cache` for what each means."""
+class Scope(Struct, frozen=True, eq=False):
+    """Where a call goes: which engine serves it, in which namespace and mode, by which options."""
 
+    cache: Lifecycle
+    engine: Engine
     namespace: Namespace
-    mode: Mode = "read_write"
-    ttl: float | None = None
-    ttl_jitter: float = 0.0
-    store_if: StoreIf = store_good
-    ignore: tuple[tuple[str, ...], ...] = ()
-    ignore_headers: frozenset[str] = frozenset()
-    rename_call_ids: bool = False
-    keep_requests: bool = False
-    max_entry_bytes: int = 32 * 2**20
-    on_store_error: str = "continue"
-    store_timeout: float | None = None
-    lease_ttl: float = 5.0
-    observer: Observer | None = None
+    mode: Mode
+    options: Options
 
-    def timeout(self, *, remote: bool) -> float:
-        """Return the seconds that a store may take: those asked for, or its kind's."""
-        if self.store_timeout is not None:
-            return self.store_timeout
-        return _REMOTE_TIMEOUT if remote else _LOCAL_TIMEOUT
+    @property
+    def settings(self) -> Settings:
+        """The cache's options."""
+        return self.cache.settings
+
+    @property
+    def client(self) -> StoreClient:
+        """The way to the store."""
+        return self.engine.client(self.namespace)
+
+    @property
+    def ttl(self) -> float | None:
+        """Seconds that an answer is kept: the block's, or the cache's."""
+        ttl = self.options.ttl
+        return self.cache.settings.ttl if ttl is UNSET else ttl
+
+    @property
+    def store_if(self) -> StoreIf:
+        """The rule for storing an answer: the block's, or the cache's."""
+        rule = self.options.store_if
+        return self.cache.settings.store_if if rule is UNSET else rule
+
+    def sample(self, key: bytes) -> int:
+        """Return which of the independent answers to a request the caller asks for.
+
+        Args:
+            key: The request's key as the first sample. Blocks with ``sample="each"`` count by it.
+        """
+        options = self.options
+        return options.sample if options.samples is None else options.samples.next(key)
+
+    def now(self) -> int:
+        """Return what the cache's clock says, in microseconds since the epoch."""
+        return self.cache.now()
+
+
+class Bypass(Struct, frozen=True, eq=False):
+    """A call that goes past the cache."""
+
+    cache: Lifecycle
+    mode: Mode
+    reason: str | None
+    """Why, where that is worth telling."""
+
+    def note(self) -> None:
+        """Count the call; log its reason once."""
+        self.cache.note_bypass(self.reason)
+
+
+class Cached(Protocol):
+    """What has a lifecycle behind it: an `AsyncCache`."""
+
+    _lifecycle: Lifecycle
+
+
+def behind(cache: Cached) -> Lifecycle:
+    """Return the object behind a cache, which integrations use."""
+    return cache._lifecycle  # noqa: SLF001 - the one place where integrations reach it
+
+
+def resolve(cache: Cached, options: Options | None = None) -> Scope | Bypass:
+    """Return where a call to a cache goes, by the options in force unless others are given.
+
+    Raises:
+        CacheClosedError: The cache isn't open, in mode "replay".
+        RuntimeError: No event loop of asyncio's runs here.
+    """
+    return cache._lifecycle.resolve(options or current_options())  # noqa: SLF001 - as above
 
 
 class _Turn:
@@ -71,10 +133,7 @@ class _Turn:
     def __init__(self, cache: Lifecycle) -> None:
         self._cache = cache
         self.done: Future[None] = Future()
-        try:
-            self.loop: Final = asyncio.get_running_loop()
-        except RuntimeError as exc:
-            raise RuntimeError(_NO_LOOP) from exc
+        self.loop: Final = _running_loop()
 
     async def __aenter__(self) -> None:
         cache = self._cache
@@ -94,65 +153,58 @@ class _Turn:
 
 
 class Lifecycle:
-    """Opens and closes a store, and gives each event loop an engine of its own."""
+    """Opens and closes a store, and gives each event loop an engine of its own.
+
+    The object behind a cache, for integrations too: they may rely on its public methods.
+    """
 
     def __init__(self, store: Store, settings: Settings, clock: Clock) -> None:
-        self._store = store
-        self._settings = settings
-        self._clock = clock
+        self.settings: Final = settings
+        self.store = store
+        self.clock: Final = clock
         strict = settings.on_store_error == "raise"
-        self._guard = CircuitBreaker(type(store).__name__, clock, strict=strict)
-        self._engines: dict[int, Engine] = {}
+        self._breaker = CircuitBreaker(type(store).__name__, clock, strict=strict)
+        self._scopes: dict[int, Scope] = {}  # of calls without options, by the id of their loop
         self._past = Counters()  # of loops that are gone
-        self._outside = Counters()  # of calls that met no engine
+        self.outside: Final = Counters()  # of calls that met no engine
         self._opened = 0
         self._lock = threading.Lock()
         self._turn: _Turn | None = None  # of whoever is opening or closing
         self._leaked: object = None
         self._setting: set[asyncio.Future[None]] = set()
+        self._told: set[tuple[str, str]] = set()
 
-    async def _open_store(self) -> None:
-        await self._store.open(read_only=self._settings.mode in {"read_only", "replay"})
-        self._guard.prepare = None
+    # -- opening and closing -----------------------------------------------------------------
 
     @property
     def is_open(self) -> bool:
         """Whether calls are served now."""
         return self._opened > 0
 
-    async def open(self) -> Self:
-        """Open the cache without making it the ambient one, for hosts with their own life cycle.
-
-        A store that is down or full doesn't keep a cache from opening: calls go past it, and it is
-        tried again later.
-
-        Raises:
-            StoreRefusedError: What is there isn't safe to use; the message says what to change.
-            StoreError: The store can't be opened, and ``on_store_error`` is "raise".
-            RuntimeError: No event loop of asyncio's runs here, e.g. as trio's does.
-        """
-        async with self._changing():
+    async def open(self) -> None:
+        """Open the store, or count once more that it is open; see `AsyncCache.open`."""
+        async with _Turn(self):
             if not self._opened:
-                self._guard.reset()
+                self._breaker.reset()
                 try:
                     await self._open_store()
                 except StoreRefusedError:
                     raise
                 except StoreError as exc:
-                    if self._guard.strict:
+                    if self._breaker.strict:
                         raise
-                    self._guard.note(exc, self._outside)
-                    self._guard.prepare = self._open_store
+                    self._breaker.note(exc, self.outside)
+                    self._breaker.prepare = self._open_store
             self._opened += 1
             _open_caches.add(self)
-        return self
+
+    async def _open_store(self) -> None:
+        await self.store.open(read_only=self.settings.mode in {"read_only", "replay"})
+        self._breaker.prepare = None
 
     async def aclose(self) -> None:
-        """Close the cache once; the last time, wait for what is being stored.
-
-        Who still waits for an answer sees `CacheClosedError`. Closing a closed cache is harmless.
-        """
-        async with self._changing():
+        """Close the store when this was called as often as `open`; see `AsyncCache.aclose`."""
+        async with _Turn(self):
             if self._opened != 1:
                 self._opened = max(0, self._opened - 1)
                 return
@@ -165,6 +217,29 @@ class Lifecycle:
             finally:
                 await self._close()
 
+    async def _close(self) -> None:
+        self._opened = 0
+        _open_caches.discard(self)
+        with self._lock:
+            scopes, self._scopes = list(self._scopes.values()), {}
+        try:
+            for scope in scopes:
+                await self._close_engine(scope.engine)
+        finally:
+            self._breaker.prepare = None
+            await self.store.aclose()
+
+    async def _close_engine(self, engine: Engine) -> None:
+        try:
+            if engine.loop is asyncio.get_running_loop():
+                await engine.aclose()
+            else:
+                # A loop that is blocked closes its own once it may go on.
+                patience = 0 if engine.loop is blocked_loop() else _FOREIGN_CLOSE
+                await done_in(engine.loop, engine.aclose, patience=patience)
+        finally:
+            self._past.add(engine.counters)
+
     @contextmanager
     def setting(self) -> Generator[None]:
         """Keep the cache from being closed in this loop while something is being set."""
@@ -176,98 +251,124 @@ class Lifecycle:
             self._setting.discard(under_way)
             under_way.set_result(None)
 
-    async def _close(self) -> None:
-        self._opened = 0
-        _open_caches.discard(self)
-        with self._lock:
-            engines, self._engines = list(self._engines.values()), {}
-        try:
-            for engine in engines:
-                await self._close_engine(engine)
-        finally:
-            self._guard.prepare = None
-            await self._store.aclose()
-
-    async def _close_engine(self, engine: Engine) -> None:
-        try:
-            if engine.loop is asyncio.get_running_loop():
-                await engine.aclose()
-            else:
-                # A loop that is held closes its own once it may go on.
-                patience = 0 if engine.loop is held_loop() else _FOREIGN_CLOSE
-                await done_in(engine.loop, engine.aclose, patience=patience)
-        finally:
-            self._past.add(engine.counters)
-
-    def _changing(self) -> _Turn:
-        """Let only one task of any loop open or close at a time."""
-        return _Turn(self)
-
     def changing_in(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """For integrations: tell whether a task of that loop opens or closes the cache now."""
+        """Tell whether a task of that loop opens or closes the cache now."""
         turn = self._turn
         return turn is not None and turn.loop is loop
 
-    def engine(self) -> Engine:
-        """For integrations: return the running loop's engine.
+    # -- where a call goes -------------------------------------------------------------------
+
+    def resolve(self, options: Options) -> Scope | Bypass:
+        """Return where a call goes; see `asynccache.cache.lifecycle.resolve`."""
+        return self.bypass(options) or self.scope(options)
+
+    def bypass(self, options: Options) -> Bypass | None:
+        """Return why a call goes past the cache, None if it doesn't. Works in any thread."""
+        mode = self._mode(options)
+        if mode == "off":
+            return Bypass(self, mode, None)
+        if not self._opened and mode != "replay":
+            return Bypass(self, mode, _NOT_OPEN)
+        return None
+
+    def scope(self, options: Options) -> Scope:
+        """Return which engine serves a call that comes to the cache, in whichever mode.
 
         Raises:
             CacheClosedError: The cache isn't open.
             RuntimeError: No event loop of asyncio's runs here.
         """
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError as exc:
-            raise RuntimeError(_NO_LOOP) from exc
-        engine = self._engines.get(id(loop))
-        if engine is None or engine.loop is not loop:
-            engine = self._new_engine(loop)
-        return engine
+        loop = _running_loop()
+        scope = self._scopes.get(id(loop))
+        if scope is None or scope.engine.loop is not loop:
+            scope = self._new_scope(loop)
+        if options is NO_OPTIONS:
+            return scope
+        namespace = options.namespace(self.settings.namespace)
+        return Scope(self, scope.engine, namespace, self._mode(options), options)
 
-    def _new_engine(self, loop: asyncio.AbstractEventLoop) -> Engine:
+    def _mode(self, options: Options) -> Mode:
+        return self.settings.mode if options.mode is UNSET else options.mode
+
+    def _new_scope(self, loop: asyncio.AbstractEventLoop) -> Scope:
         if not self._opened:
-            raise CacheClosedError("the cache isn't open: use it inside `async with cache:`")
-        settings = self._settings
+            raise CacheClosedError(f"{_NOT_OPEN}: use it inside `async with cache:`")
+        settings = self.settings
         engine = Engine(
-            self._store,
-            guard=self._guard,
-            clock=self._clock,
-            max_entry_bytes=settings.max_entry_bytes,
-            store_timeout=settings.timeout(remote=self._store.capabilities.remote),
-            lease_ttl=settings.lease_ttl,
-            ttl_jitter=settings.ttl_jitter,
+            self.store,
+            breaker=self._breaker,
+            clock=self.clock,
+            limits=settings.limits(remote=self.store.capabilities.remote),
         )
+        scope = Scope(self, engine, settings.namespace, settings.mode, NO_OPTIONS)
         with self._lock:
-            for name, old in list(self._engines.items()):
-                if old.loop.is_closed():
-                    self._past.add(self._engines.pop(name).counters)
-            self._engines[id(loop)] = engine
-        return engine
+            for name, old in list(self._scopes.items()):
+                if old.engine.loop.is_closed():
+                    self._past.add(self._scopes.pop(name).engine.counters)
+            self._scopes[id(loop)] = scope
+        return scope
 
-    def _leak(self) -> None:
-        """Forget everything that belongs to the parent process, without touching it."""
-        self._opened = 0
-        self._lock = threading.Lock()  # a thread that only the parent has may hold the old one
-        self._turn = None
-        self._leaked = (self._engines, self._store)
-        self._engines, self._setting = {}, set()
+    def engines(self) -> list[Engine]:
+        """Return the engines of all loops."""
+        return [scope.engine for scope in list(self._scopes.values())]
+
+    # -- what happened -----------------------------------------------------------------------
+
+    def now(self) -> int:
+        """Return what the cache's clock says, in microseconds since the epoch."""
+        return self.clock.time_us()
+
+    def note_bypass(self, reason: str | None) -> None:
+        """Count a call that goes past the cache; log each reason once."""
+        self.outside.bypassed += 1
+        if reason is not None:
+            self.tell_once("not cached, further ones are only counted: %s", reason)
+
+    def note_lookup(self, *, hit: bool) -> None:
+        """Count a call that a framework makes itself if nothing is found."""
+        self.outside.count("hit" if hit else "miss")
+
+    def note_replay_miss(self) -> None:
+        """Count a call that may not be made, as mode "replay" found nothing."""
+        self.outside.replay_misses += 1
+
+    def tell_once(self, what: str, reason: str) -> None:
+        """Log something, once for each reason."""
+        if (what, reason) not in self._told:
+            self._told.add((what, reason))
+            _log.warning(what, reason)
 
     def stats(self) -> Stats:
         """Return what this cache did so far, in all loops of this process."""
         total = Counters()
         for counters in (
             self._past,
-            self._outside,
-            *(engine.counters for engine in list(self._engines.values())),
+            self.outside,
+            *(engine.counters for engine in self.engines()),
         ):
             total.add(counters)
         return total.snapshot(
-            breaker=self._guard.state,
-            store={str(name): count for name, count in self._store.counters().items()},
+            breaker=self._breaker.state,
+            store={str(name): count for name, count in self.store.counters().items()},
         )
 
+    def _leak(self) -> None:
+        """Forget everything that belongs to the parent process, without touching it."""
+        self._opened = 0
+        self._lock = threading.Lock()  # a thread that only the parent has may hold the old one
+        self._turn = None
+        self._leaked = (self._scopes, self.store)
+        self._scopes, self._setting = {}, set()
 
-_open_caches: WeakSet[Lifecycle] = WeakSet()
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError as exc:
+        raise RuntimeError(_NO_LOOP) from exc
+
+
+_open_caches: Final[WeakSet[Lifecycle]] = WeakSet()
 
 
 def _after_fork() -> None:
@@ -276,5 +377,4 @@ def _after_fork() -> None:
     _open_caches.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+at_fork(after_in_child=_after_fork)

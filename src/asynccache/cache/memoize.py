@@ -1,19 +1,13 @@
-"""Caching an async function by its arguments."""
+"""`memoize`: an async function, cached by its arguments."""
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Never, ParamSpec, TypeVar
+from typing import Any, Never, ParamSpec, TypeVar
 
-from asynccache.cache.computing import compute
-from asynccache.cache.function_keys import FunctionKeys
-from asynccache.cache.in_force import current_cache, seconds_of
-
-if TYPE_CHECKING:
-    from asynccache.cache.cache import AsyncCache
+from asynccache.cache.cache import AsyncCache
+from asynccache.cache.function_keys import memoizing
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,46 +48,4 @@ def memoize(
         >>> @memoize(ttl=3600, ignore=["session"])
         ... async def fetch(url: str, session: object = None) -> str: ...
     """
-    refuse_bare(bare)
-    seconds = seconds_of(ttl)
-
-    def decorate(
-        function: Callable[P, Coroutine[Any, Any, T]],
-    ) -> Callable[P, Coroutine[Any, Any, T]]:
-        if not inspect.iscoroutinefunction(function):
-            name = getattr(function, "__qualname__", repr(function))
-            hint = ""
-            if isinstance(function, classmethod | staticmethod):
-                hint = ": put @classmethod or @staticmethod above it"
-            raise TypeError(f"memoize takes async functions; {name} isn't one{hint}")
-        recipe = FunctionKeys(function, ignore, version)
-
-        @functools.wraps(function)
-        async def memoized(*args: P.args, **kwargs: P.kwargs) -> T:
-            used = cache if cache is not None else current_cache()
-            if used is None:
-                return await function(*args, **kwargs)
-            result: T = await compute(
-                used,
-                "memoize",
-                recipe.key(args, kwargs),
-                lambda: function(*args, **kwargs),
-                name=recipe.name,
-                ttl=seconds,
-                type=recipe.returns(),
-            )
-            return result
-
-        return memoized
-
-    return decorate
-
-
-def refuse_bare(bare: tuple[object, ...]) -> None:
-    """Refuse what a decorator without parentheses is given.
-
-    Raises:
-        TypeError: It is given something.
-    """
-    if bare:
-        raise TypeError("memoize takes its options first: write @memoize(), with parentheses")
+    return memoizing(cache, bare, ttl=ttl, ignore=ignore, version=version)

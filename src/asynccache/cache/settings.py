@@ -7,14 +7,51 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, Final, Literal, TypedDict
 
+from msgspec import Struct
+
 from asynccache.cache.events import Observer
-from asynccache.cache.in_force import mode_of, rule_of, seconds_of
-from asynccache.cache.lifecycle import Settings
-from asynccache.core.calls import Mode, StoreIf, store_good
+from asynccache.core.calls import MODES, Mode, StoreIf, store_good
+from asynccache.core.context import Limits
 from asynccache.keys.key import Namespace
 
 _MEBIBYTE: Final = 2**20
+_REMOTE_TIMEOUT: Final = 1.0  # seconds: longer than any healthy answer, shorter than a model's
+_LOCAL_TIMEOUT: Final = 10.0  # seconds: a disk under load is slow, not gone
 _ON_STORE_ERROR: Final = ("continue", "raise")
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """The options of a cache, checked. See `Cache` for what each means."""
+
+    namespace: Namespace
+    mode: Mode = "read_write"
+    ttl: float | None = None
+    ttl_jitter: float = 0.0
+    store_if: StoreIf = store_good
+    ignore: tuple[tuple[str, ...], ...] = ()
+    ignore_headers: frozenset[str] = frozenset()
+    rename_call_ids: bool = False
+    keep_requests: bool = False
+    max_entry_bytes: int = 32 * 2**20
+    on_store_error: str = "continue"
+    store_timeout: float | None = None
+    lease_ttl: float = 5.0
+    observer: Observer | None = None
+
+    def timeout(self, *, remote: bool) -> float:
+        """Return the seconds that a store may take: those asked for, or its kind's."""
+        if self.store_timeout is not None:
+            return self.store_timeout
+        return _REMOTE_TIMEOUT if remote else _LOCAL_TIMEOUT
+
+    def limits(self, *, remote: bool) -> Limits:
+        """Return what the engines of a cache keep to, over a remote store or a local one."""
+        return Limits(
+            max_entry_bytes=self.max_entry_bytes,
+            store_timeout=self.timeout(remote=remote),
+            lease_ttl=self.lease_ttl,
+            ttl_jitter=self.ttl_jitter,
+        )
 
 
 class CacheOptions(TypedDict, total=False):
@@ -108,3 +145,43 @@ def positive(option: str, number: Any) -> Any:  # noqa: ANN401 - int in, int out
     if not 0 < number < float("inf"):
         raise ValueError(f"{option} must be above zero and finite, not {number}")
     return number
+
+
+def seconds_of(ttl: float | timedelta | None) -> float | None:
+    """Return a ttl in seconds.
+
+    Raises:
+        TypeError: It is neither a number nor a timedelta nor None.
+        ValueError: It isn't above zero.
+    """
+    if ttl is None:
+        return None
+    if isinstance(ttl, timedelta):
+        ttl = ttl.total_seconds()
+    if isinstance(ttl, bool) or not isinstance(ttl, int | float):
+        raise TypeError(f"ttl must be seconds, a timedelta or None, not {type(ttl).__name__}")
+    if not 0 < ttl < float("inf"):
+        raise ValueError(f"ttl must be above zero and finite, not {ttl}; None keeps for ever")
+    return float(ttl)
+
+
+def mode_of(mode: str) -> Mode:
+    """Return a mode that was checked.
+
+    Raises:
+        ValueError: There is no such mode.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
+    return mode
+
+
+def rule_of(store_if: StoreIf) -> StoreIf:
+    """Return a rule for storing that was checked.
+
+    Raises:
+        TypeError: It isn't a plain function.
+    """
+    if inspect.iscoroutinefunction(store_if) or not callable(store_if):
+        raise TypeError("store_if must be a plain function of an Answer")
+    return store_if

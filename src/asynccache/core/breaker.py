@@ -1,11 +1,11 @@
-"""Stands between cache and store: a deadline on each call, and a breaker that stops asking."""
+"""Stands between cache and store: a deadline on each call, and a circuit breaker."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Final, Literal, TypeVar
+from collections.abc import Awaitable, Callable, Sized
+from typing import Final, Literal, TypeVar, cast
 
 from asynccache.core.counters import Counters
 from asynccache.errors import StoreError, StoreTimeoutError, StoreUnavailableError
@@ -41,22 +41,35 @@ class CircuitBreaker:
         self._seen: set[str] = set()
 
     async def run(
-        self, call: Callable[[], Awaitable[T]], default: T, *, timeout: float, counters: Counters
+        self,
+        call: Callable[[], Awaitable[T]],
+        default: T,
+        *,
+        timeout: float,
+        counters: Counters,
+        count: int | None = None,
     ) -> T:
         """Await a store call for ``timeout`` seconds at most; on failure count, return ``default``.
 
+        Another number of results than ``count``, where that is given, is a failure.
+
         Raises:
-            StoreError: The call failed, and the guard is strict.
+            StoreError: The call failed, and the breaker is strict.
         """
         try:
-            return await self.insist(call, timeout=timeout, counters=counters)
+            return await self.insist(call, timeout=timeout, counters=counters, count=count)
         except StoreError:
             if self.strict:
                 raise
             return default
 
     async def insist(
-        self, call: Callable[[], Awaitable[T]], *, timeout: float | None, counters: Counters
+        self,
+        call: Callable[[], Awaitable[T]],
+        *,
+        timeout: float | None,
+        counters: Counters,
+        count: int | None = None,
     ) -> T:
         """Do as `run`, but raise: for what the user asked for and must not think done.
 
@@ -73,6 +86,11 @@ class CircuitBreaker:
                 if self.prepare is not None:
                     await self.prepare()
                 result = await call()
+            if count is not None and len(cast("Sized", result)) != count:
+                raise StoreUnavailableError(  # noqa: TRY301 - counted as a failure, below
+                    f"it gave {len(cast('Sized', result))} results for {count}:"
+                    " it broke its contract"
+                )
         except asyncio.CancelledError:
             if self.state == "probing":  # this was the probe, and nobody else would make one
                 self.state = "open"

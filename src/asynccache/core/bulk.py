@@ -109,17 +109,17 @@ class _Batch:
 
 
 async def fetch_many(
-    engine: Engine, calls: Mapping[bytes, CallRequest], caller: Caller, convoy: BulkCall
+    engine: Engine, calls: Mapping[bytes, CallRequest], caller: Caller, bulk: BulkCall
 ) -> dict[bytes, Fetched]:
     """Return the whole answers to several calls that one caller needs together.
 
-    They count as one call: see `Engine.served_many`.
+    They count as one call: see `Engine.count_together`.
 
     Args:
         engine: The loop's.
-        calls: By key; each one's ``upstream`` is the convoy's.
+        calls: By key; each one's ``upstream`` is the bulk call's.
         caller: Who asks.
-        convoy: Makes the call for those that have to be made.
+        bulk: Makes the call for those that have to be made.
 
     Raises:
         WaitedTooLongError: The caller's patience ended.
@@ -128,26 +128,26 @@ async def fetch_many(
     deadline = engine.loop.time() + caller.patience
     found: dict[bytes, Fetched] = {}
     while len(found) < len(calls):
-        riding: list[tuple[bytes, Flight, bool]] = []
+        waiting: list[tuple[bytes, Flight, bool]] = []
         try:
             for key, call in calls.items():  # all are registered before anything is awaited
                 if key in found:
                     continue
-                boarded = engine.board(call)
-                if isinstance(boarded, Entry):
-                    found[key] = Fetched(boarded, "hit")
+                found_or_started = engine.get_or_start(call)
+                if isinstance(found_or_started, Entry):
+                    found[key] = Fetched(found_or_started, "hit")
                     continue
-                flight, started = boarded
-                riding.append((key, flight, started))
+                flight, started = found_or_started
+                waiting.append((key, flight, started))
                 if started:
-                    convoy.add(flight)
-            while riding:
-                key, flight, started = riding.pop()
-                entry = await engine.arrive(flight, caller, deadline, started=started)
+                    bulk.add(flight)
+            while waiting:
+                key, flight, started = waiting.pop()
+                entry = await flight.wait_until(deadline, caller, started=started)
                 if entry is not None:
                     found[key] = Fetched(entry, flight.outcome(started=started))
                 # Else the error was another caller's fate: the next round starts anew.
         finally:
-            for _, flight, _ in riding:
+            for _, flight, _ in waiting:
                 flight.leave()
     return found

@@ -1,4 +1,4 @@
-"""What one caller asks for and what upstream gave: the words between engine and clients."""
+"""What one caller asks for, what upstream gave, and what a response says of itself."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def for_all(_: BaseException) -> Scope:
 
 
 class CallRequest(Struct, frozen=True, kw_only=True):
-    """One caller's wish for an answer."""
+    """What one caller asks of the engine."""
 
     namespace: Namespace
     key: bytes
@@ -85,7 +85,7 @@ class CallRequest(Struct, frozen=True, kw_only=True):
     unchanged: Callable[[], bool] | None = None
     """Tells whether the key still stands for what is sent, where that may change on the way."""
     alone: bool = True
-    """The call is this flight's alone, and counted as such; else a convoy makes and counts it."""
+    """The call is this flight's alone; else a `BulkCall` makes it, and counts it."""
     about: str = "this request"
     """What is asked for, to be read in an error."""
     waiting: Callable[[], None] | None = None

@@ -1,28 +1,27 @@
-"""The callers' side of one event loop: inline reads, boarding and joining flights, waiting."""
+"""The callers' side of one event loop: inline reads, starting and joining flights, waiting."""
 
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Final
+
+from msgspec import UNSET
 
 from asynccache.core.breaker import CircuitBreaker
 from asynccache.core.calls import STORING, CallRequest, Fetched, Mode
+from asynccache.core.context import Limits, LoopContext
 from asynccache.core.counters import Counters, Outcome
-from asynccache.core.flight import Caller, Flight, NotSharedError
+from asynccache.core.flight import Caller, Fate, Flight, Phase, Reader
 from asynccache.core.in_flight import InFlightTable
 from asynccache.core.leases import LeaseManager
-from asynccache.core.reader import Reader
 from asynccache.core.runner import FlightRunner
-from asynccache.core.shelf import Shelf
-from asynccache.core.writer import EntryWriter
+from asynccache.core.store_client import StoreClient
 from asynccache.entries.entry import Entry
 from asynccache.errors import CacheClosedError
 from asynccache.keys.key import Namespace
 from asynccache.runtime.clock import Clock
 from asynccache.runtime.pacer import Pacer
-from asynccache.runtime.waiters import WaitedTooLongError
 from asynccache.stores.base import Store, Unknown
 
 
@@ -31,51 +30,34 @@ class Engine:
 
     Args:
         store: Where entries live; shared with the cache's other loops.
-        guard: Stands before the store; shared too.
+        breaker: Stands before the store; shared too.
         clock: For expiry and leases.
-        max_entry_bytes: Bodies above this are neither stored nor shared with newcomers.
-        store_timeout: Seconds that a lookup or claim may take.
-        lease_ttl: Seconds of silence after which a lease is taken over.
-        ttl_jitter: Share of a ttl by which it may be shortened, so that not all expire at once.
+        limits: The cache's.
     """
 
     def __init__(
-        self,
-        store: Store,
-        *,
-        guard: CircuitBreaker,
-        clock: Clock,
-        max_entry_bytes: int,
-        store_timeout: float,
-        lease_ttl: float,
-        ttl_jitter: float,
+        self, store: Store, *, breaker: CircuitBreaker, clock: Clock, limits: Limits
     ) -> None:
-        self.loop = asyncio.get_running_loop()
+        self.loop: Final = asyncio.get_running_loop()
         self.pacer: Final = Pacer(self.loop)
         self.counters: Final = Counters()
-        self.shelf: Final = Shelf(
-            store,
-            guard=guard,
+        self._context: Final = LoopContext(
+            loop=self.loop,
+            store=store,
+            breaker=breaker,
             clock=clock,
             counters=self.counters,
             pacer=self.pacer,
+            limits=limits,
             spawn=self.spawn,
-            max_entry_bytes=max_entry_bytes,
-            timeout=store_timeout,
-            lease_ttl=lease_ttl,
         )
-        self._limit = max_entry_bytes
-        self._board: Final = InFlightTable()
-        self._flying: set[Flight] = set()  # also those that are on no board any more
+        self._clients: dict[Namespace, StoreClient] = {}
+        self._in_flight: Final = InFlightTable()
+        self._flying: set[Flight] = set()  # also those that can't be joined any more
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
-        self._leases = LeaseManager(ttl=lease_ttl, clock=clock, spawn=self.spawn)
-        recorder = EntryWriter(
-            self.shelf, self._leases, clock=clock, counters=self.counters, ttl_jitter=ttl_jitter
-        )
-        self._pilot = FlightRunner(
-            self._board, self.shelf, self._leases, recorder, clock=clock, counters=self.counters
-        )
+        self._leases: Final = LeaseManager(self._context)
+        self._runner: Final = FlightRunner(self._context, self._in_flight, self._leases)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task that lives until it ends or the engine is closed."""
@@ -84,54 +66,14 @@ class Engine:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    def client(self, namespace: Namespace) -> StoreClient:
+        """Return this loop's way to a namespace of the store."""
+        client = self._clients.get(namespace)
+        if client is None:
+            client = self._clients[namespace] = StoreClient(self._context, namespace)
+        return client
+
     # -- calls -------------------------------------------------------------------------------
-
-    def board(self, call: CallRequest) -> tuple[Flight, bool] | Entry:
-        """Return what answers a call: an entry, or a flight and whether it was started for it.
-
-        Nothing is awaited here: between the look at the flights, the inline read, and the entry of
-        a new flight nobody else runs, so that no key ever has two. The caller has been counted in.
-        """
-        refreshing = call.mode == "refresh"
-        board = self._board
-        flight = board.find(call.mode, call.key)
-        surely_missing = False
-        if not refreshing:
-            entry: Entry | Unknown | None = board.pending(call.key)
-            if entry is None and flight is None:
-                entry = self.shelf.peek(call.namespace, call.key)
-                surely_missing = entry is None
-            if isinstance(entry, Entry):
-                return entry
-            if flight is None and call.mode != "replay":
-                flight = board.refresh_of(call.key)
-        elif flight is not None and flight.entry is not None:
-            flight.doomed = True  # whole already, so that a refresh supersedes it
-            flight = None
-        keep = call.mode in STORING
-        if flight is not None and not flight.oversized:
-            flight.enter(keep=keep)
-            return flight, False
-        if self._closed:
-            raise CacheClosedError("the cache was closed")
-        flight = Flight(
-            call.key,
-            call.caller,
-            loop=self.loop,
-            pacer=self.pacer,
-            limit=self._limit,
-            abandon=self._abandon,
-        )
-        flight.enter(keep=keep)
-        if call.mode == "read_write":  # the others take no leases
-            flight.holding = self._leases.adopt(call.key)
-        board.put(call.mode, flight)
-        self._flying.add(flight)
-        look = not (surely_missing or refreshing)
-        asked = self.shelf.ask(call.namespace, call.key) if look else None
-        flight.task = self.spawn(self._pilot.fly(flight, call, asked))
-        flight.task.add_done_callback(lambda _: self._flying.discard(flight))
-        return flight, True
 
     def inline(self, mode: Mode, namespace: Namespace, key: bytes) -> Entry | None:
         """Return an entry that is at hand, without anything being prepared for a call.
@@ -140,87 +82,49 @@ class Engine:
         """
         if mode == "refresh":
             return None
-        if not self._board.is_empty_for(key):
-            return self._board.pending(key)
-        entry = self.shelf.peek(namespace, key)
+        if self._in_flight.has_call(key):
+            return self._in_flight.pending(key)
+        entry = self.client(namespace).peek(key)
         return entry if isinstance(entry, Entry) else None
 
     def pending(self, key: bytes) -> Entry | None:
         """Return an answer that is whole and on its way into the store."""
-        return self._board.pending(key)
+        return self._in_flight.pending(key)
 
-    def join(self, mode: Mode, key: bytes) -> Flight | None:
-        """Return a flight to `ride`, if one is up, without anything being prepared for a call."""
-        flight = self._board.find(mode, key)
-        if flight is None or flight.ended or flight.oversized:
-            return None
-        flight.enter(keep=mode in STORING)
-        return flight
-
-    async def ride(
-        self, flight: Flight, caller: Caller, *, started: bool = False
-    ) -> Fetched | None:
-        """Return the whole answer of a flight that was boarded or joined; counts the caller out.
-
-        None is returned where the flight's error was another caller's fate: then `fetch` anew.
-
-        Raises:
-            WaitedTooLongError: The caller's patience ended.
-            BaseException: What the call upstream raised.
-        """
-        deadline = self.loop.time() + caller.patience
-        entry = await self.arrive(flight, caller, deadline, started=started)
-        if entry is None:
-            return None
-        how, originals = flight.outcome(started=started), flight.originals
-        fetched = self.served(entry, how)
-        return fetched if originals is None else Fetched(entry, how, originals.pop())
-
-    async def arrive(
-        self, flight: Flight, caller: Caller, deadline: float, *, started: bool
-    ) -> Entry | None:
-        """Do as `ride`, until a moment of the loop's time, without counting the call."""
-        gate = flight.finished
-        try:
-            while not flight.ended:
-                end = gate.enter(deadline)
-                try:
-                    await end
-                except WaitedTooLongError:
-                    if not flight.own_time(started=started):
-                        raise
-                    deadline = math.inf
-                finally:
-                    gate.leave(end)
-            if flight.entry is not None:
-                if flight.changed and not started:
-                    raise NotSharedError
-                return flight.entry
-            error = flight.error_for(caller, started=started)
-            if error is not None:
-                raise error
-            return None
-        finally:
-            flight.leave()
-
-    async def fetch(self, call: CallRequest) -> Fetched:
+    async def fetch(
+        self, mode: Mode, key: bytes, caller: Caller, prepare: Callable[[], CallRequest]
+    ) -> Fetched:
         """Return the whole answer to a call: stored, from a flight under way, or from upstream.
 
+        Args:
+            mode: As the call's.
+            key: As the call's.
+            caller: Who asks.
+            prepare: Makes the call's request; called at most once, where no flight can be joined.
+
         Raises:
+            NotSharedError: A flight was joined whose answer is its starter's alone.
             WaitedTooLongError: The caller's patience ended.
             ReplayMiss: In mode "replay", nothing is stored.
             CacheClosedError: The cache was closed meanwhile.
             BaseException: What the call upstream raised.
         """
+        flight, started = self._join(mode, key), False
+        call: CallRequest | None = None
         while True:
-            boarded = self.board(call)
-            if isinstance(boarded, Entry):
-                return self.served(boarded, "hit")
-            flight, started = boarded
-            fetched = await self.ride(flight, call.caller, started=started)
-            if fetched is not None:
-                return fetched
+            if flight is None:
+                call = call or prepare()
+                found = self.get_or_start(call)
+                if isinstance(found, Entry):
+                    return self._served(found, "hit")
+                flight, started = found
+            entry = await flight.wait(caller, started=started)
+            if entry is not None:
+                break
             # The error was another caller's fate: the rest start one new flight between them.
+            flight = None
+        original = UNSET if flight.originals is None else flight.originals.pop()
+        return self._served(entry, flight.outcome(started=started), original)
 
     async def read(self, call: CallRequest) -> tuple[Fetched, Reader | None]:
         """Return the answer to a call as soon as its head is known, and a reader of its chunks.
@@ -233,105 +137,144 @@ class Engine:
             BaseException: As `fetch`.
         """
         while True:
-            boarded = self.board(call)
-            if isinstance(boarded, Entry):
-                return self.served(boarded, "hit"), None
-            flight, started = boarded
+            found = self.get_or_start(call)
+            if isinstance(found, Entry):
+                return self._served(found, "hit"), None
+            flight, started = found
             reader = Reader(flight, call.caller, self.loop, started=started)
-            try:
-                meta = await reader.head()
-            except BaseException:
-                reader.close()
-                raise
+            meta = await reader.head()
             if meta is None:
-                reader.close()
-                error = flight.error_for(call.caller, started=started)
-                if error is not None:
-                    raise error
                 continue
-            if flight.changed and not started:
-                reader.close()
-                raise NotSharedError
             how = flight.outcome(started=started)
             if flight.entry is not None and how == "hit":
                 reader.close()
-                return self.served(flight.entry, how), None
-            self._count(how)
+                return self._served(flight.entry, how), None
+            self.counters.count(how)
             if how == "joined":  # what it saved shows at the end
-                reader.on_close = lambda _, flight=flight: self._count_saved(flight.entry)
+                reader.on_close = lambda _, flight=flight: self.counters.count_saved(flight.entry)
             return Fetched(flight.entry or Entry(call.key, 0, 0, meta, ()), how), reader
 
-    def count_hit(self, entry: Entry) -> None:
-        """Count one call as answered at once. The way of nearly all hits: nothing is made."""
-        self.counters.hits += 1
-        self._count_saved(entry)
+    def get_or_start(self, call: CallRequest) -> tuple[Flight, bool] | Entry:
+        """Return what answers a call: an entry, or a flight and whether it was started for it.
 
-    def served(self, entry: Entry, how: Outcome) -> Fetched:
+        Nothing is awaited here: between the look at the flights, the inline read, and the entry of
+        a new flight nobody else runs, so that no key ever has two. The caller has been counted in.
+        """
+        refreshing = call.mode == "refresh"
+        in_flight = self._in_flight
+        client = self.client(call.namespace)
+        flight = in_flight.find(call.mode, call.key)
+        surely_missing = False
+        if not refreshing:
+            entry: Entry | Unknown | None = in_flight.pending(call.key)
+            if entry is None and flight is None:
+                entry = client.peek(call.key)
+                surely_missing = entry is None
+            if isinstance(entry, Entry):
+                return entry
+            if flight is None and call.mode != "replay":
+                flight = in_flight.refresh_of(call.key)
+        elif flight is not None and flight.entry is not None:
+            flight.worsen(Fate.INVALIDATED)  # whole already, so that a refresh supersedes it
+            flight = None
+        storing = call.mode in STORING
+        if flight is not None and not flight.oversized:
+            flight.enter(storing=storing)
+            return flight, False
+        look = not (surely_missing or refreshing)
+        return self._start(call, client, storing=storing, look=look), True
+
+    def _start(
+        self, call: CallRequest, client: StoreClient, *, storing: bool, look: bool
+    ) -> Flight:
+        if self._closed:
+            raise CacheClosedError("the cache was closed")
+        flight = Flight(
+            call.key,
+            call.caller,
+            loop=self.loop,
+            pacer=self.pacer,
+            limit=self._context.limits.max_entry_bytes,
+            abandon=self._abandon,
+        )
+        flight.enter(storing=storing)
+        if call.mode == "read_write":  # the others take no leases
+            flight.lease = self._leases.adopt(call.key)
+        self._in_flight.add(call.mode, flight)
+        self._flying.add(flight)
+        looked_up = client.look_up(call.key) if look else None
+        flight.task = self.spawn(self._runner.run(flight, call, client, looked_up))
+        flight.task.add_done_callback(lambda _: self._flying.discard(flight))
+        return flight
+
+    def _join(self, mode: Mode, key: bytes) -> Flight | None:
+        """Return a flight to wait for, if one is up; the caller has been counted in."""
+        flight = self._in_flight.find(mode, key)
+        if flight is None or flight.ended or flight.oversized:
+            return None
+        flight.enter(storing=mode in STORING)
+        return flight
+
+    def _served(self, entry: Entry, how: Outcome, original: object = UNSET) -> Fetched:
         """Count one call as answered."""
-        self._count(how)
+        self.counters.count(how)
         if how != "miss":
-            self._count_saved(entry)
-        return Fetched(entry, how)
+            self.counters.count_saved(entry)
+        return Fetched(entry, how, original)
 
-    def served_many(self, fetched: Collection[Fetched]) -> Outcome:
+    def count_hit(self, entry: Entry) -> None:
+        """Count one call as answered inline."""
+        self.counters.hits += 1
+        self.counters.count_saved(entry)
+
+    def count_together(self, fetched: Collection[Fetched]) -> Outcome:
         """Count one call as answered by several entries; return what it was on the whole."""
         outcomes = {one.outcome for one in fetched}
         how: Outcome = "joined" if "joined" in outcomes else "hit"
         if "miss" in outcomes:
             how = "miss"
-        self._count(how)
+        self.counters.count(how)
         for one in fetched:
             if one.outcome != "miss":
-                self._count_saved(one.entry)
+                self.counters.count_saved(one.entry)
         return how
 
-    def _count(self, how: Outcome) -> None:
-        counters = self.counters
-        if how == "hit":
-            counters.hits += 1
-        elif how == "joined":
-            counters.joined += 1
-        else:
-            counters.misses += 1
-
-    def _count_saved(self, entry: Entry | None) -> None:
-        if entry is not None:
-            meta = entry.meta
-            self.counters.tokens_saved += meta.input_tokens + meta.output_tokens
-            self.counters.seconds_saved += meta.seconds
-
-    # -- flights -----------------------------------------------------------------------------
+    # -- the end of flights ------------------------------------------------------------------
 
     def _abandon(self, flight: Flight) -> None:
         """End a flight that nobody waits for. A newcomer meanwhile gets a new one."""
         self.counters.abandoned += 1
-        self._doom(flight)
+        self._invalidate(flight)
         if flight.task is not None:
             flight.task.cancel()
 
-    def _doom(self, flight: Flight) -> None:
-        """Take a flight off the board, and leave its lease to the next one for its key."""
-        flight.doomed = True
-        self._board.take_off(flight)
-        holding, flight.holding = flight.holding, None
-        if holding is not None:
-            self._leases.abandon(holding)
+    def _invalidate(self, flight: Flight) -> None:
+        """Keep a flight from storing and from being joined; the next for its key has its lease."""
+        flight.worsen(Fate.INVALIDATED)
+        self._in_flight.remove(flight)
+        held, flight.lease = flight.lease, None
+        if held is not None:
+            self._leases.abandon(held)
 
     async def settle(self, keys: Collection[bytes] | None) -> None:
         """Keep flights for keys (None: all) from storing and from taking newcomers.
 
-        Returns when nothing is being written for them any more.
+        An answer that is whole already is stored first. Returns when nothing is being written for
+        the keys any more.
         """
         while True:
+            storing: list[asyncio.Future[Any]] = [
+                write for client in self._clients.values() for write in client.writing(keys)
+            ]
             for key in (None,) if keys is None else keys:
-                for flight in self._board.matching(key):
-                    self._doom(flight)
-            writing = self.shelf.writing(keys)
-            if not writing:
+                for flight in self._in_flight.matching(key):
+                    if flight.phase is Phase.STORE and flight.task is not None:
+                        storing.append(flight.task)
+                    else:
+                        self._invalidate(flight)
+            if not storing:
                 return
-            await asyncio.wait(writing)
-
-    # -- the end -----------------------------------------------------------------------------
+            await asyncio.wait(storing)
 
     async def aclose(self) -> None:
         """End every flight that still waits for an answer, and see all storing through."""

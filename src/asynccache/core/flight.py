@@ -1,4 +1,4 @@
-"""A call in progress, shared by all who ask for the same key in one event loop."""
+"""Single-flight: one call in progress, shared by all who ask for the same key in one event loop."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import copy
 import math
 from collections.abc import Callable
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 from weakref import WeakSet
 
 from msgspec import Struct
@@ -15,17 +15,19 @@ from msgspec import Struct
 from asynccache.core.counters import Outcome
 from asynccache.core.leases import HeldLease
 from asynccache.entries.entry import Entry, Meta
+from asynccache.runtime.loops import call_in
 from asynccache.runtime.pacer import Pacer
-from asynccache.runtime.waiters import Waiters
-
-if TYPE_CHECKING:
-    from asynccache.core.reader import Reader
+from asynccache.runtime.waiters import WaitedTooLongError, Waiters
 
 Scope = Literal["all", "credentials", "timeout", "request", "own"]
 """For whom an error is true: all callers; those of the same credentials; those who would not have
 waited longer; those who asked for just the same; only the caller whose call it was."""
 Source = Literal["upstream", "store", "elsewhere"]
 """Where a flight's answer came from; "elsewhere" is another flight's, waited for in the store."""
+Unstored = Literal[
+    "mode", "oversized", "inexact", "changed", "incomplete", "secret", "deleted", "store_if"
+]
+"""Why an answer is delivered but not stored."""
 
 
 class Phase(IntEnum):
@@ -36,6 +38,17 @@ class Phase(IntEnum):
     CALL = 2
     STORE = 3
     DONE = 4
+
+
+class Fate(IntEnum):
+    """What may become of a flight's answer. It only ever gets worse."""
+
+    SHARED = 0
+    """Everybody who asks may have it, and it is stored if a caller's mode allows it."""
+    INVALIDATED = 1
+    """Its key was deleted, overwritten or given up: its callers have it, nobody joins or stores."""
+    PRIVATE = 2
+    """What was sent is not what the key stands for: only its starter has it."""
 
 
 class Caller(Struct, frozen=True, gc=False):
@@ -56,19 +69,20 @@ class NotSharedError(Exception):
 class Flight:
     """One call and its growing body.
 
-    Its task writes (`start_body`, `add`, `complete`, `fail`), callers read. The body stays until
-    the last caller and the task have let go. Belongs to one event loop.
+    Its runner writes (`start_body`, `add`, `complete`, `fail`), callers read. The body stays until
+    the last caller and the runner have let go. Belongs to one event loop.
 
     Args:
         key: What is asked for.
         starter: Whose credentials and patience the call has.
         limit: Bytes of body above which the flight takes no more callers and isn't stored.
+        abandon: Called when the last caller leaves before the body is whole.
     """
 
     __slots__ = (
-        "_growth", "_loop", "_pacer", "_readers", "abandon", "base", "caller_count", "changed",
-        "chunks", "doomed", "entry", "error", "finished", "holding", "keep", "key", "limit",
-        "meta", "originals", "phase", "scope", "size", "source", "starter", "task",
+        "_abandon", "_growth", "_loop", "_pacer", "_readers", "base", "caller_count", "chunks",
+        "entry", "error", "fate", "finished", "key", "lease", "limit", "meta", "originals", "phase",
+        "scope", "size", "source", "starter", "storing", "task",
     )  # fmt: skip
 
     def __init__(
@@ -84,14 +98,13 @@ class Flight:
         self.key: Final = key
         self.starter: Final = starter
         self.limit: Final = limit
-        self.abandon: Final = abandon
+        self._abandon: Final = abandon
         self.task: asyncio.Task[None] | None = None
         self.phase = Phase.LOOKUP
         self.source: Source = "store"
-        self.keep = False  # somebody who waits for it may store
-        self.doomed = False  # abandoned, or its key deleted or set meanwhile: deliver, don't store
-        self.changed = False  # what was sent is not what the key stands for: its starter's alone
-        self.holding: HeldLease | None = None
+        self.fate = Fate.SHARED
+        self.storing = False  # the mode of one of its callers allows storing
+        self.lease: HeldLease | None = None
         self.meta: Meta | None = None
         self.entry: Entry | None = None
         # Of a value that its bytes don't give back: one object for each caller, and no bytes.
@@ -110,47 +123,7 @@ class Flight:
         self._readers: WeakSet[Reader] | None = None
         self._growth: Waiters | None = None
 
-    # -- what the task does ------------------------------------------------------------------
-
-    def start_body(self, meta: Meta) -> None:
-        """Announce the answer's head; its chunks follow."""
-        self.meta = meta
-        self._grown()
-
-    def add(self, chunk: bytes) -> None:
-        """Append a chunk and wake whoever waits for it."""
-        self.chunks.append(chunk)
-        self.size += len(chunk)
-        if self.oversized:
-            self.drop_read()
-        self._grown()
-
-    def land(self, entry: Entry) -> None:
-        """End with an answer that was found, whole, in the store."""
-        self.chunks = list(entry.chunks)
-        self.complete(entry)
-
-    def complete(self, entry: Entry) -> None:
-        """Declare the body whole, and wake everybody."""
-        self.meta, self.entry = entry.meta, entry
-        self.phase = Phase.STORE
-        self._wake()
-
-    def fail(self, error: BaseException, scope: Scope) -> None:
-        """End with an error, after whatever chunks came before it."""
-        self.error, self.scope = error, scope
-        self.phase = Phase.DONE
-        self._wake()
-
-    def _wake(self) -> None:
-        self.finished.open()
-        self._grown()
-
-    def _grown(self) -> None:
-        if self._growth is not None:
-            self._growth.open()
-
-    # -- what callers do ---------------------------------------------------------------------
+    # -- what becomes of it ------------------------------------------------------------------
 
     @property
     def ended(self) -> bool:
@@ -162,14 +135,48 @@ class Flight:
         """Whether the body has outgrown what is stored or shared with newcomers."""
         return self.size > self.limit
 
-    def error_for(self, caller: Caller, *, started: bool) -> BaseException | None:
-        """Return the flight's error for one of its callers, None if it was another's fate.
+    def answer(self) -> Entry | None:
+        """Return the whole answer, on its way into the store, if newcomers may have it."""
+        shared = self.fate is not Fate.PRIVATE and not self.oversized
+        return self.entry if shared else None
 
-        The starter gets the error itself, each other caller a copy: raising marks an error.
+    def worsen(self, fate: Fate) -> None:
+        """Let no more become of the answer than this."""
+        self.fate = max(self.fate, fate)
+
+    def unstored(self) -> Unstored | None:
+        """Return why the flight itself keeps its answer from being stored, None if it doesn't."""
+        if not self.storing:
+            return "mode"
+        if self.oversized:
+            return "oversized"
+        if self.originals is not None:
+            return "inexact"
+        if self.fate is Fate.PRIVATE:
+            return "changed"
+        return "deleted" if self.fate is Fate.INVALIDATED else None
+
+    def outcome(self, *, started: bool) -> Outcome:
+        """Return what the answer is to one of its callers; ``started`` is for whoever began it."""
+        if self.source == "store":
+            return "hit"
+        return "miss" if started and self.source == "upstream" else "joined"
+
+    def entry_for(self, caller: Caller, *, started: bool) -> Entry | None:
+        """Return the answer of a flight that has ended, None if this caller has to ask anew.
+
+        Raises:
+            NotSharedError: The answer is its starter's alone.
+            BaseException: What ended the flight, where it is true for this caller too. The starter
+                gets the error itself, each other caller a copy: raising marks an error.
         """
-        if self.error is None or started:
-            return self.error
-        if self.scope == "credentials":
+        if self.entry is not None:
+            self.check_shared(started=started)
+            return self.entry
+        error = self.error
+        if error is None or started:
+            shared = True
+        elif self.scope == "credentials":
             shared = caller.credentials == self.starter.credentials
         elif self.scope == "timeout":
             shared = caller.patience <= self.starter.patience
@@ -177,29 +184,115 @@ class Flight:
             shared = caller.request == self.starter.request
         else:
             shared = self.scope == "all"
-        return own_copy(self.error) if shared else None
+        if error is not None and shared:
+            raise error if started else own_copy(error)
+        return None
 
-    def enter(self, *, keep: bool) -> None:
+    def check_shared(self, *, started: bool) -> None:
+        """Raise `NotSharedError` where the answer is its starter's alone, to another caller."""
+        if self.fate is Fate.PRIVATE and not started:
+            raise NotSharedError
+
+    # -- what the runner does ----------------------------------------------------------------
+
+    def start_body(self, meta: Meta) -> None:
+        """Announce the answer's head; its chunks follow."""
+        self.meta = meta
+        self._grown()
+
+    def add(self, chunk: bytes) -> None:
+        """Append a chunk and wake whoever waits for it."""
+        self.chunks.append(chunk)
+        self.size += len(chunk)
+        if self.size > self.limit:
+            self._drop_read()
+        self._grown()
+
+    def complete(self, entry: Entry) -> None:
+        """Declare the body whole, and wake everybody."""
+        self.meta, self.entry = entry.meta, entry
+        self.phase = Phase.STORE
+        self.finished.open()
+        self._grown()
+
+    def complete_from_store(self, entry: Entry) -> None:
+        """End with an answer that was found, whole, in the store."""
+        self.chunks = list(entry.chunks)
+        self.complete(entry)
+
+    def fail(self, error: BaseException, scope: Scope) -> None:
+        """End with an error, after whatever chunks came before it."""
+        self.error, self.scope = error, scope
+        self.phase = Phase.DONE
+        self.finished.open()
+        self._grown()
+
+    def _grown(self) -> None:
+        if self._growth is not None:
+            self._growth.open()
+
+    # -- what callers do ---------------------------------------------------------------------
+
+    def enter(self, *, storing: bool) -> None:
         """Count a caller in, who may or may not store; each `enter` needs one `leave`."""
         self.caller_count += 1
-        self.keep = self.keep or keep
+        self.storing = self.storing or storing
 
     def leave(self) -> None:
         """Count a caller out. The last one out ends the flight, unless its body is whole."""
         self.caller_count -= 1
         if self.caller_count == 0 and not self.ended:
-            self.abandon(self)
+            self._abandon(self)
 
-    def own_time(self, *, started: bool) -> bool:
-        """Tell whether a caller's patience doesn't count: its own call upstream keeps its time."""
-        return started and self.phase == Phase.CALL
+    async def wait(self, caller: Caller, *, started: bool) -> Entry | None:
+        """Return the whole answer, as `entry_for` does; counts the caller out.
 
-    @property
-    def growth(self) -> Waiters:
-        """Opens when the body grows or ends."""
+        Raises:
+            WaitedTooLongError: The caller's patience ended.
+            BaseException: As `entry_for`.
+        """
+        return await self.wait_until(self._loop.time() + caller.patience, caller, started=started)
+
+    async def wait_until(self, deadline: float, caller: Caller, *, started: bool) -> Entry | None:
+        """Do as `wait`, until a moment of the loop's time."""
+        waiters = self.finished
+        try:
+            while self.phase < Phase.STORE:
+                end = waiters.enter(deadline)
+                try:
+                    await end
+                except WaitedTooLongError:
+                    if not self._has_own_time(started=started):
+                        raise
+                    deadline = math.inf
+                finally:
+                    waiters.leave(end)
+            return self.entry_for(caller, started=started)
+        finally:
+            self.leave()
+
+    async def wait_for_growth(self, deadline: float, *, started: bool) -> float:
+        """Return when the body has grown or ended, and until when to wait the next time.
+
+        Raises:
+            WaitedTooLongError: The deadline, in the loop's time, has passed.
+        """
         if self._growth is None:
             self._growth = Waiters(self._loop, self._pacer)
-        return self._growth
+        more = self._growth.enter(deadline)
+        try:
+            await more
+        except WaitedTooLongError:
+            if not self._has_own_time(started=started):
+                raise
+            return math.inf
+        finally:
+            self._growth.leave(more)
+        return deadline
+
+    def _has_own_time(self, *, started: bool) -> bool:
+        """Tell whether a caller's patience doesn't count: its own call upstream keeps its time."""
+        return started and self.phase == Phase.CALL
 
     def read_by(self, reader: Reader) -> None:
         """Note who reads; weakly, so that a dropped stream is collected."""
@@ -213,18 +306,119 @@ class Flight:
             self._readers.discard(reader)
         self.leave()
 
-    def outcome(self, *, started: bool) -> Outcome:
-        """Return what the answer is to one of its callers; ``started`` is for whoever began it."""
-        if self.source == "store":
-            return "hit"
-        return "miss" if started and self.source == "upstream" else "joined"
+    def next_chunk(self, position: int) -> bytes | None:
+        """Return the chunk at a position of the body, None if it isn't there yet."""
+        at = position - self.base
+        return self.chunks[at] if at < len(self.chunks) else None
 
-    def drop_read(self) -> None:
-        """Free the chunks of an oversized body that every reader has behind it."""
+    def has_read(self) -> None:
+        """Free what every reader of an oversized body has behind it."""
+        if self.size > self.limit:
+            self._drop_read()
+
+    def _drop_read(self) -> None:
         behind = min((reader.position for reader in self._readers or ()), default=0) - self.base
         if behind > 0:
             del self.chunks[:behind]
             self.base += behind
+
+
+class Reader:
+    """One caller's way through a flight's body: its chunks from the start, then live.
+
+    Counts as a caller until it is closed, exhausted, or collected.
+    """
+
+    __slots__ = (
+        "__weakref__", "_caller", "_loop", "_open", "_started", "flight", "on_close", "position",
+    )  # fmt: skip
+
+    def __init__(
+        self, flight: Flight, caller: Caller, loop: asyncio.AbstractEventLoop, *, started: bool
+    ) -> None:
+        self.flight: Final = flight
+        self._caller = caller
+        self._loop = loop
+        self._started = started
+        self._open = True
+        self.position = 0
+        self.on_close: Callable[[BaseException | None], None] | None = None
+        flight.read_by(self)
+
+    async def head(self) -> Meta | None:
+        """Return the answer's head as soon as it is known, None if the caller has to ask anew.
+
+        Raises:
+            WaitedTooLongError: The caller's patience ended.
+            BaseException: As `Flight.entry_for`. The reader is closed then.
+        """
+        flight = self.flight
+        deadline = self._loop.time() + self._caller.patience
+        try:
+            while flight.meta is None and flight.error is None:
+                deadline = await flight.wait_for_growth(deadline, started=self._started)
+            if flight.meta is None:
+                flight.entry_for(self._caller, started=self._started)
+                self.close()
+            else:
+                flight.check_shared(started=self._started)
+        except BaseException:
+            self.close()
+            raise
+        return flight.meta
+
+    def next_ready(self) -> bytes | None:
+        """Return the next chunk if it is there already."""
+        chunk = self.flight.next_chunk(self.position)
+        if chunk is not None:
+            self.position += 1
+        return chunk
+
+    async def next(self) -> bytes | None:
+        """Return the next chunk, None at the end; raise the error that ended the flight.
+
+        Raises:
+            WaitedTooLongError: Nothing came for as long as the caller would wait.
+        """
+        flight = self.flight
+        deadline = self._loop.time() + self._caller.patience
+        while True:
+            chunk = self.next_ready()
+            if chunk is not None:
+                flight.has_read()
+                return chunk
+            if flight.ended:
+                self.close()
+                if flight.error is not None:
+                    # Part of the answer was delivered, so that nobody can start anew.
+                    raise flight.error if self._started else own_copy(flight.error)
+                return None
+            deadline = await flight.wait_for_growth(deadline, started=self._started)
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Stop reading; the flight ends if nobody else reads it. Closing twice is harmless.
+
+        ``error`` is what reading ended with, for `on_close`.
+        """
+        if self._open:
+            self._open = False
+            self.flight.left_by(self)
+            if self.on_close is not None:
+                self.on_close(error)
+                self.on_close = None
+
+    def close_anywhere(self) -> None:
+        """Do as `close`, in any thread and without waiting: the loop does it soon."""
+        call_in(self._loop, self.close)
+
+    def __del__(self) -> None:
+        # A bare ``break`` leaves no other trace. Collection may happen in any thread, so the loop
+        # is asked to do the counting.
+        if self._open:
+            self._open = False
+            call_in(self._loop, self.flight.leave)
+            if self.on_close is not None:
+                call_in(self._loop, self.on_close, None)
 
 
 def own_copy(error: BaseException) -> BaseException:

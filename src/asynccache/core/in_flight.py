@@ -1,4 +1,4 @@
-"""The flights that one event loop can join, by key and by what may join them."""
+"""The in-flight table: the flights of one event loop that can be joined."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from asynccache.entries.entry import Entry
 class InFlightTable:
     """Flights under way. A refresh joins refreshes alone; a replay's flight calls nobody.
 
-    At most one flight stands here for a key and a kind of mode; a flight is taken off by its end,
-    when nobody waits for it any more, and when its key is deleted or set.
+    At most one flight stands here for a key and a kind of mode. Its end removes it, and so does
+    whatever invalidates it.
     """
 
     __slots__ = ("_by_mode", "_flights", "_refreshes")
@@ -37,23 +37,23 @@ class InFlightTable:
         """Return the refresh under way for a key."""
         return self._refreshes.get(key)
 
-    def is_empty_for(self, key: bytes) -> bool:
-        """Tell whether no call is under way for a key, so that only the store may know it."""
-        return key not in self._flights and key not in self._refreshes
+    def has_call(self, key: bytes) -> bool:
+        """Tell whether a call is under way for a key."""
+        return key in self._flights or key in self._refreshes
 
     def pending(self, key: bytes) -> Entry | None:
         """Return an answer that is whole and on its way into the store."""
         for flights in (self._refreshes, self._flights):
             flight = flights.get(key)
             if flight is not None and flight.entry is not None:
-                return None if flight.oversized or flight.changed else flight.entry
+                return flight.answer()
         return None
 
-    def put(self, mode: Mode, flight: Flight) -> None:
+    def add(self, mode: Mode, flight: Flight) -> None:
         """Let others of the mode's kind join a flight, instead of one there was for its key."""
         self._by_mode[mode][flight.key] = flight
 
-    def take_off(self, flight: Flight) -> None:
+    def remove(self, flight: Flight) -> None:
         """Let nobody join a flight any more; another one for its key stays."""
         for flights in self._by_mode.values():
             if flights.get(flight.key) is flight:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 from msgspec import Struct
 
-from asynccache.core.lane import Lane
+from asynccache.core.context import LoopContext
+from asynccache.core.store_client import StoreClient
 from asynccache.entries.entry import Entry
-from asynccache.runtime.clock import Clock
 from asynccache.stores.base import Claim, Claimed, Lease, Unknown
 
 _WOKEN_POLLS: Final = 4  # within one time-to-live, by those who are woken: a message may be lost
@@ -23,10 +23,10 @@ _RENEWALS: Final = 3  # within one time-to-live, so that one may fail
 class HeldLease:
     """A claim of this loop, from the moment it is made. It outlives the flight that made it."""
 
-    __slots__ = ("abandoned", "claimed", "lane", "lease", "lost", "operation", "renewed_at")
+    __slots__ = ("abandoned", "claimed", "client", "lease", "lost", "operation", "renewed_at")
 
-    def __init__(self, lane: Lane, lease: Lease, now: float) -> None:
-        self.lane = lane
+    def __init__(self, client: StoreClient, lease: Lease, now: float) -> None:
+        self.client = client
         self.lease = lease
         self.renewed_at = now
         self.lost = False
@@ -40,7 +40,7 @@ class Acquired(Struct, frozen=True):
 
     entry: Entry | bytes | None = None
     """Bytes where the store found them while granting the lease: they still have to be checked."""
-    holding: HeldLease | None = None
+    lease: HeldLease | None = None
     """None where the store gives no leases at the moment: everyone goes upstream."""
     waited: bool = False
 
@@ -48,33 +48,28 @@ class Acquired(Struct, frozen=True):
 class LeaseManager:
     """All leases of one event loop.
 
-    Args:
-        ttl: Seconds of silence after which others take a lease over.
-        clock: Its monotonic time measures silence.
-        spawn: Starts tasks; whoever owns them awaits them at closing.
+    After `Limits.lease_ttl` seconds of silence, by the clock's monotonic time, others take a lease
+    over.
     """
 
     __slots__ = ("_abandoned", "_clock", "_held", "_renewing", "_spawn", "_stopped", "_ttl")
 
-    def __init__(
-        self, *, ttl: float, clock: Clock, spawn: Callable[[Any], asyncio.Task[None]]
-    ) -> None:
-        self._ttl = ttl
-        self._clock = clock
-        self._spawn = spawn
+    def __init__(self, context: LoopContext) -> None:
+        self._ttl = context.limits.lease_ttl
+        self._clock = context.clock
+        self._spawn = context.spawn
         self._held: set[HeldLease] = set()
         self._abandoned: dict[bytes, HeldLease] = {}
         # No task, which would be left pending where a loop is stopped between two calls.
         self._renewing: asyncio.TimerHandle | None = None
         self._stopped = False
 
-    async def acquire(
+    async def acquire(  # noqa: C901 - one loop of claims and waits, clearest in one place
         self,
-        lane: Lane,
+        client: StoreClient,
         key: bytes,
-        find: Callable[[], Awaitable[Entry | Unknown | None]],
-        check: Callable[[bytes], Awaitable[Entry | None]],
         inherited: HeldLease | None,
+        waiting: Callable[[], None] | None,
     ) -> Acquired:
         """Get leave to make the call for a key, or the entry that another has made meanwhile.
 
@@ -83,104 +78,108 @@ class LeaseManager:
         the next flight for the key.
 
         Args:
-            lane: Where the lease is held.
+            client: The way to the store where the lease is held.
             key: What is to be called for.
-            find: Looks the entry up, and returns it only if it is sound.
-            check: Returns the entry that bytes hold, if it is sound.
             inherited: A claim that was adopted from an abandoned flight.
+            waiting: Called each time after the lease was found to be held elsewhere.
         """
         silent_since = self._clock.monotonic()
         silent: Lease | None = None
-        pause, _ = lane.store.polls
-        glances = lane.store.capabilities.glances
-        waited = waiting = False
+        pause, _ = client.store.polls
+        glances = client.store.capabilities.glances
+        waited = glancing = False
         while True:
             silence = self._clock.monotonic() - silent_since
             expect = silent if silent is not None and silence >= self._ttl else None
-            holding = inherited or self._begin(lane, key, expect, waiting=waiting)
+            held = inherited or self._begin(client, key, expect, waiting=glancing)
             inherited = None
-            await self._settled(holding)
-            claimed = holding.claimed
+            await self._settled(held)
+            claimed = held.claimed
             if claimed is None:
                 return Acquired()
             if claimed.granted:
-                return Acquired(claimed.entry, holding, waited)
-            sound = None if claimed.entry is None else await check(claimed.entry)
+                return Acquired(claimed.entry, held, waited)
+            sound = None if claimed.entry is None else await client.checked(key, claimed.entry)
             if sound is not None:
                 return Acquired(sound, None, waited)
-            waiting = glances and claimed.holder is not None
+            glancing = glances and claimed.holder is not None
             if claimed.entry is not None and claimed.holder is None:
                 # Left alone for bytes that are no entry: asked for again, it is granted.
                 continue
             if claimed.holder != silent:
                 silent, silent_since = claimed.holder, self._clock.monotonic()
             waited = True
-            pause = await self._pause(lane, key, pause)
-            # Where claims glance, the next one finds the entry, too.
-            entry = None if waiting else await find()
+            pause = await self._pause(client, key, pause)
+            if glancing:  # the next claim finds the entry, too
+                continue
+            if waiting is not None:
+                waiting()
+            entry = await client.found(key, client.look_up(key))
             if isinstance(entry, Unknown):  # whoever has the lease: nothing would be heard of it
                 return Acquired(waited=waited)
             if entry is not None:
                 return Acquired(entry, None, waited)
 
-    async def _pause(self, lane: Lane, key: bytes, pause: float) -> float:
+    async def _pause(self, client: StoreClient, key: bytes, pause: float) -> float:
         """Wait for news of a key, or for a while; return how long a while is the next time."""
-        if lane.store.capabilities.messages:
+        if client.store.capabilities.messages:
             jitter = 0.5 + random.random() / 2  # noqa: S311 - not a secret
-            if await lane.wait(key, self._ttl * jitter / _WOKEN_POLLS):
+            if await client.wait(key, self._ttl * jitter / _WOKEN_POLLS):
                 return pause
         await asyncio.sleep(pause * random.uniform(_LEAST, 1))  # noqa: S311 - as above
-        return min(lane.store.polls[1], pause * 2)
+        return min(client.store.polls[1], pause * 2)
 
     def adopt(self, key: bytes) -> HeldLease | None:
         """Take over the claim that an abandoned flight for a key has left, if there is one."""
-        holding = self._abandoned.pop(key, None)
-        if holding is not None:
-            holding.abandoned = False
-        return holding
+        held = self._abandoned.pop(key, None)
+        if held is not None:
+            held.abandoned = False
+        return held
 
-    def _begin(self, lane: Lane, key: bytes, expect: Lease | None, *, waiting: bool) -> HeldLease:
+    def _begin(
+        self, client: StoreClient, key: bytes, expect: Lease | None, *, waiting: bool
+    ) -> HeldLease:
         lease = Lease(key, secrets.token_bytes(16))
-        holding = HeldLease(lane, lease, self._clock.monotonic())
-        self._held.add(holding)
-        holding.operation = self._spawn(self._make(holding, expect, waiting=waiting))
-        return holding
+        held = HeldLease(client, lease, self._clock.monotonic())
+        self._held.add(held)
+        held.operation = self._spawn(self._make(held, expect, waiting=waiting))
+        return held
 
-    async def _settled(self, holding: HeldLease) -> None:
+    async def _settled(self, held: HeldLease) -> None:
         try:
-            if holding.operation is not None:
-                await asyncio.shield(holding.operation)
+            if held.operation is not None:
+                await asyncio.shield(held.operation)
         except asyncio.CancelledError:
-            self.abandon(holding)
+            self.abandon(held)
             raise
-        if holding.claimed is None or not holding.claimed.granted:
-            self._held.discard(holding)
+        if held.claimed is None or not held.claimed.granted:
+            self._held.discard(held)
 
-    async def _make(self, holding: HeldLease, expect: Lease | None, *, waiting: bool) -> None:
-        lease = holding.lease
+    async def _make(self, held: HeldLease, expect: Lease | None, *, waiting: bool) -> None:
+        lease = held.lease
         claim = Claim(key=lease.key, token=lease.token, expect=expect, waiting=waiting)
-        claimed = await holding.lane.claim(claim)
-        holding.renewed_at = self._clock.monotonic()
-        holding.claimed = claimed
+        claimed = await held.client.claim(claim)
+        held.renewed_at = self._clock.monotonic()
+        held.claimed = claimed
         granted = claimed is not None and claimed.granted
         if granted and self._renewing is None:
             self._renew_later()
 
-    def abandon(self, holding: HeldLease) -> None:
+    def abandon(self, held: HeldLease) -> None:
         """Leave a claim to the next flight for its key; give it back if none comes at once."""
-        if holding.abandoned:
+        if held.abandoned:
             return
-        holding.abandoned = True
-        self._abandoned[holding.lease.key] = holding
-        self._spawn(self._give_back(holding))
+        held.abandoned = True
+        self._abandoned[held.lease.key] = held
+        self._spawn(self._give_back(held))
 
-    async def _give_back(self, holding: HeldLease) -> None:
-        if holding.operation is not None:
-            await asyncio.wait([holding.operation])
-        if holding.abandoned:
-            if self._abandoned.get(holding.lease.key) is holding:
-                del self._abandoned[holding.lease.key]
-            await self.release(holding)
+    async def _give_back(self, held: HeldLease) -> None:
+        if held.operation is not None:
+            await asyncio.wait([held.operation])
+        if held.abandoned:
+            if self._abandoned.get(held.lease.key) is held:
+                del self._abandoned[held.lease.key]
+            await self.release(held)
 
     def stop(self) -> None:
         """Stop renewing, as no flight is left to need it; a claim under way won't begin it anew."""
@@ -188,25 +187,25 @@ class LeaseManager:
         if self._renewing is not None:
             self._renewing.cancel()
 
-    async def release(self, holding: HeldLease) -> None:
+    async def release(self, held: HeldLease) -> None:
         """Give a lease back, so that who waits for it can go on."""
-        if holding.operation is not None and not holding.operation.done():
-            self.abandon(holding)  # adopted, and never used: given back when it is granted
+        if held.operation is not None and not held.operation.done():
+            self.abandon(held)  # adopted, and never used: given back when it is granted
             return
-        self._held.discard(holding)
-        if holding.claimed is not None and holding.claimed.granted and not holding.lost:
-            await holding.lane.release([holding.lease])
+        self._held.discard(held)
+        if held.claimed is not None and held.claimed.granted and not held.lost:
+            await held.client.release([held.lease])
 
-    def returned(self, holding: HeldLease) -> None:
+    def returned(self, held: HeldLease) -> None:
         """Note that a lease was given back by the step that stored the answer."""
-        self._held.discard(holding)
-        holding.lost = True
+        self._held.discard(held)
+        held.lost = True
 
-    async def still_held(self, holding: HeldLease) -> bool:
+    async def still_held(self, held: HeldLease) -> bool:
         """Tell whether a lease is ours yet, asking the store if its time may have run out."""
-        if not holding.lost and self._clock.monotonic() - holding.renewed_at >= self._ttl:
-            await self._renew_one_lane(holding.lane, [holding])
-        return not holding.lost
+        if not held.lost and self._clock.monotonic() - held.renewed_at >= self._ttl:
+            await self._renew_through(held.client, [held])
+        return not held.lost
 
     def _renew_later(self) -> None:
         if not self._stopped:
@@ -221,21 +220,21 @@ class LeaseManager:
 
     async def _renew(self) -> None:
         try:
-            lanes: dict[Lane, list[HeldLease]] = {}
-            for holding in self._held:
-                if holding.claimed is not None and holding.claimed.granted:
-                    lanes.setdefault(holding.lane, []).append(holding)
-            for lane, holdings in lanes.items():
-                await self._renew_one_lane(lane, holdings)
+            clients: dict[StoreClient, list[HeldLease]] = {}
+            for held in self._held:
+                if held.claimed is not None and held.claimed.granted:
+                    clients.setdefault(held.client, []).append(held)
+            for client, leases in clients.items():
+                await self._renew_through(client, leases)
         finally:
             self._renew_later()
 
-    async def _renew_one_lane(self, lane: Lane, holdings: list[HeldLease]) -> None:
-        renewed = await lane.renew([holding.lease for holding in holdings], self._ttl)
+    async def _renew_through(self, client: StoreClient, leases: list[HeldLease]) -> None:
+        renewed = await client.renew([held.lease for held in leases])
         now = self._clock.monotonic()
-        for holding, kept in zip(holdings, renewed, strict=True):
+        for held, kept in zip(leases, renewed, strict=True):
             if kept:
-                holding.renewed_at = now
+                held.renewed_at = now
             elif kept is False:  # None: the store couldn't tell, so the next time will
-                holding.lost = True
-                self._held.discard(holding)
+                held.lost = True
+                self._held.discard(held)

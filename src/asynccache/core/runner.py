@@ -1,19 +1,18 @@
-"""What a flight's own task does: look up, claim, call upstream, hand over, store."""
+"""What a flight's own task does: look up, claim, call upstream, deliver, store."""
 
 from __future__ import annotations
 
 import asyncio
 
 from asynccache.core.calls import CallRequest
-from asynccache.core.counters import Counters
-from asynccache.core.flight import Flight, Phase
+from asynccache.core.context import LoopContext
+from asynccache.core.flight import Fate, Flight, Phase
 from asynccache.core.in_flight import InFlightTable
 from asynccache.core.leases import LeaseManager
-from asynccache.core.shelf import Shelf
+from asynccache.core.store_client import StoreClient
 from asynccache.core.writer import EntryWriter
 from asynccache.entries.entry import Entry
 from asynccache.errors import CacheClosedError, ReplayMiss
-from asynccache.runtime.clock import Clock
 from asynccache.stores.base import Unknown
 
 
@@ -21,58 +20,49 @@ class FlightRunner:
     """Takes flights from their lookup to the end of their store write.
 
     Args:
-        board: Where flights stand until they end.
-        shelf: Where entries are found.
+        context: The loop's.
+        in_flight: Where flights can be joined until they end.
         leases: Gives leave to call, where the store gives leases.
-        recorder: Stores answers.
-        clock: Measures calls.
-        counters: Told of calls and failures.
     """
 
-    __slots__ = ("_board", "_clock", "_counters", "_leases", "_recorder", "_shelf")
+    __slots__ = ("_context", "_in_flight", "_leases", "_leasing", "_writer")
 
     def __init__(
-        self,
-        board: InFlightTable,
-        shelf: Shelf,
-        leases: LeaseManager,
-        recorder: EntryWriter,
-        *,
-        clock: Clock,
-        counters: Counters,
+        self, context: LoopContext, in_flight: InFlightTable, leases: LeaseManager
     ) -> None:
-        self._board = board
-        self._shelf = shelf
+        self._context = context
+        self._in_flight = in_flight
         self._leases = leases
-        self._recorder = recorder
-        self._clock = clock
-        self._counters = counters
+        self._leasing = context.store.capabilities.leases
+        self._writer = EntryWriter(context, leases)
 
-    async def fly(
+    async def run(
         self,
         flight: Flight,
         call: CallRequest,
-        asked: asyncio.Future[bytes | Unknown | None] | None,
+        client: StoreClient,
+        looked_up: asyncio.Future[bytes | Unknown | None] | None,
     ) -> None:
         """End a flight with an answer or an error.
 
         Args:
-            flight: Stands on the board; taken off it at the end.
+            flight: It stands in the table, and is removed at the end.
             call: What its first caller asked for.
-            asked: What the store was asked for it; None where it has nothing, or needn't be asked.
+            client: The way to the store.
+            looked_up: The lookup; None where the store has nothing, or needn't be asked.
         """
         try:
-            found = None if asked is None else await self._shelf.found(call.key, asked)
+            found = None if looked_up is None else await client.found(call.key, looked_up)
             entry = None if isinstance(found, Unknown) else found
             if entry is None and call.mode == "replay":
                 raise self._nothing_to_replay(call)  # noqa: TRY301 - fails the flight, below
             # A store that couldn't tell isn't asked for a lease: one delay is enough.
-            if found is None and call.mode == "read_write" and self._shelf.leasing:
-                entry = await self._acquire(flight, call)
+            if found is None and call.mode == "read_write" and self._leasing:
+                entry = await self._acquire(flight, call, client)
             if entry is None:
-                await self._ask(flight, call)
+                await self._call(flight, call, client)
             else:
-                flight.land(entry)
+                flight.complete_from_store(entry)
         except asyncio.CancelledError as exc:
             task = flight.task
             if task is None or not task.cancelling():  # the call cancelled itself, not we the call
@@ -87,62 +77,56 @@ class FlightRunner:
                 raise
         finally:
             flight.phase = Phase.DONE
-            self._board.take_off(flight)
-            if flight.holding is not None:
+            self._in_flight.remove(flight)
+            if flight.lease is not None:
                 # Cancelled or not: one cancellation is behind us, and this is short.
-                await self._leases.release(flight.holding)
+                await self._leases.release(flight.lease)
 
     def _nothing_to_replay(self, call: CallRequest) -> ReplayMiss:
-        self._counters.replay_misses += 1
+        self._context.counters.replay_misses += 1
         return ReplayMiss(
             f"nothing is stored for {call.about}"
             f" (cache_seed {call.namespace.seed}, key {call.key.hex()})"
         )
 
-    async def _acquire(self, flight: Flight, call: CallRequest) -> Entry | None:
+    async def _acquire(
+        self, flight: Flight, call: CallRequest, client: StoreClient
+    ) -> Entry | None:
         flight.phase = Phase.CLAIM
-
-        async def find() -> Entry | Unknown | None:
-            if call.waiting is not None:
-                call.waiting()
-            return await self._shelf.found(call.key, self._shelf.ask(call.namespace, call.key))
-
-        async def check(data: bytes) -> Entry | None:
-            return await self._shelf.checked(call.key, data)
-
-        inherited, flight.holding = flight.holding, None
-        acquired = await self._leases.acquire(
-            self._shelf.lane(call.namespace), call.key, find, check, inherited
-        )
-        flight.holding = acquired.holding
-        if flight.doomed and flight.holding is not None:  # its key was deleted meanwhile
-            self._leases.abandon(flight.holding)
-            flight.holding = None
+        inherited, flight.lease = flight.lease, None
+        acquired = await self._leases.acquire(client, call.key, inherited, call.waiting)
+        flight.lease = acquired.lease
+        if flight.fate is Fate.INVALIDATED and flight.lease is not None:
+            self._leases.abandon(flight.lease)
+            flight.lease = None
         entry = acquired.entry
         if isinstance(entry, bytes):
-            entry = await self._shelf.checked(call.key, entry)
+            entry = await client.checked(call.key, entry)
         if acquired.waited:
             flight.source = "elsewhere"
         return entry
 
-    async def _ask(self, flight: Flight, call: CallRequest) -> None:
+    async def _call(self, flight: Flight, call: CallRequest, client: StoreClient) -> None:
         flight.phase, flight.source = Phase.CALL, "upstream"
-        began = self._clock.monotonic()
-        self._counters.upstream_calls += call.alone
+        context = self._context
+        counters = context.counters
+        began = context.clock.monotonic()
+        counters.upstream_calls += call.alone
         try:
             answer = await call.upstream(flight)
         except Exception:
-            self._counters.upstream_errors += call.alone
+            counters.upstream_errors += call.alone
             raise
-        flight.changed = call.unchanged is not None and not call.unchanged()
-        seconds = self._clock.monotonic() - began if call.alone else answer.meta.seconds
-        self._counters.seconds_paid += seconds
-        recording = self._recorder.record(flight, call, answer, seconds)
-        flight.complete(recording.entry)
-        if call.mode == "refresh":  # what was asked before it is yesterday's answer
-            for older in list(self._board.matching(call.key)):
-                if older is not flight:
-                    older.doomed = True
-                    self._board.take_off(older)
+        if call.unchanged is not None and not call.unchanged():
+            flight.worsen(Fate.PRIVATE)
+        seconds = context.clock.monotonic() - began if call.alone else answer.meta.seconds
+        counters.seconds_paid += seconds
+        entry = self._writer.date(call, answer, seconds)
         # From here on the callers have their answer, and the flight can't be abandoned.
-        await self._recorder.keep(flight, recording)
+        flight.complete(entry)
+        if call.mode == "refresh":  # what was asked before it is yesterday's answer
+            for older in self._in_flight.matching(call.key):
+                if older is not flight:
+                    older.worsen(Fate.INVALIDATED)
+                    self._in_flight.remove(older)
+        await self._writer.keep(flight, call, answer, entry, client)

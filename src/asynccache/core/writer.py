@@ -1,4 +1,4 @@
-"""Turns a finished call into an entry: whether to keep it, for how long, its bytes, its writing."""
+"""From a finished call to its entry: whether it is kept, for how long, its bytes, its writing."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw
 from msgspec.structs import replace
 
 from asynccache.core.calls import Answer, CallRequest
-from asynccache.core.counters import Counters
-from asynccache.core.flight import Flight
+from asynccache.core.context import LoopContext
+from asynccache.core.flight import Fate, Flight
 from asynccache.core.leases import LeaseManager
-from asynccache.core.shelf import Shelf
+from asynccache.core.store_client import StoreClient
 from asynccache.entries.entry import Entry, encode_entry, encode_paths
 from asynccache.keys.canonical import path_digests
-from asynccache.keys.key import Namespace
-from asynccache.runtime.clock import Clock
 from asynccache.stores.base import Record
 
 _log = logging.getLogger("asynccache")
@@ -28,106 +26,95 @@ _log = logging.getLogger("asynccache")
 _ENCODE_INLINE: Final = 64 * 1024  # bytes: above, compressing and summing would hold the loop
 _MICROSECONDS: Final = 1_000_000
 _FOR_EVER: Final = 100 * 365 * 86_400  # seconds: a longer ttl is none
-Unkept = Literal[
-    "mode", "oversized", "inexact", "changed", "incomplete", "secret", "deleted", "store_if"
-]
-
-
-class PendingEntry(Struct, frozen=True, kw_only=True):
-    """What a flight leaves behind."""
-
-    entry: Entry
-    call: CallRequest
-    refused: Unkept | None
 
 
 class EntryWriter:
-    """Makes records of answers, and has them written.
+    """Makes entries of answers, and has them written once their callers have them.
 
     Args:
-        shelf: Where they go.
-        leases: Tells whether a flight may overwrite what it finds there.
-        clock: Dates them.
-        counters: Told of what was paid, stored and not stored.
-        ttl_jitter: Share of a ttl, from 0 to 1, by which it may be shortened.
+        context: The loop's.
+        leases: Tells whether a flight may overwrite what it finds in the store.
     """
 
-    __slots__ = ("_clock", "_counters", "_jitter", "_leases", "_shelf")
+    __slots__ = ("_context", "_leases", "_releasing")
 
-    def __init__(
-        self,
-        shelf: Shelf,
-        leases: LeaseManager,
-        *,
-        clock: Clock,
-        counters: Counters,
-        ttl_jitter: float,
-    ) -> None:
-        self._shelf = shelf
+    def __init__(self, context: LoopContext, leases: LeaseManager) -> None:
+        self._context = context
         self._leases = leases
-        self._clock = clock
-        self._counters = counters
-        self._jitter = ttl_jitter
+        self._releasing = context.store.capabilities.releases
 
-    def record(
-        self, flight: Flight, call: CallRequest, answer: Answer, seconds: float
-    ) -> PendingEntry:
-        """Date an answer and decide whether it is kept."""
+    def date(self, call: CallRequest, answer: Answer, seconds: float) -> Entry:
+        """Return the entry of an answer that took so many seconds, and count what it cost."""
+        context = self._context
         meta = replace(answer.meta, seconds=seconds)
-        self._counters.tokens_paid += meta.input_tokens + meta.output_tokens
-        now = self._clock.time_us()
-        entry = Entry(call.key, now, expiry(call.ttl, now, self._jitter), meta, answer.chunks)
-        return PendingEntry(entry=entry, call=call, refused=self._refused(flight, call, answer))
+        context.counters.tokens_paid += meta.input_tokens + meta.output_tokens
+        now = context.clock.time_us()
+        expires = expiry(call.ttl, now, context.limits.ttl_jitter)
+        return Entry(call.key, now, expires, meta, answer.chunks)
 
-    async def keep(self, flight: Flight, recording: PendingEntry) -> None:
-        """Write what a flight leaves behind, or count why not. Its callers have their answer."""
+    async def keep(
+        self,
+        flight: Flight,
+        call: CallRequest,
+        answer: Answer,
+        entry: Entry,
+        client: StoreClient,
+    ) -> None:
+        """Write a flight's entry, or count why not. Its callers go on before that."""
+        unstored = _refusal(flight, call, answer)
         try:
-            unkept = recording.refused or await self._write(flight, recording, self._shelf.write)
-            if unkept == "conflict":
-                key = recording.entry.key
-                asked = self._shelf.ask(recording.call.namespace, key)
-                # The stored answer stands, if it is one: damaged bytes don't keep an answer out.
-                if await self._shelf.found(key, asked) is None:
-                    unkept = await self._write(flight, recording, self._shelf.write, over=True)
+            if not unstored:
+                await asyncio.sleep(0)  # before anything is encoded
+                unstored = await self._write(flight, call, entry, client)
         except asyncio.CancelledError:
             # The loop is ending, and cancels each task once. What was paid for is still stored, by
             # this task alone, as the ones that carry batches are ending too.
-            unkept = await self._write(flight, recording, self._shelf.write_alone)
-            self._count(unkept, recording)
+            unstored = await self._write_once(flight, call, entry, client.write_alone)
+            self._count(unstored, entry)
             raise
         except Exception:  # noqa: BLE001 - nobody waits for it: told here, or never
             _log.exception("an answer was delivered but could not be stored")
-            unkept = "error"
-        self._count(unkept, recording)
+            unstored = "error"
+        self._count(unstored, entry)
 
-    def _count(self, unkept: str, recording: PendingEntry) -> None:
-        if unkept:
-            self._counters.not_stored[unkept] += 1
+    def _count(self, unstored: str, entry: Entry) -> None:
+        counters = self._context.counters
+        if unstored:
+            counters.not_stored[unstored] += 1
         else:
-            self._counters.stored += 1
-            self._counters.cut += recording.entry.meta.cut
+            counters.stored += 1
+            counters.cut += entry.meta.cut
 
     async def _write(
+        self, flight: Flight, call: CallRequest, entry: Entry, client: StoreClient
+    ) -> str:
+        """Return why an entry wasn't written, an empty str if it was."""
+        unstored = await self._write_once(flight, call, entry, client.write)
+        if unstored != "conflict" or await client.found(entry.key, client.look_up(entry.key)):
+            return unstored
+        # The stored answer stands, if it is one: damaged bytes don't keep an answer out.
+        return await self._write_once(flight, call, entry, client.write, over=True)
+
+    async def _write_once(
         self,
         flight: Flight,
-        recording: PendingEntry,
-        write: Callable[[Namespace, Record], Awaitable[bool]],
+        call: CallRequest,
+        entry: Entry,
+        write: Callable[[Record], Awaitable[bool]],
         *,
         over: bool = False,
     ) -> str:
-        """Return why it wasn't written, an empty str if it was."""
-        holding = flight.holding
-        kept = holding is None or await self._leases.still_held(holding)
-        entry = recording.entry
-        size = sum(map(len, entry.chunks)) + len(recording.call.canonical or b"")
+        held = flight.lease
+        kept = held is None or await self._leases.still_held(held)
+        size = sum(map(len, entry.chunks)) + len(call.canonical or b"")
         if size > _ENCODE_INLINE:
-            body = await asyncio.to_thread(_encode, recording)
+            body = await asyncio.to_thread(_encode, call, entry)
         else:
-            body = _encode(recording)
-        if flight.doomed:  # looked at last, as its key may have been deleted while we waited
+            body = _encode(call, entry)
+        if flight.fate is Fate.INVALIDATED:  # looked at last, as that may have come meanwhile
             return "deleted"
         # Where the store can, storing gives the lease back: a step less, and waiters wake sooner.
-        lease = holding.lease if kept and holding and self._shelf.releasing else None
+        lease = held.lease if kept and held and self._releasing else None
         record = Record(
             key=entry.key,
             body=body,
@@ -136,32 +123,27 @@ class EntryWriter:
             lease=lease,
             meta=entry.meta,
         )
-        if await write(recording.call.namespace, record):
-            if holding is not None and lease is not None:
-                self._leases.returned(holding)
+        if await write(record):
+            if held is not None and lease is not None:
+                self._leases.returned(held)
             return ""
         return "store" if kept else "conflict"
 
-    def _refused(self, flight: Flight, call: CallRequest, answer: Answer) -> Unkept | None:
-        if not flight.keep:
-            return "mode"
-        if flight.oversized:
-            return "oversized"
-        if flight.originals is not None:
-            return "inexact"
-        if call.unchanged is not None and not call.unchanged():
-            return "changed"
-        if not answer.complete:
-            return "incomplete"
-        if answer.private:
-            return "secret"
-        if flight.doomed:
-            return "deleted"
-        try:
-            return None if call.store_if(answer) else "store_if"
-        except Exception:  # noqa: BLE001 - the user's function; the answer isn't lost over it
-            _log.exception("store_if failed; the answer is delivered but not stored")
-            return "store_if"
+
+def _refusal(flight: Flight, call: CallRequest, answer: Answer) -> str:
+    """Return why an answer isn't to be stored, an empty str if it is."""
+    unstored = flight.unstored()
+    if unstored is not None:
+        return unstored
+    if not answer.complete:
+        return "incomplete"
+    if answer.private:
+        return "secret"
+    try:
+        return "" if call.store_if(answer) else "store_if"
+    except Exception:  # noqa: BLE001 - the user's function; the answer isn't lost over it
+        _log.exception("store_if failed; the answer is delivered but not stored")
+        return "store_if"
 
 
 def expiry(ttl: float | None, now: int, jitter: float) -> int:
@@ -175,12 +157,10 @@ def expiry(ttl: float | None, now: int, jitter: float) -> int:
     return now + max(1, int(kept * _MICROSECONDS))
 
 
-def _encode(recording: PendingEntry) -> bytes:
-    call, entry = recording.call, recording.entry
-    if call.canonical is not None:
-        paths = path_digests(call.canonical) | call.facts
-        meta = replace(entry.meta, paths=encode_paths(paths))
-        if call.keep_request:
-            meta = replace(meta, request=Raw(msgspec.msgpack.encode(call.canonical)))
-        entry = Entry(entry.key, entry.created, entry.expires, meta, entry.chunks)
-    return encode_entry(entry)
+def _encode(call: CallRequest, entry: Entry) -> bytes:
+    if call.canonical is None:
+        return encode_entry(entry)
+    meta = replace(entry.meta, paths=encode_paths(path_digests(call.canonical) | call.facts))
+    if call.keep_request:
+        meta = replace(meta, request=Raw(msgspec.msgpack.encode(call.canonical)))
+    return encode_entry(replace(entry, meta=meta))

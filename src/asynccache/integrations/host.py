@@ -14,7 +14,8 @@ from msgspec import UNSET
 from asynccache.cache.cache import AsyncCache
 from asynccache.cache.computing import VALUE_META
 from asynccache.cache.events import watch
-from asynccache.cache.in_force import current_cache, current_options
+from asynccache.cache.in_force import current_options
+from asynccache.cache.scopes import current_cache
 from asynccache.core.calls import Mode
 from asynccache.entries.entry import Entry
 from asynccache.errors import CacheClosedError, ReplayMiss
@@ -173,7 +174,7 @@ def cache_in_thread(
     None on the background loop too, which can't wait for itself.
     """
     cache = cache_for(own, reading=reading, endpoint=endpoint)
-    if cache is None or not background.in_portal():
+    if cache is None or not background.in_background_loop():
         return cache
     if reading:
         passed(cache, _OWN_LOOP, endpoint=endpoint)

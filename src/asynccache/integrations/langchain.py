@@ -23,7 +23,8 @@ from msgspec import Struct
 from pydantic import BaseModel
 
 from asynccache.cache.cache import AsyncCache
-from asynccache.cache.in_force import asynchronous, current_options, options
+from asynccache.cache.in_force import current_options
+from asynccache.cache.scopes import asynchronous, options
 from asynccache.entries.equality import difference
 from asynccache.entries.values import decode_value, encode_value
 from asynccache.integrations.host import (

@@ -21,7 +21,8 @@ from msgspec import Struct, ValidationError
 
 from asynccache.cache.cache import AsyncCache
 from asynccache.cache.computing import computed
-from asynccache.cache.in_force import asynchronous, current_options, options
+from asynccache.cache.in_force import current_options
+from asynccache.cache.scopes import asynchronous, options
 from asynccache.entries.entry import Entry
 from asynccache.entries.equality import difference
 from asynccache.entries.values import decode_value

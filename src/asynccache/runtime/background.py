@@ -20,6 +20,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 
+from asynccache.runtime.forks import at_fork
+from asynccache.runtime.loops import call_in
+
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
@@ -77,12 +80,12 @@ def _start() -> _Running:
     return _Running(started.result(), thread, set())
 
 
-def in_portal() -> bool:
+def in_background_loop() -> bool:
     """Tell whether the caller is on the background loop's own thread, which can't wait for it."""
     return _running is not None and _running.thread is threading.current_thread()
 
 
-def held_loop() -> asyncio.AbstractEventLoop | None:
+def blocked_loop() -> asyncio.AbstractEventLoop | None:
     """Return the loop whose thread waits for what the caller does: nothing may wait for that loop.
 
     None for none.
@@ -198,7 +201,7 @@ def waited(
     Raises:
         RuntimeError: The caller is in that loop.
     """
-    if in_portal():
+    if in_background_loop():
         raise RuntimeError(
             "called in the background loop, which would wait for itself: use the AsyncCache there"
             " (`cache.asynchronous`), or call from another thread"
@@ -220,8 +223,7 @@ def _settle(
         else:
             future.set_exception(error)
 
-    with suppress(RuntimeError):  # the loop is closed, and with it whoever waited there
-        loop.call_soon_threadsafe(settle)
+    call_in(loop, settle)  # where the loop is closed, so is whoever waited there
 
 
 def _stop() -> None:
@@ -247,5 +249,4 @@ def _after_fork() -> None:
 with suppress(RuntimeError):  # imported when it is too late for that
     getattr(threading, "_register_atexit", atexit.register)(_stop)
 atexit.register(_stop)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+at_fork(after_in_child=_after_fork)

@@ -48,17 +48,15 @@ class Batcher(Generic[ItemT, ResultT]):
         """Return the future of an item's result. Cancelling it does not stop the batch."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[ResultT] = loop.create_future()
-        if not self._pending:
-            self._spawn(self._leave())  # begins in the next turn, with all that is asked in this
         self._pending.append((item, future))
+        if len(self._pending) == 1:
+            # Not a task, which may be cancelled before it has begun, and then leaves nothing.
+            loop.call_soon(self._leave)
         return future
 
-    async def _leave(self) -> None:
+    def _leave(self) -> None:
+        """Start the batches of what was asked for in the last turn."""
         pending, self._pending = self._pending, []
-        if len(pending) == 1:
-            ((item, future),) = pending
-            await self._settle([item], [[future]])
-            return
         waiting: dict[object, list[asyncio.Future[ResultT]]] = {}
         items: list[ItemT] = []
         for item, future in pending:
@@ -69,11 +67,11 @@ class Batcher(Generic[ItemT, ResultT]):
                 waiting[name] = [future]
                 items.append(item)
         futures = list(waiting.values())
-        start, end = 0, self._end(items, 0)
-        while end < len(items):
+        start = 0
+        while start < len(items):
+            end = self._end(items, start)
             self._spawn(self._settle(items[start:end], futures[start:end]))
-            start, end = end, self._end(items, end)
-        await self._settle(items[start:], futures[start:])
+            start = end
 
     def _end(self, items: list[ItemT], start: int) -> int:
         """Return where the batch ends that begins at a place."""

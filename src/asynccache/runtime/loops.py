@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -16,6 +15,17 @@ T = TypeVar("T")
 
 class LoopEndedError(Exception):
     """A loop ended with work undone; never leaves the library."""
+
+
+def call_in(
+    loop: asyncio.AbstractEventLoop, function: Callable[..., object], *args: object
+) -> bool:
+    """Have a loop call a function soon, from any thread; False if the loop is closed."""
+    try:
+        loop.call_soon_threadsafe(function, *args)
+    except RuntimeError:
+        return False
+    return True
 
 
 def begin(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
@@ -55,8 +65,7 @@ def _take_along(
     loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any], future: Future[Any]
 ) -> None:
     if future.cancelled() and not task.done():
-        with suppress(RuntimeError):  # the loop is closed, and with it the task
-            loop.call_soon_threadsafe(task.cancel)
+        call_in(loop, task.cancel)
 
 
 async def result_in(

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from asynccache.errors import StoreUnavailableError
-from asynccache.runtime.background import held_loop
+from asynccache.runtime.background import blocked_loop
 from asynccache.runtime.loops import done_in
 
 _FOREIGN_CLOSE: Final = 5.0  # seconds that another loop may take to close its connections
@@ -84,7 +84,7 @@ class Links(Generic[LinkT]):
             if loop is asyncio.get_running_loop():
                 await ending.aclose()
             else:
-                patience = 0 if loop is held_loop() else _FOREIGN_CLOSE  # it does, once it may
+                patience = 0 if loop is blocked_loop() else _FOREIGN_CLOSE  # it does, once it may
                 await done_in(loop, ending.aclose, patience=patience)
 
     def forget(self) -> None:

@@ -32,6 +32,7 @@ from tests.helpers.autogen_client import (
     kept,
     openai_client,
 )
+from tests.helpers.inside import engine_of, has_call
 from tests.helpers.openai_server import state
 
 pytest_plugins = ("tests.helpers.autogen_fixtures",)
@@ -237,7 +238,7 @@ async def test_entry_of_another_version_is_asked_for_anew(inline, streamed):
 
     async def spoil(cache, digest):
         """Put what no version of AutoGen has written in an answer's place."""
-        while not cache.engine()._board.is_empty_for(digest):
+        while has_call(engine_of(cache), digest):
             await asyncio.sleep(0)
         namespace = cache.settings.namespace
         (body,) = await store.get_many(namespace, [digest])

@@ -308,7 +308,7 @@ def test_child_of_a_fork():
             for cache in caches:
                 await cache.open()
                 await cache.set("a", 1)
-                cache._store._driver.home._lock.acquire()  # as a thread might, at the moment
+                store_of(cache)._driver.home._lock.acquire()  # as a thread might, at the moment
             child = os.fork()
             if child == 0:
                 asyncio.events._set_running_loop(None)

@@ -37,6 +37,7 @@ from asynccache.stores.base import Claim, Record
 from asynccache.stores.cosmos import CosmosStore
 from asynccache.stores.cosmos.items import Form, id_of, pack, prefix_of, read, unpack
 from tests.helpers.cosmos_servers import CosmosServer
+from tests.helpers.inside import store_of
 from tests.helpers.scenes import settled
 
 ROOT = Path(__file__).parents[3]
@@ -397,6 +398,7 @@ async def test_overwritten_between_item_and_parts(server):
 WRITER = """
 import asyncio, os, sys
 from asynccache import Cache
+from tests.helpers.inside import store_of
 
 async def main():
     names = {"container_id": "answers", "database_id": "asynccache", "store_timeout": 60}
@@ -493,7 +495,7 @@ async def test_items_expire_by_the_containers_default(server):
 async def test_a_dead_holders_lease_ends(server):
     """A lease that nobody renews is ended by Cosmos DB, and leaves nothing behind."""
     async with open_cache(server, lease_ttl=5) as cache:
-        store = cache._store
+        store = store_of(cache)
         space, key = cache.settings.namespace, value_key(cache.settings.namespace, "value", "key")
         (claimed,) = await store.claim(space, [Claim(key=key, token=b"t" * 16)], 5)
         assert claimed.granted
@@ -511,7 +513,7 @@ async def test_a_dead_holder_is_succeeded_where_ttl_is_off(server):
     async with open_cache(server, lease_ttl=0.5) as cache:
         space = cache.settings.namespace
         claim = Claim(key=value_key(space, "value", "key"), token=b"t" * 16)
-        assert (await cache._store.claim(space, [claim], 0.5))[0].granted
+        assert (await store_of(cache).claim(space, [claim], 0.5))[0].granted
         async with open_cache(server, lease_ttl=0.5) as other:
             asked = [each.get_or_create("key", upstream) for each in (cache, other)]
             assert await asyncio.gather(*asked) == [{"call": 1}] * 2
@@ -624,7 +626,7 @@ async def test_clear_leaves_the_rest_alone(server):
                 await asyncio.sleep(0.01)
             await cache.set_many([(n, n) for n in range(5)])
             await cache.set("large", os.urandom(2_000_000))
-            assert await cache._store.clear(cache.settings.namespace) == 6
+            assert await store_of(cache).clear(cache.settings.namespace) == 6
             assert any("lease" in item for item in server.items())
             gate.set()
             assert await calling == "paid"

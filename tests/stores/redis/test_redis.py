@@ -649,6 +649,7 @@ async def test_thread_of_a_loop_may_wait(server, monkeypatch):
 FORKER = """
 import asyncio, json, os, sys
 from asynccache import Cache
+from tests.helpers.inside import store_of
 
 async def main():
     cache = Cache.redis(redis_url=sys.argv[1])
@@ -666,7 +667,7 @@ async def main():
 def child(cache):
     async def work():
         assert not cache.is_open
-        assert not cache._store._links._links  # the parent's, which isn't even to be closed here
+        assert not store_of(cache)._links._links  # the parent's, which isn't even to be closed here
         async with cache:
             for _ in range(50):
                 assert await cache.get("key") == "parent's"

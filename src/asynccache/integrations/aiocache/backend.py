@@ -16,7 +16,7 @@ from aiocache.serializers import PickleSerializer
 
 from asynccache.cache.cache import AsyncCache
 from asynccache.cache.factory import Cache
-from asynccache.cache.in_force import current_cache, options
+from asynccache.cache.scopes import current_cache, options
 from asynccache.core.calls import Answer
 from asynccache.errors import CacheClosedError
 from asynccache.integrations.aiocache.commands import Commands, KeyPlace, as_kept, left_of, name_of

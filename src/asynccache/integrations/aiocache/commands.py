@@ -17,7 +17,8 @@ from weakref import WeakKeyDictionary
 from aiocache.base import SENTINEL, BaseCache
 
 from asynccache.cache.cache import AsyncCache
-from asynccache.cache.in_force import current_options, options
+from asynccache.cache.in_force import current_options
+from asynccache.cache.scopes import options
 from asynccache.entries.values import MISSING, decode_value, encode_value
 
 _SECOND: Final = 1_000_000  # microseconds

@@ -28,7 +28,8 @@ from pydantic import BaseModel, SecretStr
 
 from asynccache.cache.cache import AsyncCache
 from asynccache.cache.factory import Cache
-from asynccache.cache.in_force import asynchronous, current_cache, current_options
+from asynccache.cache.in_force import current_options
+from asynccache.cache.scopes import asynchronous, current_cache
 from asynccache.errors import NotCanonicalError
 from asynccache.integrations.autogen.asking import AutoGenLookup, Past, ask, telling
 from asynccache.integrations.autogen.calls import (

@@ -15,7 +15,7 @@ from autogen_core import CancellationToken
 from autogen_core.models import CreateResult
 
 from asynccache.core.calls import Fetched
-from asynccache.core.reader import Reader
+from asynccache.core.flight import Reader
 from asynccache.entries.entry import Entry
 from asynccache.integrations.autogen.asking import AutoGenLookup, Upstream
 from asynccache.integrations.autogen.calls import decoded, result_of

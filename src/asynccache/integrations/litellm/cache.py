@@ -21,7 +21,8 @@ from litellm.types.caching import EMBEDDING_CACHE_FORMAT_VERSION
 from msgspec.structs import replace
 
 from asynccache.cache.cache import AsyncCache
-from asynccache.cache.in_force import Options, asynchronous, current_cache, current_options, under
+from asynccache.cache.in_force import Options, current_options, under
+from asynccache.cache.scopes import asynchronous, current_cache
 from asynccache.entries.values import decode_value
 from asynccache.errors import NotCanonicalError
 from asynccache.integrations.host import (

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from asynccache.cache.lifecycle import Settings
+from asynccache.cache.settings import Settings
 from asynccache.errors import NotCanonicalError
 from asynccache.keys.canonical import canonical_json, json_of, without_paths
 from asynccache.openai.client import sdk

@@ -10,7 +10,7 @@ from typing import Any, cast
 from msgspec import UNSET
 
 from asynccache.cache import in_force
-from asynccache.cache.lifecycle import Settings
+from asynccache.cache.settings import Settings
 from asynccache.core.calls import Mode
 from asynccache.errors import NotCanonicalError
 from asynccache.openai.client import sdk

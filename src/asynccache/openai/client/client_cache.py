@@ -12,8 +12,7 @@ from asynccache.cache.cache import AsyncCache
 from asynccache.core.calls import CallRequest, Fetched, Mode, Status
 from asynccache.core.counters import Outcome
 from asynccache.core.engine import Engine
-from asynccache.core.flight import Caller, NotSharedError
-from asynccache.core.reader import Reader
+from asynccache.core.flight import Caller, NotSharedError, Reader
 from asynccache.entries.entry import Entry
 from asynccache.errors import NotCanonicalError, ReplayMiss
 from asynccache.openai.client import sdk

@@ -12,7 +12,7 @@ from openai.lib._parsing import (
 )
 from openai.lib._parsing._responses import parse_response, type_to_text_format_param
 
-from asynccache.cache.lifecycle import Settings
+from asynccache.cache.settings import Settings
 from asynccache.openai.client import sdk
 from asynccache.openai.client.body import RequestBody, body_of_arguments
 from asynccache.openai.client.cached_method import Arguments, CachedMethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from asynccache.core.calls import Status
-from asynccache.core.reader import Reader
+from asynccache.core.flight import Reader
 from asynccache.entries.entry import Entry
 from asynccache.openai.client import sdk, sdk_responses
 from asynccache.openai.client.lookup import Lookup, ResultForm

@@ -10,7 +10,7 @@ from typing import Any, Final, Generic, TypeVar
 from openai import APIConnectionError, APIError, AsyncStream
 from pydantic import ValidationError
 
-from asynccache.core.reader import Reader
+from asynccache.core.flight import Reader
 from asynccache.entries.entry import Meta
 from asynccache.openai.client import sdk, sdk_responses
 from asynccache.openai.client.replay import event_builder, headers_of

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from asynccache.core.calls import Answer
-from asynccache.core.flight import Flight
+from asynccache.core.flight import Fate, Flight
 from asynccache.entries.entry import Kind, Meta
 from asynccache.openai.client import sdk, sdk_responses
 from asynccache.openai.client.sse import EventReader, EventSplitter
@@ -73,7 +73,8 @@ class UpstreamCall:
             response = sdk_responses.http_of(raw)
             facts = self._facts()
             pieces = response.aiter_bytes()
-            flight.changed = not self._same()
+            if not self._same():
+                flight.worsen(Fate.PRIVATE)
             flight.start_body(meta_of(facts, response, "sse"))
             try:
                 await _record(flight, facts, pieces)

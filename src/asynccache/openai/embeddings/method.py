@@ -13,7 +13,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from asynccache.cache import events
-from asynccache.cache.lifecycle import Settings
+from asynccache.cache.settings import Settings
 from asynccache.core.bulk import BulkCall, fetch_many
 from asynccache.core.calls import Answer, CallRequest, Fetched
 from asynccache.core.counters import Outcome

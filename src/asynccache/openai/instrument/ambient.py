@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 
 from msgspec import UNSET
 
-from asynccache.cache import in_force
+from asynccache.cache import in_force, scopes
 from asynccache.cache.cache import AsyncCache
 from asynccache.core.calls import Mode, Status
 from asynccache.core.counters import Outcome
@@ -117,7 +117,7 @@ class AmbientClientCache(ClientCache):
 def in_force_here(options: in_force.Options) -> AsyncCache | None:
     if options.cache is not UNSET:
         return cast("AsyncCache | None", options.cache)
-    return in_force.current_cache() or ambience.cache
+    return scopes.current_cache() or ambience.cache
 
 
 def anything_to_do() -> bool:

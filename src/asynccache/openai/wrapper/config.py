@@ -14,8 +14,7 @@ from openai import AsyncAzureOpenAI, AsyncOpenAI
 from openai.resources.chat.completions import AsyncCompletions as Chat
 from openai.resources.completions import AsyncCompletions as Completions
 
-from asynccache.cache.cache import AsyncCache
-from asynccache.cache.sync import SyncCache
+from asynccache.cache.cache import AsyncCache, SyncCache
 from asynccache.keys.key import Namespace
 
 EXTRAS: Final = frozenset({

@@ -11,7 +11,7 @@ from openai import AsyncOpenAI
 from openai.types import Completion
 from openai.types.chat import ChatCompletion
 
-from asynccache.cache import in_force
+from asynccache.cache import in_force, scopes
 from asynccache.cache.cache import AsyncCache
 from asynccache.core.calls import Answer, StoreIf, status_of, store_good
 from asynccache.errors import ReplayMiss
@@ -148,7 +148,7 @@ def cache_meant(
         return cast("AsyncCache | None", options.cache)
     if settings.cache_seed is None:
         return None
-    cache = in_force.current_cache()
+    cache = scopes.current_cache()
     return UNSET if cache is None and unnamed and options.mode != "off" else cache
 
 
@@ -169,7 +169,7 @@ async def inside(
     if seed is UNSET and judge is None and same:
         return await create(**params)
     rule = UNSET if judge is None else judge
-    with in_force.options(cache=cache, cache_seed=seed, store_if=rule):
+    with scopes.options(cache=cache, cache_seed=seed, store_if=rule):
         return await create(**params)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
 from asynccache.errors import StoreUnavailableError
-from asynccache.runtime.background import held_loop
+from asynccache.runtime.background import blocked_loop
 from asynccache.runtime.loops import LoopEndedError, result_in
 
 T = TypeVar("T")
@@ -76,7 +76,7 @@ class Home:
     def _of(self, here: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
         home = self._loop
         running = home is not None and not self._inherited and (home is here or home.is_running())
-        if home is not None and running and (home is here or home is not held_loop()):
+        if home is not None and running and (home is here or home is not blocked_loop()):
             return home
         if home is None or self._roaming or (home.is_closed() and not self._inherited):
             self._loop, self._inherited = here, False

@@ -1,0 +1,247 @@
+"""One event loop's way to one namespace of a store: sound entries in, guarded batches out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any, Final, TypeVar
+
+from asynccache.core.context import LoopContext
+from asynccache.entries.entry import Entry, Flaw, decode_entry
+from asynccache.errors import StoreError
+from asynccache.keys.key import Namespace
+from asynccache.runtime.batcher import Batcher
+from asynccache.runtime.bounded import BoundedDict
+from asynccache.stores.base import UNKNOWN, Claim, Claimed, Lease, Record, Unknown
+
+T = TypeVar("T")
+
+_LARGE: Final = 256 * 1024  # bytes: above, an entry is checked off the loop
+_KNOWN: Final = 1024  # entries that were checked, and needn't be while their bytes are the same
+_KNOWN_BYTES: Final = 16 * 1024  # bytes of the largest: all together stay below 16 MiB
+_PATIENT: Final = 10  # times store_timeout: for writes, which no caller waits for
+_WRITES: Final = 4096  # records: a turn's writes leave together, as one transaction if they can
+_WRITTEN: Final = 8 * 2**20  # bytes of them, so that large ones don't hold the rest up
+_RECORD: Final = _WRITTEN // _WRITES  # bytes that even a small record counts as
+
+
+class StoreClient:
+    """What flights and values ask of a store, in one namespace.
+
+    A failing store answers like an empty one (see `CircuitBreaker`), so nothing here raises but
+    `insist`, and what a strict breaker lets through. Single items travel with their turn's others.
+    """
+
+    __slots__ = (
+        "_claims", "_context", "_known", "_reads", "_stable", "_writes", "_writing", "namespace",
+        "store",
+    )  # fmt: skip
+
+    def __init__(self, context: LoopContext, namespace: Namespace) -> None:
+        self.store: Final = context.store
+        self.namespace: Final = namespace
+        self._context = context
+        self._stable = context.store.capabilities.stable
+        self._known: BoundedDict[bytes, tuple[bytes, Entry]] = BoundedDict(_KNOWN)
+        self._writing: dict[bytes, set[asyncio.Future[bool]]] = {}
+        pacer, spawn, store = context.pacer, context.spawn, context.store
+
+        def limit() -> int:
+            return store.batch
+
+        self._reads: Batcher[bytes, bytes | Unknown | None] = Batcher(
+            self._get_many, pacer=pacer, spawn=spawn, limit=limit, shared=True
+        )
+        self._writes: Batcher[Record, bool] = Batcher(
+            self._set_many, pacer=pacer, spawn=spawn, limit=lambda: _WRITTEN, weigh=_weight
+        )
+        self._claims: Batcher[Claim, Claimed | None] = Batcher(
+            self._claim_many, pacer=pacer, spawn=spawn, limit=limit
+        )
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def peek(self, key: bytes) -> Entry | Unknown | None:
+        """Look an entry up without waiting; UNKNOWN where only `look_up` can tell."""
+        try:
+            data = self.store.peek(self.namespace, key)
+        except StoreError as exc:
+            context = self._context
+            context.breaker.note(exc, context.counters)
+            if context.breaker.strict:
+                raise
+            return None
+        if data is None or isinstance(data, Unknown):
+            return data
+        if not self._stable:
+            return self._sound(key, data)
+        known = self._known.get(key)
+        if known is not None and known[0] is data and not known[1].expires:
+            return known[1]
+        entry = self._sound(key, data)
+        if entry is not None and len(data) <= _KNOWN_BYTES:
+            self._known[key] = (data, entry)
+        return entry
+
+    def look_up(self, key: bytes) -> asyncio.Future[bytes | Unknown | None]:
+        """Have an entry looked up, together with this turn's other lookups; see `found`."""
+        return self._reads.submit(key)
+
+    async def found(
+        self, key: bytes, looked_up: asyncio.Future[bytes | Unknown | None]
+    ) -> Entry | Unknown | None:
+        """Return the entry that was looked up; UNKNOWN where the store couldn't tell."""
+        data = await looked_up
+        if data is None or isinstance(data, Unknown):
+            return data
+        return await self.checked(key, data)
+
+    async def checked(self, key: bytes, data: bytes) -> Entry | None:
+        """Return the entry that bytes hold for a key, None for a flaw.
+
+        Large ones are checked in a thread: summing and unpacking them would hold the loop.
+        """
+        if len(data) > _LARGE:
+            return await asyncio.to_thread(self._sound, key, data)
+        return self._sound(key, data)
+
+    def _sound(self, key: bytes, data: bytes) -> Entry | None:
+        """Return the entry that bytes hold for a key; count what is wrong with them otherwise."""
+        context = self._context
+        found = decode_entry(
+            data, key, now=context.clock.time_us(), max_bytes=context.limits.max_entry_bytes
+        )
+        if isinstance(found, Flaw):
+            context.counters.flaws[found.reason] += 1
+            return None
+        return found
+
+    # -- writing -----------------------------------------------------------------------------
+
+    def set(self, record: Record) -> asyncio.Future[bool]:
+        """Write a value that no flight has made; False if it wasn't written."""
+        return self._writes.submit(record)
+
+    def write(self, record: Record) -> asyncio.Future[bool]:
+        """Write an entry, and let `writing` tell of it from now on; False if it wasn't written."""
+        written = self._writes.submit(record)
+        self._writing.setdefault(record.key, set()).add(written)
+        written.add_done_callback(lambda done: self._written(record.key, done))
+        return written
+
+    def _written(self, key: bytes, written: asyncio.Future[bool]) -> None:
+        self._writing[key].discard(written)
+        if not self._writing[key]:
+            del self._writing[key]
+
+    async def write_alone(self, record: Record) -> bool:
+        """Write an entry in a batch of its own; False if it wasn't written."""
+        return (await self._set_many([record]))[0]
+
+    def writing(self, keys: Collection[bytes] | None) -> list[asyncio.Future[bool]]:
+        """Return the writes under way for keys, all of them for None."""
+        found = self._writing.keys() if keys is None else self._writing.keys() & keys
+        return [written for key in found for written in self._writing[key] if not written.done()]
+
+    # -- leases ------------------------------------------------------------------------------
+
+    def claim(self, claim: Claim) -> asyncio.Future[Claimed | None]:
+        """Claim a lease; None if the store couldn't tell."""
+        return self._claims.submit(claim)
+
+    async def renew(self, leases: Sequence[Lease]) -> Sequence[bool | None]:
+        """Renew leases; None for each if the store couldn't tell."""
+        ttl = self._context.limits.lease_ttl
+        unknown: list[bool | None] = [None] * len(leases)
+        return await self._run(lambda: self.store.renew(self.namespace, leases, ttl), unknown)
+
+    async def release(self, leases: Sequence[Lease]) -> None:
+        """Give leases back."""
+        await self._run(lambda: self.store.release(self.namespace, leases), None)
+
+    async def wait(self, key: bytes, timeout: float) -> bool:
+        """Wait for news of a key; False at once if the store can't tell."""
+
+        async def news() -> bool:
+            await self.store.wait(self.namespace, key, timeout)
+            return True
+
+        return await self._run(news, default=False, beyond=timeout)
+
+    # -- the guarded way ---------------------------------------------------------------------
+
+    async def insist(self, call: Callable[[], Awaitable[T]], *, bounded: bool = True) -> T:
+        """Run what the user asked for by name, and raise if it fails.
+
+        Not ``bounded`` is what takes longer the more there is: the caller may cancel it.
+        """
+        context = self._context
+        timeout = context.limits.store_timeout * _PATIENT if bounded else None
+        return await context.breaker.insist(call, timeout=timeout, counters=context.counters)
+
+    async def _run(
+        self,
+        call: Callable[[], Awaitable[Any]],
+        default: T,
+        *,
+        times: int = 1,
+        beyond: float = 0,
+        count: int | None = None,
+    ) -> T:
+        """Run a store's call within its time; return the default if it fails.
+
+        Args:
+            call: The store's call.
+            default: What a store that fails is taken to say.
+            times: How many times the store's usual time it may take.
+            beyond: Seconds that it may take beyond that.
+            count: How many results it has to return.
+        """
+        context = self._context
+        timeout = context.limits.store_timeout * times + beyond
+        return await context.breaker.run(
+            call, default, timeout=timeout, counters=context.counters, count=count
+        )
+
+    async def _get_many(self, keys: list[bytes]) -> Sequence[bytes | Unknown | None]:
+        unknown: list[bytes | Unknown | None] = [UNKNOWN] * len(keys)
+        return await self._run(
+            lambda: self.store.get_many(self.namespace, keys), unknown, count=len(keys)
+        )
+
+    async def _set_many(self, records: list[Record]) -> Sequence[bool]:
+        return await self._run(
+            lambda: self.store.set_many(self.namespace, records),
+            [False] * len(records),
+            times=_PATIENT,
+            count=len(records),
+        )
+
+    async def _claim_many(self, claims: list[Claim]) -> Sequence[Claimed | None]:
+        nothing: list[Claimed | None] = [None] * len(claims)
+        ttl = self._context.limits.lease_ttl
+        return await self._run(
+            lambda: self.store.claim(self.namespace, claims, ttl), nothing, count=len(claims)
+        )
+
+
+def _weight(record: Record) -> int:
+    return max(_RECORD, len(record.body))
+
+
+LookedUp = tuple[int, StoreClient, bytes, "asyncio.Future[bytes | Unknown | None]"]
+"""A lookup under way: its place among others, who made it, its key, and what `look_up` gave."""
+
+
+async def all_found(looked_up: Sequence[LookedUp]) -> list[tuple[int, Entry | None]]:
+    """Return what lookups have found, by their place; None also where a store couldn't tell."""
+    entries: list[tuple[int, Entry | None]] = []
+    try:
+        for at, client, key, future in looked_up:
+            entry = await client.found(key, future)
+            entries.append((at, None if isinstance(entry, Unknown) else entry))
+    finally:  # of the rest, if this ends early, nobody wants to hear
+        for *_, future in looked_up[len(entries) :]:
+            if not future.cancel() and not future.cancelled():
+                future.exception()
+    return entries

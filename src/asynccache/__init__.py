@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from asynccache.cache.memoize import memoize
     from asynccache.cache.scopes import current_cache, options, set_default_cache
     from asynccache.cache.settings import CacheOptions
-    from asynccache.core.calls import Answer, Mode, Status
+    from asynccache.core.calls import Answer, Status
     from asynccache.core.calls import status_of as status
     from asynccache.core.counters import Stats
+    from asynccache.core.modes import Mode
     from asynccache.entries.values import MISSING, Missing
     from asynccache.errors import (
         AsyncCacheError,
@@ -87,7 +88,8 @@ __all__ = [
 # nothing in a program that goes on without it.
 _HOMES: Final = {
     "cache.cache": ("AsyncCache", "SyncCache"),
-    "core.calls": ("Answer", "Mode", "Status"),
+    "core.calls": ("Answer", "Status"),
+    "core.modes": ("Mode",),
     "keys.canonical": ("canonical_value",),
     "cache.scopes": ("current_cache", "options", "set_default_cache"),
     "errors": (

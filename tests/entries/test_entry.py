@@ -39,7 +39,7 @@ def entry(*chunks, expires=0, **meta):
 
 def decoded(data, key=KEY, *, now=NOW, limit=LIMIT):
     """Return what bytes are to a reader."""
-    return decode_entry(data, key, now=now, max_bytes=limit)
+    return decode_entry(data, key, now=lambda: now, max_bytes=limit)
 
 
 def forged(payload, *, codec=0, plain=None, stored=None, version=1, flags=0):

@@ -18,9 +18,9 @@ from weakref import WeakSet
 
 from asynccache.cache import computing, function_keys, in_force, objects
 from asynccache.cache.clients import wrap_client
+from asynccache.cache.in_force import ScopeFrame
 from asynccache.cache.lifecycle import Lifecycle, behind
 from asynccache.cache.settings import Settings, seconds_of
-from asynccache.cache.stack import ScopeFrame
 from asynccache.cache.values import Values, packed
 from asynccache.core.calls import Status, status_of
 from asynccache.core.counters import Stats

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from asynccache.cache.stack import ScopeStack
+from asynccache.cache.in_force import ScopeStack
 from asynccache.core.counters import Outcome
 from asynccache.entries.entry import Entry
 

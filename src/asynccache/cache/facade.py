@@ -15,7 +15,6 @@ from asynccache.core.calls import (
     Answer,
     CallRequest,
     Fetched,
-    Mode,
     Status,
     StoreIf,
     status_of,
@@ -25,6 +24,7 @@ from asynccache.core.counters import Outcome
 from asynccache.core.engine import Engine
 from asynccache.core.flight import Caller, Fate, Flight, NotSharedError, Reader
 from asynccache.core.flight import Scope as ErrorScope
+from asynccache.core.modes import Mode
 from asynccache.runtime.waiters import WaitedTooLongError
 
 __all__ = [

@@ -20,9 +20,10 @@ from msgspec import UNSET, Struct
 from asynccache.cache.in_force import NO_OPTIONS, Options, current_options
 from asynccache.cache.settings import Settings
 from asynccache.core.breaker import CircuitBreaker
-from asynccache.core.calls import Mode, StoreIf
+from asynccache.core.calls import StoreIf
 from asynccache.core.counters import Counters, Stats
 from asynccache.core.engine import Engine
+from asynccache.core.modes import Mode
 from asynccache.core.store_client import StoreClient
 from asynccache.errors import CacheClosedError, StoreError, StoreRefusedError
 from asynccache.keys.key import Namespace

@@ -14,7 +14,8 @@ from asynccache.cache import in_force
 from asynccache.cache.cache import AsyncCache, SyncCache
 from asynccache.cache.in_force import Samples, current_options
 from asynccache.cache.settings import mode_of, rule_of, seconds_of
-from asynccache.core.calls import Mode, StoreIf
+from asynccache.core.calls import StoreIf
+from asynccache.core.modes import Mode
 from asynccache.keys.key import Namespace
 
 

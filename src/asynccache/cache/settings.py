@@ -10,8 +10,9 @@ from typing import Any, Final, Literal, TypedDict
 from msgspec import Struct
 
 from asynccache.cache.events import Observer
-from asynccache.core.calls import MODES, Mode, StoreIf, store_good
+from asynccache.core.calls import StoreIf, store_good
 from asynccache.core.context import Limits
+from asynccache.core.modes import MODES, Mode
 from asynccache.keys.key import Namespace
 
 _MEBIBYTE: Final = 2**20

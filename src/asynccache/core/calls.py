@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Literal, get_args
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct
 
 from asynccache.core.counters import Outcome
 from asynccache.core.flight import Caller, Flight, Scope
+from asynccache.core.modes import Mode
 from asynccache.entries.entry import Entry, Meta
 from asynccache.keys.key import Namespace
-
-Mode = Literal["read_write", "read_only", "refresh", "replay", "off"]
-MODES: Final[tuple[Mode, ...]] = get_args(Mode)
-STORING: Final = frozenset({"read_write", "refresh"})
 
 
 class Answer(Struct, frozen=True, kw_only=True):

@@ -7,8 +7,6 @@ from typing import Any, Literal
 
 from msgspec import Struct, field, to_builtins
 
-from asynccache.entries.entry import Entry
-
 Outcome = Literal["hit", "joined", "miss", "bypass"]
 
 
@@ -113,13 +111,6 @@ class Counters:
             self.joined += 1
         else:
             self.misses += 1
-
-    def count_saved(self, entry: Entry | None) -> None:
-        """Count what an answer would have cost that somebody else has paid for."""
-        if entry is not None:
-            meta = entry.meta
-            self.tokens_saved += meta.input_tokens + meta.output_tokens
-            self.seconds_saved += meta.seconds
 
     def add(self, other: Counters) -> None:
         """Add another loop's figures to these."""

@@ -9,12 +9,12 @@ from typing import Any, Final
 from msgspec import UNSET
 
 from asynccache.core.breaker import CircuitBreaker
-from asynccache.core.calls import STORING, CallRequest, Fetched, Mode
+from asynccache.core.calls import CallRequest, Fetched
 from asynccache.core.context import Limits, LoopContext
 from asynccache.core.counters import Counters, Outcome
-from asynccache.core.flight import Caller, Fate, Flight, Phase, Reader
-from asynccache.core.in_flight import InFlightTable
+from asynccache.core.flight import Caller, Fate, Flight, InFlightTable, Phase, Reader
 from asynccache.core.leases import LeaseManager
+from asynccache.core.modes import STORING, Mode
 from asynccache.core.runner import FlightRunner
 from asynccache.core.store_client import StoreClient
 from asynccache.entries.entry import Entry
@@ -22,7 +22,7 @@ from asynccache.errors import CacheClosedError
 from asynccache.keys.key import Namespace
 from asynccache.runtime.clock import Clock
 from asynccache.runtime.pacer import Pacer
-from asynccache.stores.base import Store, Unknown
+from asynccache.stores.base import UNKNOWN, Store, Unknown
 
 
 class Engine:
@@ -75,16 +75,22 @@ class Engine:
 
     # -- calls -------------------------------------------------------------------------------
 
-    def inline(self, mode: Mode, namespace: Namespace, key: bytes) -> Entry | None:
+    def peek(self, mode: Mode, namespace: Namespace, key: bytes) -> Entry | Unknown | None:
         """Return an entry that is at hand, without anything being prepared for a call.
 
-        The way of nearly all hits. None where `fetch` has to find out, also while a flight is up.
+        The way of nearly all hits. None where there is surely none and no call is under way;
+        UNKNOWN where `fetch` has to find out.
         """
         if mode == "refresh":
-            return None
-        if self._in_flight.has_call(key):
-            return self._in_flight.pending(key)
-        entry = self.client(namespace).peek(key)
+            return UNKNOWN
+        in_flight = self._in_flight
+        if key in in_flight.flights or key in in_flight.refreshes:
+            return in_flight.pending(key) or UNKNOWN
+        return self.client(namespace).peek(key)
+
+    def inline(self, mode: Mode, namespace: Namespace, key: bytes) -> Entry | None:
+        """Return what `peek` returns if it is an entry, else None."""
+        entry = self.peek(mode, namespace, key)
         return entry if isinstance(entry, Entry) else None
 
     def pending(self, key: bytes) -> Entry | None:
@@ -92,7 +98,13 @@ class Engine:
         return self._in_flight.pending(key)
 
     async def fetch(
-        self, mode: Mode, key: bytes, caller: Caller, prepare: Callable[[], CallRequest]
+        self,
+        mode: Mode,
+        key: bytes,
+        caller: Caller,
+        prepare: Callable[[], CallRequest],
+        *,
+        missing: bool = False,
     ) -> Fetched:
         """Return the whole answer to a call: stored, from a flight under way, or from upstream.
 
@@ -101,6 +113,7 @@ class Engine:
             key: As the call's.
             caller: Who asks.
             prepare: Makes the call's request; called at most once, where no flight can be joined.
+            missing: `peek` has just returned None, in this very turn of the loop.
 
         Raises:
             NotSharedError: A flight was joined whose answer is its starter's alone.
@@ -109,12 +122,13 @@ class Engine:
             CacheClosedError: The cache was closed meanwhile.
             BaseException: What the call upstream raised.
         """
-        flight, started = self._join(mode, key), False
+        flight, started = None if missing else self._join(mode, key), False
         call: CallRequest | None = None
         while True:
             if flight is None:
                 call = call or prepare()
-                found = self.get_or_start(call)
+                found = self.get_or_start(call, missing=missing)
+                missing = False
                 if isinstance(found, Entry):
                     return self._served(found, "hit")
                 flight, started = found
@@ -151,42 +165,42 @@ class Engine:
                 return self._served(flight.entry, how), None
             self.counters.count(how)
             if how == "joined":  # what it saved shows at the end
-                reader.on_close = lambda _, flight=flight: self.counters.count_saved(flight.entry)
+                reader.on_close = lambda _, flight=flight: self._count_saved(flight.entry)
             return Fetched(flight.entry or Entry(call.key, 0, 0, meta, ()), how), reader
 
-    def get_or_start(self, call: CallRequest) -> tuple[Flight, bool] | Entry:
+    def get_or_start(
+        self, call: CallRequest, *, missing: bool = False
+    ) -> tuple[Flight, bool] | Entry:
         """Return what answers a call: an entry, or a flight and whether it was started for it.
 
         Nothing is awaited here: between the look at the flights, the inline read, and the entry of
         a new flight nobody else runs, so that no key ever has two. The caller has been counted in.
+        ``missing`` is as for `fetch`.
         """
-        refreshing = call.mode == "refresh"
+        key, client = call.key, self.client(call.namespace)
+        if missing:
+            return self._start(call, client, look=False), True
         in_flight = self._in_flight
-        client = self.client(call.namespace)
-        flight = in_flight.find(call.mode, call.key)
-        surely_missing = False
-        if not refreshing:
-            entry: Entry | Unknown | None = in_flight.pending(call.key)
+        flight = in_flight.by_mode[call.mode].get(key)
+        look = call.mode != "refresh"
+        if look:
+            entry: Entry | Unknown | None = in_flight.pending(key)
             if entry is None and flight is None:
-                entry = client.peek(call.key)
-                surely_missing = entry is None
+                entry = client.peek(key)
+                look = entry is not None
             if isinstance(entry, Entry):
                 return entry
             if flight is None and call.mode != "replay":
-                flight = in_flight.refresh_of(call.key)
+                flight = in_flight.refreshes.get(key)
         elif flight is not None and flight.entry is not None:
             flight.worsen(Fate.INVALIDATED)  # whole already, so that a refresh supersedes it
             flight = None
-        storing = call.mode in STORING
         if flight is not None and not flight.oversized:
-            flight.enter(storing=storing)
+            flight.enter(storing=call.mode in STORING)
             return flight, False
-        look = not (surely_missing or refreshing)
-        return self._start(call, client, storing=storing, look=look), True
+        return self._start(call, client, look=look), True
 
-    def _start(
-        self, call: CallRequest, client: StoreClient, *, storing: bool, look: bool
-    ) -> Flight:
+    def _start(self, call: CallRequest, client: StoreClient, *, look: bool) -> Flight:
         if self._closed:
             raise CacheClosedError("the cache was closed")
         flight = Flight(
@@ -197,10 +211,10 @@ class Engine:
             limit=self._context.limits.max_entry_bytes,
             abandon=self._abandon,
         )
-        flight.enter(storing=storing)
+        flight.enter(storing=call.mode in STORING)
         if call.mode == "read_write":  # the others take no leases
             flight.lease = self._leases.adopt(call.key)
-        self._in_flight.add(call.mode, flight)
+        self._in_flight.by_mode[call.mode][call.key] = flight
         self._flying.add(flight)
         looked_up = client.look_up(call.key) if look else None
         flight.task = self.spawn(self._runner.run(flight, call, client, looked_up))
@@ -209,7 +223,7 @@ class Engine:
 
     def _join(self, mode: Mode, key: bytes) -> Flight | None:
         """Return a flight to wait for, if one is up; the caller has been counted in."""
-        flight = self._in_flight.find(mode, key)
+        flight = self._in_flight.by_mode[mode].get(key)
         if flight is None or flight.ended or flight.oversized:
             return None
         flight.enter(storing=mode in STORING)
@@ -219,13 +233,20 @@ class Engine:
         """Count one call as answered."""
         self.counters.count(how)
         if how != "miss":
-            self.counters.count_saved(entry)
+            self._count_saved(entry)
         return Fetched(entry, how, original)
 
     def count_hit(self, entry: Entry) -> None:
         """Count one call as answered inline."""
         self.counters.hits += 1
-        self.counters.count_saved(entry)
+        self._count_saved(entry)
+
+    def _count_saved(self, entry: Entry | None) -> None:
+        """Count what an answer would have cost that somebody else has paid for."""
+        if entry is not None:
+            meta, counters = entry.meta, self.counters
+            counters.tokens_saved += meta.input_tokens + meta.output_tokens
+            counters.seconds_saved += meta.seconds
 
     def count_together(self, fetched: Collection[Fetched]) -> Outcome:
         """Count one call as answered by several entries; return what it was on the whole."""
@@ -236,7 +257,7 @@ class Engine:
         self.counters.count(how)
         for one in fetched:
             if one.outcome != "miss":
-                self.counters.count_saved(one.entry)
+                self._count_saved(one.entry)
         return how
 
     # -- the end of flights ------------------------------------------------------------------

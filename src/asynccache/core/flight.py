@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from typing import Final, Literal
 from weakref import WeakSet
@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from asynccache.core.counters import Outcome
 from asynccache.core.leases import HeldLease
+from asynccache.core.modes import Mode
 from asynccache.entries.entry import Entry, Meta
 from asynccache.runtime.loops import call_in
 from asynccache.runtime.pacer import Pacer
@@ -419,6 +420,49 @@ class Reader:
             call_in(self._loop, self.flight.leave)
             if self.on_close is not None:
                 call_in(self._loop, self.on_close, None)
+
+
+class InFlightTable:
+    """Flights under way. A refresh joins refreshes alone; a replay's flight calls nobody.
+
+    At most one flight stands here for a key and a kind of mode. Its end removes it, and so does
+    whatever invalidates it.
+    """
+
+    __slots__ = ("by_mode", "flights", "refreshes")
+
+    def __init__(self) -> None:
+        self.flights: Final[dict[bytes, Flight]] = {}
+        self.refreshes: Final[dict[bytes, Flight]] = {}
+        self.by_mode: Final[dict[Mode, dict[bytes, Flight]]] = {
+            "read_write": self.flights,
+            "read_only": self.flights,
+            "refresh": self.refreshes,
+            "replay": {},
+        }
+        """The flights that a mode joins first."""
+
+    def pending(self, key: bytes) -> Entry | None:
+        """Return an answer that is whole and on its way into the store."""
+        for flights in (self.refreshes, self.flights):
+            flight = flights.get(key)
+            if flight is not None and flight.entry is not None:
+                return flight.answer()
+        return None
+
+    def remove(self, flight: Flight) -> None:
+        """Let nobody join a flight any more; another one for its key stays."""
+        for flights in self.by_mode.values():
+            if flights.get(flight.key) is flight:
+                del flights[flight.key]
+
+    def matching(self, key: bytes | None) -> Iterator[Flight]:
+        """Return the flights for a key, all of them for None."""
+        for flights in (self.flights, self.refreshes):
+            if key is None:
+                yield from list(flights.values())
+            elif key in flights:
+                yield flights[key]
 
 
 def own_copy(error: BaseException) -> BaseException:

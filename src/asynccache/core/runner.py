@@ -6,8 +6,7 @@ import asyncio
 
 from asynccache.core.calls import CallRequest
 from asynccache.core.context import LoopContext
-from asynccache.core.flight import Fate, Flight, Phase
-from asynccache.core.in_flight import InFlightTable
+from asynccache.core.flight import Fate, Flight, InFlightTable, Phase
 from asynccache.core.leases import LeaseManager
 from asynccache.core.store_client import StoreClient
 from asynccache.core.writer import EntryWriter

@@ -109,7 +109,7 @@ class StoreClient:
         """Return the entry that bytes hold for a key; count what is wrong with them otherwise."""
         context = self._context
         found = decode_entry(
-            data, key, now=context.clock.time_us(), max_bytes=context.limits.max_entry_bytes
+            data, key, now=context.clock.time_us, max_bytes=context.limits.max_entry_bytes
         )
         if isinstance(found, Flaw):
             context.counters.flaws[found.reason] += 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import struct
 import sys
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, Final, Literal
 
@@ -118,13 +119,15 @@ def encode_entry(entry: Entry) -> bytes:
     return b"".join((_MAGIC, sha256(summed).digest()[:_CHECKSUM_BYTES], summed))
 
 
-def decode_entry(data: bytes, key: bytes, *, now: int, max_bytes: int) -> Entry | Flaw:
+def decode_entry(
+    data: bytes, key: bytes, *, now: Callable[[], int], max_bytes: int
+) -> Entry | Flaw:
     """Return the entry that bytes hold, or the flaw that makes them worthless.
 
     Args:
         data: What a store returned.
         key: The key it was asked for.
-        now: Microseconds since the epoch.
+        now: Returns microseconds since the epoch; called for an entry that expires.
         max_bytes: The largest payload to decompress, checked before anything is allocated.
     """
     if len(data) < ENVELOPE_BYTES:
@@ -145,7 +148,7 @@ def decode_entry(data: bytes, key: bytes, *, now: int, max_bytes: int) -> Entry 
     payload = view[ENVELOPE_BYTES:]
     if named != key:
         return Flaw("misplaced")
-    if 0 < expires <= now:
+    if expires and expires <= now():
         return Flaw("expired")
     try:
         if codec == _ZSTD:

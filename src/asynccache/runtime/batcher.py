@@ -57,6 +57,10 @@ class Batcher(Generic[ItemT, ResultT]):
     def _leave(self) -> None:
         """Start the batches of what was asked for in the last turn."""
         pending, self._pending = self._pending, []
+        if len(pending) == 1:
+            ((item, future),) = pending
+            self._spawn(self._settle([item], [[future]]))
+            return
         waiting: dict[object, list[asyncio.Future[ResultT]]] = {}
         items: list[ItemT] = []
         for item, future in pending:
@@ -99,7 +103,9 @@ class Batcher(Generic[ItemT, ResultT]):
         except Exception as exc:  # noqa: BLE001 - each who asked gets the error
             results = [exc] * len(items)
         self._pacer.resolve_each(
-            (future, result)
-            for futures, result in zip(waiting, results, strict=True)
-            for future in futures
+            [
+                (future, result)
+                for futures, result in zip(waiting, results, strict=True)
+                for future in futures
+            ]
         )

@@ -49,7 +49,12 @@ class Waiters:
         """Let all who wait go on."""
         if self._waiting:
             waiting, self._waiting = self._waiting, {}
-            self._pacer.resolve(waiting)
+            if len(waiting) > 1:
+                self._pacer.resolve(waiting)
+            else:
+                for future in waiting:
+                    if not future.done():
+                        future.set_result(None)
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm, self._alarm_at = None, math.inf

@@ -19,6 +19,7 @@ import asynccache
 from asynccache import Cache
 from asynccache.entries.entry import decode_entry, encode_entry
 from asynccache.integrations.autogen import CachedChatCompletionClient
+from asynccache.runtime.clock import SYSTEM_CLOCK
 from asynccache.stores import Capabilities
 from asynccache.stores.base import Record
 from asynccache.stores.memory import MemoryStore
@@ -242,7 +243,7 @@ async def test_entry_of_another_version_is_asked_for_anew(inline, streamed):
             await asyncio.sleep(0)
         namespace = cache.settings.namespace
         (body,) = await store.get_many(namespace, [digest])
-        entry = decode_entry(body, digest, now=cache.now(), max_bytes=10**6)
+        entry = decode_entry(body, digest, now=SYSTEM_CLOCK.time_us, max_bytes=10**6)
         spoilt = encode_entry(replace(entry, chunks=(b'{"content": 1}\n',)))
         await store.set_many(namespace, [Record(key=digest, body=spoilt, expires=0)])
 

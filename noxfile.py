@@ -114,7 +114,8 @@ def lint(session: nox.Session) -> None:
 def typing(session: nox.Session) -> None:
     """Check types with mypy and pyright."""
     install(session, "typing")
-    folders = [folder for folder in ("benchmarks", "examples", "tests") if Path(folder).exists()]
+    folders = ("benchmarks", "examples", "tests", "tools")
+    folders = [folder for folder in folders if Path(folder).exists()]
     session.run("mypy", "src", *folders)
     # Told its Python, since it prefers a `.venv` here, which holds nox alone.
     session.run("basedpyright", "--pythonpath", f"{session.bin}/python")
@@ -124,6 +125,7 @@ def typing(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the documentation into `site`."""
     session.install(*nox.project.dependency_groups(PROJECT, "docs"))
+    session.run("python", "tools/reference.py")
     session.run("zensical", "build", "--clean", "--strict")
 
 

@@ -16,7 +16,11 @@ PAGES = sorted(
     if REFERENCE not in page.parents
 )
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
-_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
+# An example, and what it prints, which may follow after a line on how to run it.
+_BLOCK = re.compile(
+    r"^```(\w+)\n(.*?)^```$(?:\n\n(?:Run [^\n]*\n\n)?```text\n(.*?)^```$)?",
+    re.MULTILINE | re.DOTALL,
+)
 _FILE = re.compile(r"# (\w+\.py)\n")
 
 

@@ -128,7 +128,7 @@ def expected_of(page, made):
 SESSIONS = {page: [b for b in blocks_of(page) if not b.file] for page in PAGES}
 
 
-@pytest.mark.parametrize("page", filter(SESSIONS.get, SESSIONS), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [p for p in PAGES if SESSIONS[p]], ids=lambda page: page.name)
 async def test_examples_run(page, server, session, capsys):
     """Every example works as it stands, prints what the page says, and makes its calls."""
     made = Counter()

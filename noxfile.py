@@ -114,8 +114,7 @@ def lint(session: nox.Session) -> None:
 def typing(session: nox.Session) -> None:
     """Check types with mypy and pyright."""
     install(session, "typing")
-    folders = ("benchmarks", "examples", "tests", "tools")
-    folders = [folder for folder in folders if Path(folder).exists()]
+    folders = [folder for folder in ("benchmarks", "examples", "tests") if Path(folder).exists()]
     session.run("mypy", "src", *folders)
     # Told its Python, since it prefers a `.venv` here, which holds nox alone.
     session.run("basedpyright", "--pythonpath", f"{session.bin}/python")

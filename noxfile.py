@@ -124,6 +124,7 @@ def typing(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the documentation into `site`."""
     session.install(*nox.project.dependency_groups(PROJECT, "docs"))
+    session.run("python", "tools/reference.py")
     session.run("zensical", "build", "--clean", "--strict")
 
 

@@ -1,4 +1,6 @@
-"""What every framework is put to, each in its own environment, and noted in docs/frameworks.md.
+"""What every framework is put to, each in its own environment.
+
+It is noted in docs/frameworks/frameworks.md.
 
 A subclass says how one agent of the framework is run in each kind; each run makes its agents anew.
 """
@@ -143,7 +145,7 @@ class FrameworkSuite:
         assert stats.hits + stats.joined == THOUSAND - 1
 
     def test_the_docs_show_what_was_measured(self, request):
-        """The row of docs/frameworks.md is that of this run; `--update-docs` writes it."""
+        """The row in the docs is that of this run; `--update-docs` writes it."""
         if not self.row.is_complete():
             pytest.skip("only some tests of the row were run: run the whole file")
         if request.config.getoption("update_docs"):

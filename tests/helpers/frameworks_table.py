@@ -1,11 +1,11 @@
-"""The table of docs/frameworks.md: each row as a run has measured it."""
+"""The table of docs/frameworks/frameworks.md: each row as a run has measured it."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "frameworks.md"
+PAGE = Path(__file__).parent.parent.parent / "docs" / "frameworks" / "frameworks.md"
 KINDS = ("plain", "tools", "structured", "streamed")
 AGAIN, AT_ONCE = "second run pays nothing", "a thousand at once pay once"
 MARKS = {True: "✓", False: "✗"}
@@ -65,7 +65,7 @@ class Row:
         text = PAGE.read_text(encoding="utf-8")
         written, count = self._pattern.subn(lambda _: self.markdown(), text)
         assert count == 1, (
-            f"docs/frameworks.md has {count} rows {self.name!r}: add it by hand first"
+            f"docs/frameworks/frameworks.md has {count} rows {self.name!r}: add it by hand first"
         )
         PAGE.write_text(written, encoding="utf-8")
 

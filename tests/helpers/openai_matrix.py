@@ -1,4 +1,4 @@
-"""What a run has measured of the doors, as tables: for the terminal and for docs/doors.md."""
+"""What a run has measured of the doors, as tables: for the terminal and for the docs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import openai
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "doors.md"
+PAGE = Path(__file__).parent.parent.parent / "docs" / "supported-endpoints.md"
 TITLE = f"SDK {openai.__version__.partition('.')[0]}.x"
 TABLES: list[tuple[list[str], list[str]]] = []
 """Rows and columns: doors by kinds, then doors by the ways of having a client or a method."""
@@ -25,7 +25,7 @@ def tables():
     """Return what was measured as rows of cells, headings first."""
     for rows, columns in TABLES:
         yield [
-            ["door", *columns],
+            ["method", *columns],
             *([f"`{r}`", *(MEASURED.get((r, c), NO_SUCH_THING) for c in columns)] for r in rows),
         ]
 

@@ -8,9 +8,20 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+REFERENCE = ROOT / "docs" / "reference"
+"""Written by `tools/reference.py`, and in no commit."""
+PAGES = sorted(
+    page
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    if REFERENCE not in page.parents
+)
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
-_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# An example, and what it prints, which may follow after a line on how to run it.
+_BLOCK = re.compile(
+    r"^```(\w+)\n(.*?)^```$(?:\n\n(?:Run [^\n]*\n\n)?```text\n(.*?)^```$)?",
+    re.MULTILINE | re.DOTALL,
+)
+_FILE = re.compile(r"# (\w+\.py)\n")
 
 
 class Block:
@@ -20,6 +31,11 @@ class Block:
         text = page.read_text(encoding="utf-8")
         self.page = page
         self.source = found.group(2)
+        self.output = found.group(3)
+        """What the page says that it prints, if it does."""
+        named = _FILE.match(self.source)
+        self.file = named and named[1]
+        """The file that the reader is told to write it to, if it is one."""
         self.line = text.count("\n", 0, found.start(2))
         self.heading = [h.group(1) for h in _HEADING.finditer(text, 0, found.start())][-1]
 

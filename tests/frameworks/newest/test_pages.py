@@ -65,7 +65,9 @@ task = Task(dataset=[Sample(input="How warm is it?", target="21")])
 """
         )
     ],
-    ("autogen.md", "AutoGen 0.7 and later"): [Example("")],
+    ("autogen.md", "`CachedChatCompletionClient`"): [Example("")],
+    ("from-autogen.md", "AutoGen's `OpenAIWrapper`"): [Example("")],
+    ("from-autogen.md", "AutoGen 0.7: `ChatCompletionCache`"): [Example("")],
     ("autogen.md", "Component config"): [
         Example(
             """
@@ -79,9 +81,9 @@ inner = OpenAIChatCompletionClient(model="gpt-4o-mini")
             requests=0,
         )
     ],
-    ("langchain.md", "LangChain and LangGraph"): [Example("import asyncio")],
+    ("langchain.md", "With `instrument_openai()`"): [Example("import asyncio")],
     ("langchain.md", "`LangChainCache`"): [Example(CHAT)],
-    ("langchain.md", "`LangGraphCache`"): [
+    ("langgraph.md", "`LangGraphCache`"): [
         Example(
             """
 from asynccache import Cache

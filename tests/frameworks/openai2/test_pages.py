@@ -26,8 +26,9 @@ await cache.aclose()
 """,
         )
     ],
-    ("litellm.md", "LiteLLM"): [
-        Example(LITELLM),
+    ("from-litellm.md", "Move from LiteLLM's cache"): [Example(MESSAGES)],
+    ("litellm.md", "`LiteLLMCache`"): [Example(LITELLM)],
+    ("litellm.md", "Share calls in progress"): [
         Example(LITELLM + 'call = {"model": "openai/gpt-4o-mini", "messages": messages}'),
     ],
 })  # fmt: skip

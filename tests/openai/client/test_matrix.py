@@ -2,7 +2,7 @@
 
 A cell holds four checks: the first call pays once, the second pays nothing, both results equal the
 bare client's, and a hundred callers at once pay once. The cells are printed as a table after the
-run, and stand in docs/doors.md.
+run, and stand in docs/supported-endpoints.md.
 """
 
 from __future__ import annotations
@@ -238,7 +238,7 @@ async def test_raw_headers_worth_keeping(bare, server):
 
 
 def test_the_docs_show_what_was_measured(request):
-    """The table of docs/doors.md is that of this run; `--update-docs` writes it."""
+    """The table of docs/supported-endpoints.md is that of this run; `--update-docs` writes it."""
     if "" in openai_matrix.MEASURED.values():
         pytest.skip("only some tests of the matrix were run: run the whole file")
     if request.config.getoption("update_docs"):

@@ -766,9 +766,8 @@ async def test_a_closed_store_says_so(server):
 
 # -- the docs --------------------------------------------------------------------------------------
 
-BLOCKS = re.findall(
-    r"^```py\n(.*?)^```$", (ROOT / "docs" / "cosmos.md").read_text(), re.MULTILINE | re.DOTALL
-)
+PAGE = (ROOT / "docs" / "stores" / "cosmos.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```py\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))

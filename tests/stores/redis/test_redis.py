@@ -30,7 +30,7 @@ from asynccache.testing import FaultyStore
 from tests.helpers.redis_servers import Cluster, Sentinel, Valkey
 from tests.helpers.scenes import Scene, settled
 
-DOCS = Path(__file__).parents[3] / "docs" / "redis.md"
+DOCS = Path(__file__).parents[3] / "docs" / "stores" / "redis.md"
 
 
 @pytest.fixture(scope="module")

@@ -75,7 +75,7 @@ METAS = st.builds(
     output_tokens=st.integers(0, 2**40),
     seconds=st.floats(0, 1e6),
     cut=st.booleans(),
-    paths=st.dictionaries(TEXT, st.binary(max_size=8), max_size=3).map(encode_paths),
+    paths=st.dictionaries(TEXT, st.integers(0, 2**32 - 1), max_size=3).map(encode_paths),
 )
 CHUNKS = st.lists(st.binary(max_size=100) | st.binary(min_size=5000, max_size=9000), max_size=5)
 

@@ -76,7 +76,7 @@ class CallRequest(Struct, frozen=True, kw_only=True):
     store_if: StoreIf = store_good
     canonical: bytes | None = None
     """The request's canonical body, for path digests; None keeps none."""
-    facts: dict[str, bytes] = {}
+    facts: dict[str, int] = {}
     """Digests of the rest of the request, to be kept with them."""
     keep_request: bool = False
     unchanged: Callable[[], bool] | None = None

@@ -18,7 +18,7 @@ from asynccache.core.flight import Fate, Flight
 from asynccache.core.leases import LeaseManager
 from asynccache.core.store_client import StoreClient
 from asynccache.entries.entry import Entry, encode_entry, encode_paths
-from asynccache.keys.canonical import path_digests
+from asynccache.keys.paths import path_digests
 from asynccache.stores.base import Record
 
 _log = logging.getLogger("asynccache")
@@ -160,7 +160,8 @@ def expiry(ttl: float | None, now: int, jitter: float) -> int:
 def _encode(call: CallRequest, entry: Entry) -> bytes:
     if call.canonical is None:
         return encode_entry(entry)
-    meta = replace(entry.meta, paths=encode_paths(path_digests(call.canonical) | call.facts))
+    paths = encode_paths({"": path_digests(call.canonical), **call.facts})
+    meta = replace(entry.meta, paths=paths)
     if call.keep_request:
         meta = replace(meta, request=Raw(msgspec.msgpack.encode(call.canonical)))
     return encode_entry(replace(entry, meta=meta))

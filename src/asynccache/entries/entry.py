@@ -51,7 +51,7 @@ class Meta(Struct, frozen=True, array_like=True, gc=False):
     cut: bool = False
     """A token limit ended the answer."""
     paths: Raw = Raw(b"\x80")
-    """A msgpack map of path to short digest, left undecoded on the way of a hit."""
+    """Digests of the request's parts, as `encode_paths` writes them; left undecoded by a hit."""
     request: Raw = Raw(b"\xc0")
     """The request, if the cache was told to keep requests; else msgpack's nil."""
     batch: bytes = b""
@@ -169,14 +169,18 @@ def decode_head(data: bytes) -> Head | None:
     return Head(key, created, expires, stored, plain)
 
 
-def encode_paths(paths: dict[str, bytes]) -> Raw:
-    """Return path digests in the form that `Meta.paths` keeps."""
+def encode_paths(paths: dict[str, Any]) -> Raw:
+    """Return trees of digests in the form that `Meta.paths` keeps.
+
+    Args:
+        paths: The body's tree under an empty name, other digests of the request under theirs.
+    """
     return Raw(_ENCODE(paths))
 
 
-def decode_paths(paths: Raw) -> dict[str, bytes]:
-    """Return the path digests kept in `Meta.paths`."""
-    return msgspec.msgpack.decode(paths, type=dict[str, bytes])
+def decode_paths(paths: Raw) -> dict[str, Any]:
+    """Return the trees of digests kept in `Meta.paths`."""
+    return msgspec.msgpack.decode(paths, type=dict[str, Any])
 
 
 def _decompress(payload: memoryview, plain: int) -> memoryview:

@@ -14,7 +14,6 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
-import hashlib
 import pathlib
 import struct
 import uuid
@@ -26,13 +25,9 @@ import msgspec
 from asynccache.errors import NotCanonicalError
 
 _JSON_ENCODE: Final = msgspec.json.Encoder(order="sorted").encode
-_JSON_DECODE: Final = msgspec.json.Decoder().decode
 _SCALARS: Final = frozenset({str, int, bool, type(None)})
 _LONG: Final = 16  # items: from here on, looking at the set of types is cheaper than at each item
 _MAX_DEPTH: Final = 200  # levels: far beyond any request, well below Python's recursion limit
-_PATH_DEPTH: Final = 3  # parts: "messages.0.content" is as deep as an explanation needs to go
-_PATH_WIDTH: Final = 512  # items: a longer list (tokens, embeddings) is summed up in one digest
-_PATH_DIGEST_BYTES: Final = 8  # enough to tell values apart, too few to stand for them
 
 
 def canonical_json(body: Any) -> bytes:  # noqa: ANN401 - any JSON
@@ -142,27 +137,6 @@ def _members(node: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - any JSON
         items: list[Any] = node
         return [(str(at), item) for at, item in enumerate(items)]
     return []
-
-
-def path_digests(canonical: bytes) -> dict[str, bytes]:
-    """Return a short digest for each path of a canonical JSON body.
-
-    A miss can be explained with them ("``messages.3.content`` changed") although no prompt is kept.
-    """
-    found: dict[str, bytes] = {}
-    pending: list[tuple[tuple[str, ...], object]] = [((), _JSON_DECODE(canonical))]
-    for path, node in pending:
-        members = _members(node) if len(path) < _PATH_DEPTH else []
-        if 0 < len(members) < _PATH_WIDTH:
-            pending.extend(((*path, name), value) for name, value in members)
-        else:
-            found[".".join(path)] = short_digest(_JSON_ENCODE(node))
-    return found
-
-
-def short_digest(canonical: bytes) -> bytes:
-    """Return a digest that tells parts of requests apart, and is too short to stand for them."""
-    return hashlib.sha256(canonical).digest()[:_PATH_DIGEST_BYTES]
 
 
 def canonical_value(value: object) -> bytes:

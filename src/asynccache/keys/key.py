@@ -8,10 +8,11 @@ from functools import lru_cache
 from hashlib import sha256
 from operator import itemgetter
 from typing import Any, Final
+from zlib import crc32
 
 from msgspec import Struct
 
-from asynccache.keys.canonical import canonical_json, canonical_value, short_digest
+from asynccache.keys.canonical import canonical_json, canonical_value
 
 KEY_BYTES: Final = 32
 _FORM: Final = b"asynccache/1"  # of the canonical form: another form makes other keys
@@ -118,7 +119,7 @@ class Prefix:
             "query": {k: v for k, v in (query or {}).items() if k.lower() not in DENIED_QUERY},
             "headers": _combined(kept_headers((headers or {}).items(), ignore_headers)),
         }
-        self._digests: dict[str, bytes] | None = None
+        self._digests: dict[str, int] | None = None
         self._hash = sha256(_FORM)
         self._hash.update(canonical_value(("request", namespace.seed, namespace.tenant)))
         self._hash.update(canonical_value(self.facts))
@@ -132,11 +133,11 @@ class Prefix:
         return digest
 
     @property
-    def digests(self) -> dict[str, bytes]:
-        """A short digest of each fact, by its name after an ``@``: see `path_digests`."""
+    def digests(self) -> dict[str, int]:
+        """A digest of each fact, by its name after an ``@``, to stand beside `path_digests`."""
         if self._digests is None:
             self._digests = {
-                f"@{name}": short_digest(canonical_value(fact)) for name, fact in self.facts.items()
+                f"@{name}": crc32(canonical_value(fact)) for name, fact in self.facts.items()
             }
         return self._digests
 

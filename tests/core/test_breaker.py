@@ -14,6 +14,7 @@ from asynccache.testing import ManualClock
 
 @pytest.fixture
 def clock():
+    """Return a clock that stands still."""
     return ManualClock()
 
 
@@ -32,10 +33,12 @@ async def opened(clock):
 
 
 async def run(breaker, call):
+    """Make a call through a breaker."""
     return await breaker.run(call, "default", timeout=1, counters=Counters())
 
 
 async def answer():
+    """Answer as a sound store does."""
     return "answer"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import secrets
 from collections.abc import Callable
@@ -32,7 +33,7 @@ class HeldLease:
         self.lost = False
         self.abandoned = False  # its flight is gone; the next one for the key may take it over
         self.claimed: Claimed | None = None
-        self.operation: asyncio.Task[None] | None = None
+        self.operation: asyncio.Future[Claimed | None] | None = None
 
 
 class Acquired(Struct, frozen=True):
@@ -142,8 +143,19 @@ class LeaseManager:
         lease = Lease(key, secrets.token_bytes(16))
         held = HeldLease(client, lease, self._clock.monotonic())
         self._held.add(held)
-        held.operation = self._spawn(self._make(held, expect, waiting=waiting))
+        claim = Claim(key=key, token=lease.token, expect=expect, waiting=waiting)
+        held.operation = client.claim(claim)
+        held.operation.add_done_callback(functools.partial(self._claimed, held))
         return held
+
+    def _claimed(self, held: HeldLease, operation: asyncio.Future[Claimed | None]) -> None:
+        if operation.cancelled() or operation.exception() is not None:
+            return  # whoever waits for it is told
+        held.renewed_at = self._clock.monotonic()
+        held.claimed = operation.result()
+        granted = held.claimed is not None and held.claimed.granted
+        if granted and self._renewing is None:
+            self._renew_later()
 
     async def _settled(self, held: HeldLease) -> None:
         try:
@@ -154,16 +166,6 @@ class LeaseManager:
             raise
         if held.claimed is None or not held.claimed.granted:
             self._held.discard(held)
-
-    async def _make(self, held: HeldLease, expect: Lease | None, *, waiting: bool) -> None:
-        lease = held.lease
-        claim = Claim(key=lease.key, token=lease.token, expect=expect, waiting=waiting)
-        claimed = await held.client.claim(claim)
-        held.renewed_at = self._clock.monotonic()
-        held.claimed = claimed
-        granted = claimed is not None and claimed.granted
-        if granted and self._renewing is None:
-            self._renew_later()
 
     def abandon(self, held: HeldLease) -> None:
         """Leave a claim to the next flight for its key; give it back if none comes at once."""

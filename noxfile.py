@@ -18,6 +18,7 @@ nox.options.sessions = [
 
 PROJECT = nox.project.load_toml()
 BENCHMARKS = Path("benchmarks")
+TYPED = ("src", "benchmarks", "examples", "tests", "tools")
 # What frameworks' own tests bring along for pytest: it would run, record or cut off ours.
 FOREIGN_PLUGINS = (
     "asyncio", "codspeed", "langsmith_plugin", "socket", "syrupy",
@@ -114,10 +115,16 @@ def lint(session: nox.Session) -> None:
 def typing(session: nox.Session) -> None:
     """Check types with mypy and pyright."""
     install(session, "typing")
-    folders = [folder for folder in ("benchmarks", "examples", "tests") if Path(folder).exists()]
-    session.run("mypy", "src", *folders)
+    session.run("mypy", *TYPED)
     # Told its Python, since it prefers a `.venv` here, which holds nox alone.
     session.run("basedpyright", "--pythonpath", f"{session.bin}/python")
+
+
+@nox.session
+def house(session: nox.Session) -> None:
+    """Print how large the source is, and which way a call takes through it; `-- --verbose`."""
+    session.install("-e", ".[openai]")
+    session.run("python", "tools/house.py", *session.posargs)
 
 
 @nox.session

@@ -48,7 +48,7 @@ def offer_pyenvs_pythons() -> None:
     if "PYENV_VERSION" in os.environ or shutil.which("pyenv") is None:
         return
     current, installed = (
-        subprocess.check_output(["pyenv", *words], text=True).split()  # noqa: S607
+        subprocess.check_output(["pyenv", *words], text=True).split()  # noqa: S603, S607
         for words in (["version-name"], ["versions", "--bare"])
     )
     ours = [name for name in reversed(installed) if name.rpartition(".")[0] in PYTHONS]

@@ -32,8 +32,14 @@ FOREIGN_PLUGINS = (
 PARALLEL = ("-n", "logical", "--maxprocesses=4", "--dist=loadfile")
 
 
-# Files and folders whose tests need no server and start no process.
-FAST = ("tests/test_keys.py",)
+# What `tests_fast` leaves out: what needs a server of a store, starts processes, or takes long.
+SLOW = (
+    "core/test_processes.py", "core/test_state_machine.py", "docs", "frameworks", "integrations",
+    "openai/client/test_keys.py", "openai/client/test_matrix.py", "openai/client/test_storm.py",
+    "openai/embeddings", "openai/wrapper/test_loops.py", "stores/aiocache", "stores/cosmos",
+    "stores/disk/test_crash.py", "stores/disk/test_evict.py", "stores/disk/test_failures.py",
+    "stores/disk/test_safety.py", "stores/redis", "test_demo.py",
+)  # fmt: skip
 # What `matrix` runs, besides `tests` on the other Pythons.
 MATRIX = (
     "tests_openai2", "tests_openai_oldest",
@@ -71,9 +77,10 @@ def check(session: nox.Session) -> None:
 
 @nox.session(allow_parallel=True)
 def tests_fast(session: nox.Session) -> None:
-    """Run the tests that need no server and start no process, on one of the two event loops."""
+    """Run the tests that take no more than a moment, on one of the two event loops."""
     install(session, "test")
-    session.run("pytest", "-q", "-k", "not uvloop", *(session.posargs or FAST))
+    fast = ["-k", "not uvloop", *(f"--ignore=tests/{path}" for path in SLOW)]
+    session.run("pytest", "-q", *PARALLEL, *(session.posargs or fast))
 
 
 @nox.session(python=False)

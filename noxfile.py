@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
+import runpy
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nox
 
+nox.needs_version = ">=2026.8.10"  # the first that runs sessions side by side
 nox.options.default_venv_backend = "uv|venv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = [
-    "tests", "tests_openai2", "tests_frameworks", "tests_frameworks_openai2",
-    "tests_frameworks_autogen02", "lint", "typing",
-]  # fmt: skip
+nox.options.sessions = ["check"]
 
 PROJECT = nox.project.load_toml()
+PYTHONS = nox.project.python_versions(PROJECT)
 BENCHMARKS = Path("benchmarks")
+TYPED = ("src", "benchmarks", "examples", "tests", "tools")
 # What frameworks' own tests bring along for pytest: it would run, record or cut off ours.
 FOREIGN_PLUGINS = (
     "asyncio", "codspeed", "langsmith_plugin", "socket", "syrupy",
@@ -28,14 +32,69 @@ FOREIGN_PLUGINS = (
 PARALLEL = ("-n", "logical", "--maxprocesses=4", "--dist=loadfile")
 
 
+# What `tests_fast` leaves out: what needs a server of a store, starts processes, or takes long.
+SLOW = (
+    "core/test_processes.py", "core/test_state_machine.py", "docs", "frameworks", "integrations",
+    "openai/client/test_keys.py", "openai/client/test_matrix.py", "openai/client/test_storm.py",
+    "openai/client/test_sync.py", "openai/client/test_wrap.py",
+    "openai/embeddings", "openai/wrapper/test_loops.py", "stores/aiocache", "stores/cosmos",
+    "stores/disk/test_crash.py", "stores/disk/test_evict.py", "stores/disk/test_failures.py",
+    "stores/disk/test_safety.py", "stores/redis", "test_demo.py",
+)  # fmt: skip
+# What `matrix` runs, besides `tests` on the other Pythons.
+MATRIX = (
+    "tests_openai2", "tests_openai_oldest",
+    "tests_frameworks", "tests_frameworks_openai2", "tests_frameworks_autogen02",
+)  # fmt: skip
+
+os.environ.update(runpy.run_path("tools/certificates.py")["additions"]())
+
+
+def offer_pyenvs_pythons() -> None:
+    """Let sessions start each Python that pyenv has, not only the one that it is set to."""
+    if "PYENV_VERSION" in os.environ or shutil.which("pyenv") is None:
+        return
+    current, installed = (
+        subprocess.check_output(["pyenv", *words], text=True).split()  # noqa: S603, S607
+        for words in (["version-name"], ["versions", "--bare"])
+    )
+    ours = [name for name in reversed(installed) if name.rpartition(".")[0] in PYTHONS]
+    os.environ["PYENV_VERSION"] = ":".join([*current, *ours])
+
+
+offer_pyenvs_pythons()
+
+
 def install(session: nox.Session, group: str, *, extra: str = "all") -> None:
     """Install the package with one extra, and one dependency group."""
     session.install("-e", f".[{extra}]", *nox.project.dependency_groups(PROJECT, group))
 
 
-@nox.session(python=nox.project.python_versions(PROJECT))
+@nox.session(python=False, requires=["lint", "typing", "tests_fast"])
+def check(session: nox.Session) -> None:
+    """Run what takes a minute: lint, types, and the fast tests; `-j 2` does it side by side."""
+    session.log("lint, types and the fast tests are good")
+
+
+@nox.session(allow_parallel=True)
+def tests_fast(session: nox.Session) -> None:
+    """Run the tests that take no more than a moment, on one of the two event loops."""
+    install(session, "test")
+    fast = ["-k", "not uvloop", *(f"--ignore=tests/{path}" for path in SLOW)]
+    session.run("pytest", "-q", *PARALLEL, *(session.posargs or fast))
+
+
+@nox.session(python=False)
+def matrix(session: nox.Session) -> None:
+    """Run what `make test` leaves out: other SDK versions, frameworks, other Pythons."""
+    this = "{}.{}".format(*sys.version_info)
+    for name in (*MATRIX, *(f"tests-{python}" for python in PYTHONS if python != this)):
+        session.notify(name)
+
+
+@nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests, once on every Python that is here."""
+    """Run the tests, with the newest versions of the SDKs and real servers."""
     # All drivers: that `import asynccache` loads none of them shows only where they are there.
     install(session, "test")
     session.run_install("python", "-m", "tests.helpers.cosmos_servers")
@@ -102,7 +161,7 @@ def run_client_tests(session: nox.Session) -> None:
     session.run("pytest", *PARALLEL, *(session.posargs or ["tests/openai", "-k", "not uvloop"]))
 
 
-@nox.session
+@nox.session(allow_parallel=True)
 def lint(session: nox.Session) -> None:
     """Check rules and formatting."""
     session.install(*nox.project.dependency_groups(PROJECT, "lint"))
@@ -110,14 +169,20 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check")
 
 
-@nox.session
+@nox.session(allow_parallel=True)
 def typing(session: nox.Session) -> None:
     """Check types with mypy and pyright."""
     install(session, "typing")
-    folders = [folder for folder in ("benchmarks", "examples", "tests") if Path(folder).exists()]
-    session.run("mypy", "src", *folders)
+    session.run("mypy", *TYPED)
     # Told its Python, since it prefers a `.venv` here, which holds nox alone.
     session.run("basedpyright", "--pythonpath", f"{session.bin}/python")
+
+
+@nox.session
+def house(session: nox.Session) -> None:
+    """Print how large the source is, and which way a call takes through it; `-- --verbose`."""
+    session.install("-e", ".[openai]")
+    session.run("python", "tools/house.py", *session.posargs)
 
 
 @nox.session

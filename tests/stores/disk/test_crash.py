@@ -295,7 +295,7 @@ def test_a_fork_may_open_again(tmp_path):
 
 FORKED = """
     import signal, threading, warnings
-    from asynccache.stores import _disk_forks
+    from asynccache.stores.disk import forks
     from asynccache.stores.disk.work import Transaction
     warnings.simplefilter("ignore", DeprecationWarning)  # forking a process with threads
 

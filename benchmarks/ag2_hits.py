@@ -12,8 +12,7 @@ from pathlib import Path
 
 from _harness import Report, in_turn, repeated, run
 from _upstream import KEY, MODEL, Server, messages
-from autogen import Cache as Ag2Cache
-from autogen import OpenAIWrapper
+from autogen import Cache as Ag2Cache, OpenAIWrapper
 
 from asynccache import Cache
 

@@ -24,8 +24,7 @@ from autogen_ext.models.cache import ChatCompletionCache
 from autogen_ext.models.openai import OpenAIChatCompletionClient
 from langchain_openai import ChatOpenAI
 
-from asynccache import Cache
-from asynccache import status as status_of
+from asynccache import Cache, status as status_of
 
 # LangChain turns its own warnings on and gives one per hit: printing is not what is measured.
 warnings.showwarning = lambda *_, **__: None

@@ -15,8 +15,7 @@ import tempfile
 from _harness import Report, in_turn, repeated, run
 from _upstream import ANSWER, MODEL, in_memory_client, messages
 
-from asynccache import AsyncCache, Cache
-from asynccache import status as status_of
+from asynccache import AsyncCache, Cache, status as status_of
 from asynccache.openai import OpenAIWrapper
 
 ROUNDS, CALLS = 30, 1000

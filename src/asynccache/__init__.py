@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from asynccache.cache.memoize import memoize
     from asynccache.cache.scopes import current_cache, options, set_default_cache
     from asynccache.cache.settings import CacheOptions
-    from asynccache.core.calls import Answer, Status
-    from asynccache.core.calls import status_of as status
+    from asynccache.core.calls import Answer, Status, status_of as status
     from asynccache.core.counters import Stats
     from asynccache.core.modes import Mode
     from asynccache.entries.values import MISSING, Missing

@@ -16,8 +16,7 @@ from asynccache.cache.function_keys import FunctionKeys
 from tests.cache.test_values import Made, Point
 
 if TYPE_CHECKING:  # so that they are unknown
-    from tests.cache.test_values import Derived as Later
-    from tests.cache.test_values import Derived as Unknown
+    from tests.cache.test_values import Derived as Later, Derived as Unknown
 
 pytestmark = pytest.mark.anyio
 

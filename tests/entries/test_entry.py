@@ -7,8 +7,7 @@ from hashlib import sha256
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from msgspec import Raw
 
 from asynccache.entries import entry as entry_module

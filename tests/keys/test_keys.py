@@ -21,8 +21,7 @@ from pathlib import Path
 import msgspec
 import pydantic
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from asynccache import NotCanonicalError
 from asynccache.keys.canonical import (

@@ -7,8 +7,14 @@ import enum
 
 import aiocache
 import pytest
-from aiocache import Cache as AiocachesCache
-from aiocache import RedisCache, SimpleMemoryCache, cached_stampede, caches, multi_cached
+from aiocache import (
+    Cache as AiocachesCache,
+    RedisCache,
+    SimpleMemoryCache,
+    cached_stampede,
+    caches,
+    multi_cached,
+)
 from aiocache.lock import OptimisticLock, OptimisticLockError
 from aiocache.plugins import HitMissRatioPlugin, TimingPlugin
 from aiocache.serializers import JsonSerializer, NullSerializer, PickleSerializer, StringSerializer

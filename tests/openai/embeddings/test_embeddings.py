@@ -8,8 +8,7 @@ import json
 
 import openai
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from openai import AsyncOpenAI
 from openai.types import CreateEmbeddingResponse
 from pydantic import BaseModel

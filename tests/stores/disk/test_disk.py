@@ -17,8 +17,7 @@ from asynccache import Cache
 from asynccache.errors import StoreFullError, StoreUnavailableError
 from asynccache.keys.key import Namespace
 from asynccache.stores.base import UNKNOWN, Claim, Lease, Record
-from asynccache.stores.disk import DiskStore, database, inline
-from asynccache.stores.disk import thread as disk_thread
+from asynccache.stores.disk import DiskStore, database, inline, thread as disk_thread
 from asynccache.testing import ManualClock
 from asynccache.testing.contract_parts import body_of, key_of, record_of
 

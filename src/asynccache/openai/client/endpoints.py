@@ -5,13 +5,22 @@ from __future__ import annotations
 from typing import Any, Final
 
 from msgspec import Struct
-from openai.types import Completion, CreateEmbeddingResponse
-from openai.types import completion_create_params as completion_params
-from openai.types import embedding_create_params as embedding_params
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
-from openai.types.chat import completion_create_params as chat_params
-from openai.types.responses import Response, ResponseStreamEvent
-from openai.types.responses import response_create_params as response_params
+from openai.types import (
+    Completion,
+    CreateEmbeddingResponse,
+    completion_create_params as completion_params,
+    embedding_create_params as embedding_params,
+)
+from openai.types.chat import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    completion_create_params as chat_params,
+)
+from openai.types.responses import (
+    Response,
+    ResponseStreamEvent,
+    response_create_params as response_params,
+)
 
 from asynccache.providers.facts import Facts, ResponseFacts
 

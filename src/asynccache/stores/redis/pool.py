@@ -11,8 +11,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
-from redis.exceptions import ConnectionError as DriverConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ConnectionError as DriverConnectionError, RedisError, ResponseError
 
 from asynccache.errors import StoreTimeoutError
 from asynccache.stores.redis.errors import DRIVER_ERRORS, mapped

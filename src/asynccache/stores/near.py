@@ -164,7 +164,7 @@ class NearCache(Store):
                 expires=min(record.expires, until) if record.expires else until,
             )
             for record in records
-            if isinstance(record.body, bytes) and len(record.body) <= self._largest
+            if len(record.body) <= self._largest
         ]
         if copies:
             await self._memory.set_many(namespace, copies)

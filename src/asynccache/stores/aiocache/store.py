@@ -110,10 +110,7 @@ class AiocacheStore(Store):
             lambda: self._ready(names, [record.key for record in records])
         )
         for record in records:
-            body = record.body
-            if not isinstance(body, bytes):
-                body = b"".join([piece async for piece in body])
-            write = partial(self._write, names, record, generation, body)
+            write = partial(self._write, names, record, generation)
             try:
                 written.append(await self._driver.home.run(write))
             except StoreFullError as exc:
@@ -127,11 +124,9 @@ class AiocacheStore(Store):
         await self._index.list_keys(names, generation, keys)
         return generation
 
-    async def _write(
-        self, names: AiocacheNames, record: Record, generation: bytes, body: bytes
-    ) -> bool:
+    async def _write(self, names: AiocacheNames, record: Record, generation: bytes) -> bool:
         name, ttl = names.entry(record.key), self._ttl(record.expires)
-        value = stamped(body, generation, record.expires)
+        value = stamped(record.body, generation, record.expires)
         if not record.if_absent:
             await self._driver.set(name, value, ttl)
             return True

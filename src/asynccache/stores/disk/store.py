@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from threading import get_ident
 from typing import Final
@@ -35,7 +35,6 @@ from asynccache.stores.disk.session import Session
 from asynccache.stores.disk.work import Clear, Delete, Put, Row
 
 _ROW_BYTES: Final = 256 * 2**10  # a larger body has a file of its own
-_PIECE: Final = 2**20  # bytes of a large body handed over at once
 _TORN: Final = (
     "This process was forked while a thread of its parent was in the middle of a database, so that"
     " no disk store can be used in it: fork when the store is idle, or spawn processes instead."
@@ -159,15 +158,12 @@ class DiskStore(Store):
         size = 0
         try:
             for record in records:
-                key, value, body = record.key, record.body, None
-                if not isinstance(value, bytes) or len(value) > _ROW_BYTES:
-                    value, body = await self._write_large(session, seed, record)
-                if body is None:
-                    file, length = None, len(value)
-                    size += length
-                else:
-                    bodies[len(rows)] = body
-                    file, length = body.path.name, body.size
+                key, value = record.key, record.body
+                file, length = None, len(value)
+                if length > _ROW_BYTES:
+                    body = bodies[len(rows)] = await self._write_large(session, seed, record)
+                    file, value = body.path.name, b""
+                size += len(value)
                 row_id = entry_id(tenant, key)
                 rows.append((row_id, key, tenant, length, record.expires, now, file, value))
         except BaseException:
@@ -283,26 +279,10 @@ class DiskStore(Store):
             [None] * len(keys),
         )
 
-    async def _write_large(
-        self, session: Session, seed: str, record: Record
-    ) -> tuple[bytes, BodyFile | None]:
-        """Write a body to a file and leave nothing for the row; a small one is returned."""
-        body = record.body
-        pieces = _cut(body) if isinstance(body, bytes) else aiter(body)
-        first: list[bytes] = []
-        size = 0
-        async for piece in pieces:
-            first.append(piece)
-            size += len(piece)
-            if size > _ROW_BYTES:
-                break
-        else:
-            return b"".join(first), None
+    async def _write_large(self, session: Session, seed: str, record: Record) -> BodyFile:
         folder = await session.writable(seed)
         try:
-            return b"", await write_body(
-                folder.bodies, record.key, _chain(first, pieces), session.files
-            )
+            return await write_body(folder.bodies, record.key, record.body, session.files)
         except OSError as exc:
             raise mapped(exc) from exc
         except RuntimeError as exc:
@@ -317,19 +297,6 @@ class DiskStore(Store):
         self._lock = threading.Lock()
         if session is not None:
             session.leak()
-
-
-async def _cut(body: bytes) -> AsyncIterator[bytes]:
-    view = memoryview(body)
-    for start in range(0, len(body), _PIECE):
-        yield bytes(view[start : start + _PIECE])
-
-
-async def _chain(first: list[bytes], rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    for piece in first:
-        yield piece
-    async for piece in rest:
-        yield piece
 
 
 _STORES: Final[weakref.WeakSet[DiskStore]] = weakref.WeakSet()

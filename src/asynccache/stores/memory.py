@@ -6,7 +6,6 @@ import asyncio
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from typing import Final, TypeAlias
 
 from anyio.lowlevel import checkpoint
@@ -15,6 +14,7 @@ from asynccache.entries.entry import ENVELOPE_BYTES
 from asynccache.errors import StoreFullError
 from asynccache.keys.key import Namespace
 from asynccache.runtime.clock import SYSTEM_CLOCK, Clock
+from asynccache.runtime.loops import finish_in
 from asynccache.stores.base import (
     Capabilities,
     Claim,
@@ -229,11 +229,9 @@ class MemoryStore(Store):
             if place not in self._leases:
                 return
             self._waiters.setdefault(place, []).append(waiter)
-        timer = loop.call_later(timeout, _finish, future)
         try:
-            await future
+            await asyncio.wait([future], timeout=timeout)
         finally:  # also when cancelled: nothing stays behind
-            timer.cancel()
             with self._lock:
                 waiters = self._waiters.get(place, [])
                 if waiter in waiters:
@@ -315,10 +313,4 @@ def _cost(kept: _Kept | None) -> int:
 
 def _wake(waiters: Iterable[_Waiter]) -> None:
     for loop, future in waiters:
-        with suppress(RuntimeError):  # its loop is closed, and with it whoever waited there
-            loop.call_soon_threadsafe(_finish, future)
-
-
-def _finish(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+        finish_in(loop, future)

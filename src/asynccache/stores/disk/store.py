@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from threading import get_ident
@@ -13,6 +12,7 @@ from typing import Final
 from asynccache.errors import StoreError, StoreFullError, StoreUnavailableError
 from asynccache.keys.key import Namespace
 from asynccache.runtime.clock import SYSTEM_CLOCK, Clock
+from asynccache.runtime.forks import forget_in_child
 from asynccache.stores.base import (
     UNKNOWN,
     Capabilities,
@@ -75,7 +75,7 @@ class DiskStore(Store):
         self._dropped = 0
         self._counted: dict[Counted, int] = {}
         self._lock = threading.Lock()
-        _STORES.add(self)
+        forget_in_child(self)
 
     async def open(self, *, read_only: bool = False) -> None:
         """Open the seed's folder and start the threads. Once open, it is opened by everyone.
@@ -297,15 +297,3 @@ class DiskStore(Store):
         self._lock = threading.Lock()
         if session is not None:
             session.leak()
-
-
-_STORES: Final[weakref.WeakSet[DiskStore]] = weakref.WeakSet()
-
-
-def _forked() -> None:
-    for store in list(_STORES):
-        store.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)

@@ -10,6 +10,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, Generic, TypeVar
 
 from asynccache.errors import StoreError, StoreFullError, StoreUnavailableError
+from asynccache.runtime.loops import call_in
 from asynccache.stores.disk.database import mapped
 from asynccache.stores.disk.files import LOGGER
 from asynccache.stores.disk.forks import working
@@ -138,10 +139,7 @@ class GroupThread(Generic[W]):
         for job in jobs:
             by_loop.setdefault(job.loop, []).append(job)
         for loop, settled in by_loop.items():
-            try:
-                loop.call_soon_threadsafe(_settle, loop, settled, 0)
-            except RuntimeError:  # the loop is closed, and with it everyone who waited there
-                continue
+            call_in(loop, _settle, loop, settled, 0)
 
     def _background(self) -> float | None:
         try:

@@ -21,6 +21,8 @@ from weakref import WeakSet
 from asynccache.runtime.forks import at_fork
 
 _PATIENCE: Final = 2.0  # seconds that a fork waits; a commit takes milliseconds
+LEAKED: Final[list[sqlite3.Connection]] = []
+"""Connections that were in use at a fork: closing one here might undo what the parent writes."""
 
 
 class Connected(Protocol):

@@ -296,6 +296,7 @@ def test_child_of_a_fork():
         import asyncio, os, sys
         from aiocache import SimpleMemoryCache
         from asynccache import Cache
+        from tests.helpers.inside import store_of
         from tests.stores.aiocache.test_contract import PlainCache
 
         caches = [Cache.aiocache(SimpleMemoryCache()), Cache.aiocache(PlainCache())]

@@ -21,11 +21,16 @@ from weakref import WeakKeyDictionary
 from aiocache.base import SENTINEL, BaseCache
 from aiocache.serializers import PickleSerializer
 
-from asynccache.cache.cache import AsyncCache
+from asynccache.cache.facade import (
+    Answer,
+    AsyncCache,
+    Scope,
+    behind,
+    current_cache,
+    current_options,
+    options,
+)
 from asynccache.cache.factory import Cache
-from asynccache.cache.in_force import current_options
-from asynccache.cache.scopes import current_cache, options
-from asynccache.core.calls import Answer
 from asynccache.entries.values import MISSING, decode_value, encode_value
 from asynccache.errors import CacheClosedError
 from asynccache.integrations.aiocache.serializer import ValueSerializer
@@ -168,7 +173,7 @@ class AsyncCacheBackend(BaseCache):  # type: ignore[misc] # aiocache has no type
         cache = await self._cache()
         ttl = self._get_ttl(ttl)
         around = contextvars.copy_context()
-        rule = cache.rule_in_force()
+        rule = _scope(cache).store_if
         kept_at_all = False
 
         async def value_made() -> tuple[Any, bool]:
@@ -227,8 +232,9 @@ class AsyncCacheBackend(BaseCache):  # type: ignore[misc] # aiocache has no type
         self, cache: AsyncCache, place: _KeyPlace, ttl: _Ttl = _OWN
     ) -> AbstractContextManager[object]:
         """Return a block in the namespace of a key, where nothing expires that shouldn't."""
-        own = current_options().namespace(cache.settings.namespace)
-        named = sha256(repr((own.seed, place.space)).encode()).hexdigest()[:_SEED]
+        named = sha256(repr((_scope(cache).namespace.seed, place.space)).encode()).hexdigest()[
+            :_SEED
+        ]
         if ttl is _OWN or _seconds(ttl) is not None:
             return options(cache_seed=f"aiocache-{named}")
         return options(cache_seed=f"aiocache-{named}", ttl=None)
@@ -320,7 +326,7 @@ class AsyncCacheBackend(BaseCache):  # type: ignore[misc] # aiocache has no type
                     number += int(serializer.loads(kept))
                 except (TypeError, ValueError):
                     raise TypeError("Value is not an integer") from None
-                left = max(1, end - cache.now()) / _SECOND if end else None
+                left = max(1, end - _scope(cache).now()) / _SECOND if end else None
             await self._multi_set([(key, serializer.dumps(number))], ttl=left)
             return number
 
@@ -355,6 +361,10 @@ class _NotKeptError(Exception):
         self.value = value
 
 
+def _scope(cache: AsyncCache) -> Scope:
+    return behind(cache).scope(current_options())
+
+
 def _as_kept(value: object) -> _Kept:
     """Return a value as it comes back once it is stored; TypeError if it can't be."""
     return decode_value(encode_value(value))
@@ -362,8 +372,9 @@ def _as_kept(value: object) -> _Kept:
 
 def _with_end(cache: AsyncCache, value: _Kept, ttl: _Ttl) -> list[_Kept]:
     """Return what is stored: what a serializer made, and when it ends, for changes to it."""
-    seconds = cache.ttl_in_force(None) if ttl is _OWN else _seconds(ttl)
-    return [value, 0 if seconds is None else cache.now() + int(seconds * _SECOND)]
+    scope = _scope(cache)
+    seconds = scope.ttl if ttl is _OWN else _seconds(ttl)
+    return [value, 0 if seconds is None else scope.now() + int(seconds * _SECOND)]
 
 
 def _name(place: _KeyPlace) -> tuple[str, str]:

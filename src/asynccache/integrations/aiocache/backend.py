@@ -315,7 +315,7 @@ class AsyncCacheBackend(BaseCache):  # type: ignore[misc] # aiocache has no type
             return int(await cache.delete(_name(key)))
 
     async def _increment(self, key: _KeyPlace, delta: int, _conn: object = None) -> int:
-        serializer = cast("Any", self.serializer)
+        serializer = self.serializer
         cache = await self._cache()
         async with _lock():
             (found,) = await self._found([key])
@@ -337,7 +337,8 @@ class AsyncCacheBackend(BaseCache):  # type: ignore[misc] # aiocache has no type
 
     async def _clear(self, namespace: str | None = None, _conn: object = None) -> bool:
         cache = await self._cache()
-        with self._in(cache, _KeyPlace("", self.namespace if namespace is None else namespace)):
+        space = cast("str | None", self.namespace if namespace is None else namespace)
+        with self._in(cache, _KeyPlace("", space)):
             await cache.clear()
         return True
 

@@ -98,7 +98,7 @@ class Folder:
         with self.reader() as connection:
             for _ in range(_TRIES):
                 ids = [entry_id(tenant, key) for key in wanted]
-                wanted = []  # those whose file was replaced between row and file
+                wanted.clear()  # for those whose file was replaced between row and file
                 for _, key, owner, expires, size, file, value in select_ids(
                     connection, select, ids
                 ):

@@ -100,23 +100,6 @@ async def test_an_entry_larger_than_the_store_is_refused():
     assert held(store) == []
 
 
-async def test_a_body_in_pieces_is_not_read_past_the_bound():
-    """A body without end is refused once it is larger than the whole store."""
-    store, pieces = MemoryStore(max_bytes=10_000), 0
-
-    async def endless():
-        nonlocal pieces
-        while True:
-            pieces += 1
-            yield bytes(1000)
-
-    body = endless()
-    with pytest.raises(StoreFullError):
-        await store.set_many(HOME, [Record(key=key_of(1), body=body)])
-    await body.aclose()
-    assert pieces == 11
-
-
 async def test_much_is_evicted_in_slices():
     """Making room for one large entry gives way to the loop, and ends with room made."""
     count = 4 * _SLICE

@@ -28,6 +28,16 @@ def call_in(
     return True
 
 
+def finish_in(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
+    """Wake whoever waits for a loop's future, from any thread."""
+    call_in(loop, _finish, future)
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
 def begin(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
     """Start a coroutine function in another loop, in a copy of the caller's context.
 

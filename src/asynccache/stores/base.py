@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from typing import Final, Literal, TypeAlias
 
@@ -70,8 +70,8 @@ class Record(Struct, frozen=True, kw_only=True):
 
     key: bytes
     """The 32 bytes of the entry's key."""
-    body: bytes | AsyncIterator[bytes]
-    """The encoded entry, envelope first; pieces are joined in order."""
+    body: bytes
+    """The encoded entry, envelope first."""
     expires: int = 0
     """Microseconds since the epoch after which the entry is gone; 0 is never."""
     if_absent: bool = False

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from typing import Final, TypeAlias
 
 from anyio.lowlevel import checkpoint
@@ -15,6 +14,7 @@ from asynccache.entries.entry import ENVELOPE_BYTES
 from asynccache.errors import StoreFullError
 from asynccache.keys.key import Namespace
 from asynccache.runtime.clock import SYSTEM_CLOCK, Clock
+from asynccache.runtime.loops import finish_in
 from asynccache.stores.base import (
     Capabilities,
     Claim,
@@ -120,14 +120,11 @@ class MemoryStore(Store):
         written: list[bool] = []
         too_large = 0
         for record in records:
-            body = record.body
-            if not isinstance(body, bytes):
-                body = await _joined(body, self._max_bytes)
-            if len(body) + ENTRY_OVERHEAD > self._max_bytes:
+            if len(record.body) + ENTRY_OVERHEAD > self._max_bytes:
                 too_large += 1
                 continue
             # Cancelled between two slices, a set has made room for nothing, and nothing else.
-            while (done := self._put((namespace, record.key), body, record)) is None:
+            while (done := self._put((namespace, record.key), record)) is None:
                 await checkpoint()
             written.append(done)
         if too_large:
@@ -232,11 +229,9 @@ class MemoryStore(Store):
             if place not in self._leases:
                 return
             self._waiters.setdefault(place, []).append(waiter)
-        timer = loop.call_later(timeout, _finish, future)
         try:
-            await future
+            await asyncio.wait([future], timeout=timeout)
         finally:  # also when cancelled: nothing stays behind
-            timer.cancel()
             with self._lock:
                 waiters = self._waiters.get(place, [])
                 if waiter in waiters:
@@ -248,9 +243,9 @@ class MemoryStore(Store):
         """Return how many entries made room for others, and how many were found past their time."""
         return {"evicted": self._evicted, "expired": self._expired}
 
-    def _put(self, place: _Place, body: bytes, record: Record) -> bool | None:
+    def _put(self, place: _Place, record: Record) -> bool | None:
         """Write one entry; None if a slice was evicted for it and more must go: call again."""
-        cost = len(body) + ENTRY_OVERHEAD
+        cost = len(record.body) + ENTRY_OVERHEAD
         with self._lock:
             if record.if_absent and _live(self._find(place), self._clock.time_us()) is not None:
                 return False
@@ -262,7 +257,7 @@ class MemoryStore(Store):
             else:
                 return None
             self._bytes += cost - _cost(self._find(place))
-            self._entries[place] = (body, record.expires)
+            self._entries[place] = (record.body, record.expires)
             self._touch(place)
             namespace, key = place
             self._buckets.setdefault(namespace, {}).setdefault(key[0], set()).add(key)
@@ -318,22 +313,4 @@ def _cost(kept: _Kept | None) -> int:
 
 def _wake(waiters: Iterable[_Waiter]) -> None:
     for loop, future in waiters:
-        with suppress(RuntimeError):  # its loop is closed, and with it whoever waited there
-            loop.call_soon_threadsafe(_finish, future)
-
-
-def _finish(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-async def _joined(pieces: AsyncIterator[bytes], limit: int) -> bytes:
-    """Join a body; stop past ``limit`` bytes, since more of it won't be kept anyway."""
-    parts: list[bytes] = []
-    size = 0
-    async for piece in pieces:
-        parts.append(piece)
-        size += len(piece)
-        if size > limit:
-            break
-    return b"".join(parts)
+        finish_in(loop, future)

@@ -106,12 +106,10 @@ class NearCache(Store):
 
     async def set_many(self, namespace: Namespace, records: Sequence[Record]) -> Sequence[bool]:
         """Write to the store behind, and keep copies of what it took."""
-        keys = [record.key for record in records]
-        await self._forget(namespace, keys)
         try:
             written = await self._store.set_many(namespace, records)
         finally:  # also where nobody knows what was written
-            await self._forget(namespace, keys)
+            await self._forget(namespace, [record.key for record in records])
         await self._copy(
             namespace,
             [record for record, done in zip(records, written, strict=True) if done],
@@ -119,7 +117,6 @@ class NearCache(Store):
         return written
 
     async def delete_many(self, namespace: Namespace, keys: Sequence[bytes]) -> int:
-        await self._forget(namespace, keys)
         try:
             return await self._store.delete_many(namespace, keys)
         finally:
@@ -164,7 +161,7 @@ class NearCache(Store):
                 expires=min(record.expires, until) if record.expires else until,
             )
             for record in records
-            if isinstance(record.body, bytes) and len(record.body) <= self._largest
+            if len(record.body) <= self._largest
         ]
         if copies:
             await self._memory.set_many(namespace, copies)

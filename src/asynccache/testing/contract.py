@@ -25,7 +25,6 @@ from asynccache.testing.contract_parts import (
     get,
     key_of,
     needs,
-    pieces_of,
     record_of,
     scanned,
 )
@@ -111,9 +110,7 @@ class StoreContract(EntryContract, LeaseContract):
         for turns in range(8):
             await store.set_many(HOME, [Record(key=key_of("a"), body=old)])
             async with anyio.create_task_group() as group:
-                group.start_soon(
-                    store.set_many, HOME, [Record(key=key_of("a"), body=pieces_of(new, 400_000))]
-                )
+                group.start_soon(store.set_many, HOME, [Record(key=key_of("a"), body=new)])
                 group.start_soon(store.set_many, HOME, [Record(key=key_of(turns), body=new)])
                 for _ in range(turns):
                     await checkpoint()

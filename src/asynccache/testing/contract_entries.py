@@ -3,13 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import anyio
 import pytest
 
 from asynccache.entries.entry import ENVELOPE_BYTES, decode_head
-from asynccache.errors import StoreError
 from asynccache.stores.base import UNKNOWN, Record, Store
 from asynccache.testing.clock import ManualClock
 from asynccache.testing.contract_parts import (
@@ -20,16 +17,11 @@ from asynccache.testing.contract_parts import (
     get,
     key_of,
     needs,
-    pieces_of,
     record_of,
     scanned,
 )
 
 _SIZES = (0, 1, ENVELOPE_BYTES - 1, ENVELOPE_BYTES, 4096, 65_536, 65_537, 300_000, 3_000_000)
-
-
-class _BodyError(Exception):
-    """A body that breaks off."""
 
 
 class EntryContract:
@@ -95,29 +87,6 @@ class EntryContract:
         assert await get(store, "opaque") == body
         assert list(await store.head_many(HOME, [key_of("opaque")])) == [body[:ENVELOPE_BYTES]]
         assert store.peek(HOME, key_of("opaque")) in (body, UNKNOWN)
-
-    @pytest.mark.parametrize("size", _SIZES)
-    async def test_pieces_are_joined(self, store: Store, size: int) -> None:
-        """A body given piece by piece is the same entry as one given whole."""
-        body = body_of("pieces", size)
-        records = [record_of("whole"), Record(key=key_of("pieces"), body=pieces_of(body))]
-        assert list(await store.set_many(HOME, records)) == [True, True]
-        assert await get(store, "pieces") == body
-        assert await get(store, "whole") == body_of("whole")
-
-    @pytest.mark.parametrize("size", [50_000, 3_000_000])
-    async def test_a_body_that_breaks_off_is_not_kept(self, store: Store, size: int) -> None:
-        """An entry whose pieces end in an error isn't there, nor is any part of it."""
-
-        async def broken() -> AsyncIterator[bytes]:
-            yield bytes(size)
-            raise _BodyError
-
-        with pytest.raises((_BodyError, StoreError)):
-            await store.set_many(HOME, [Record(key=key_of("a"), body=broken())])
-        assert await get(store, "a") is None
-        await store.set_many(HOME, [record_of("a")])
-        assert await get(store, "a") == body_of("a")
 
     async def test_namespaces_are_kept_apart(self, store: Store) -> None:
         """One key in two namespaces, or under two tenants, is two entries."""

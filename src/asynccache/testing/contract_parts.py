@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal, Protocol, TypeVar
-
-from anyio.lowlevel import checkpoint
 
 from asynccache.entries.entry import Entry, Meta, encode_entry
 from asynccache.keys.key import Namespace
@@ -58,14 +56,6 @@ def record_of(
 ) -> Record:
     """Return what is written for a name."""
     return Record(key=key_of(name), body=body_of(name, size), expires=expires, if_absent=if_absent)
-
-
-async def pieces_of(body: bytes, size: int = 10_000) -> AsyncIterator[bytes]:
-    """Yield a body in pieces, some of them empty, giving way before each."""
-    for start in range(0, len(body), size):
-        await checkpoint()
-        yield body[start : start + size]
-        yield b""
 
 
 async def get(store: Store, name: object, namespace: Namespace = HOME) -> bytes | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final, Literal, TypeVar, get_args
 
 import msgspec
@@ -217,7 +217,7 @@ class FaultyStore(Store):
 
     async def set_many(self, namespace: Namespace, records: Sequence[Record]) -> Sequence[bool]:
         async def store() -> Sequence[bool]:
-            damaged = [await self._damaged_record(record) for record in records]
+            damaged = [self._damaged_record(record) for record in records]
             return await self.inner.set_many(namespace, damaged)
 
         return await self._call("set_many", len(records), store)
@@ -292,13 +292,10 @@ class FaultyStore(Store):
     def _damaged(self, method: Method, body: bytes | None) -> bytes | None:
         return None if body is None else self._through(method, body)
 
-    async def _damaged_record(self, record: Record) -> Record:
+    def _damaged_record(self, record: Record) -> Record:
         if not any(callable(fault.act) for fault in self._faults):
             return record
-        body = record.body
-        if isinstance(body, AsyncIterator):
-            body = b"".join([piece async for piece in body])
-        return msgspec.structs.replace(record, body=self._through("set_many", body))
+        return msgspec.structs.replace(record, body=self._through("set_many", record.body))
 
     def _through(self, method: Method, body: bytes) -> bytes:
         with self._lock:

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+from asynccache.runtime.loops import finish_in
+
 
 class Gate:
     """Where calls wait until a test lets them through. Works across event loops and threads."""
@@ -53,10 +55,4 @@ class Gate:
         with self._lock:
             watchers, self._watchers = self._watchers, []
         for loop, future in watchers:
-            with suppress(RuntimeError):  # its loop is closed, and with it whoever waited there
-                loop.call_soon_threadsafe(_finish, future)
-
-
-def _finish(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+            finish_in(loop, future)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asynccache.stores.disk import DiskStore, database
+from asynccache.stores.disk import DiskStore, opening
 from asynccache.testing import ManualClock, StoreContract
 
 
@@ -30,4 +30,4 @@ class TestDiskStoreWithoutWal(TestDiskStore):
 
     @pytest.fixture(autouse=True)
     def network(self, monkeypatch):
-        monkeypatch.setattr(database, "on_network", lambda _: True)
+        monkeypatch.setattr(opening, "on_network", lambda _: True)

@@ -31,7 +31,7 @@ import asyncio, os, sys
 from asynccache.errors import *
 from asynccache.keys.key import Namespace
 from asynccache.stores.base import *
-from asynccache.stores.disk.folder import LEAKED
+from asynccache.stores.disk.forks import LEAKED
 from asynccache.stores.disk import DiskStore
 from asynccache.testing.contract_parts import body_of, key_of, record_of
 NS = Namespace("42")
@@ -296,7 +296,7 @@ def test_a_fork_may_open_again(tmp_path):
 FORKED = """
     import signal, threading, warnings
     from asynccache.stores.disk import forks
-    from asynccache.stores.disk.work import Transaction
+    from asynccache.stores.disk.writer import Transaction
     warnings.simplefilter("ignore", DeprecationWarning)  # forking a process with threads
 
     store = DiskStore(root)

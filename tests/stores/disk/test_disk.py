@@ -17,7 +17,12 @@ from asynccache import Cache
 from asynccache.errors import StoreFullError, StoreUnavailableError
 from asynccache.keys.key import Namespace
 from asynccache.stores.base import UNKNOWN, Claim, Lease, Record
-from asynccache.stores.disk import DiskStore, database, inline, thread as disk_thread
+from asynccache.stores.disk import (
+    DiskStore,
+    commit,
+    inline,
+    opening,
+)
 from asynccache.testing import ManualClock
 from asynccache.testing.contract_parts import body_of, key_of, record_of
 
@@ -86,7 +91,7 @@ async def test_the_folder_is_kept_out_of_git(tmp_path):
 
 async def test_sets_of_a_turn_are_one_transaction(store):
     """A thousand concurrent sets are committed as one or two transactions, from two loops too."""
-    before = store._session.transactions
+    before = store._session.writer.transactions
 
     async def work(name):
         await asyncio.gather(*(store.set_many(NS, [record_of((name, n))]) for n in range(500)))
@@ -95,7 +100,7 @@ async def test_sets_of_a_turn_are_one_transaction(store):
     thread.start()
     await work("here")
     await asyncio.to_thread(thread.join)
-    assert store._session.transactions - before <= 3
+    assert store._session.writer.transactions - before <= 3
     names = [(name, n) for name in ("here", "there") for n in range(500)]
     assert await look(store, *names) == [body_of(name) for name in names]
 
@@ -116,7 +121,7 @@ async def test_a_bad_row_fails_alone(store):
 
 async def test_a_full_queue_drops_and_counts(store, monkeypatch):
     """More bytes than the queue takes are refused at once, and counted."""
-    monkeypatch.setattr(disk_thread, "_QUEUE_BYTES", 1000)
+    monkeypatch.setattr(commit, "_QUEUE_BYTES", 1000)
     results = await asyncio.gather(
         *(store.set_many(NS, [record_of(n, size=600)]) for n in range(3)), return_exceptions=True
     )
@@ -219,7 +224,7 @@ async def test_a_deleted_database_is_made_anew(store, what):
     else:
         (folder / "asynccache.db").unlink()
     if what == "replaced":
-        database.prepare(folder / "asynccache.db", database.ENTRIES)
+        opening.prepare(folder / "asynccache.db", opening.ENTRIES)
     assert store.peek(NS, key_of("a")) in (body_of("a"), None, UNKNOWN)
     await store.set_many(NS, [record_of("c")])
     await store.set_many(NS, [record_of("d", size=LARGE)])
@@ -277,7 +282,7 @@ async def test_leases_nobody_remembers_are_purged(store, clock):
 
 async def test_without_wal_the_store_works_through_workers(tmp_path, monkeypatch, caplog):
     """On a network file system a rollback journal does, said once, with no inline reads."""
-    monkeypatch.setattr(database, "on_network", lambda _: True)
+    monkeypatch.setattr(opening, "on_network", lambda _: True)
     async with opened(DiskStore(tmp_path / "cache")) as store:
         await store.set_many(NS, [record_of("a"), record_of("b", size=LARGE)])
         assert await look(store, "a", "b") == [body_of("a"), body_of("b", LARGE)]

@@ -74,6 +74,24 @@ async def test_the_oldest_go_first_and_are_counted(store, clock, caplog):
     assert len([r for r in caplog.records if "reached its limit" in r.getMessage()]) == 1
 
 
+async def test_of_more_rows_than_a_batch_the_oldest_go_first(tmp_path, clock):
+    """With more rows than one transaction looks at, those used last are still the last to go."""
+    names = range(2 * evict._BATCH)
+    store = DiskStore(tmp_path / "cache", "first", clock=clock)
+    await store.open()
+    await fill(store, clock, names, size=1000)
+    await store.aclose()
+    limit = (tmp_path / "cache" / "first" / "asynccache.db").stat().st_size
+    store = DiskStore(tmp_path / "cache", "first", max_bytes=limit, clock=clock)
+    await store.open()
+    await fill(store, clock, range(names.stop, names.stop + 100), size=1000)
+    await within(store, limit)
+    left = await there(store, range(names.stop + 100))
+    assert store.counters()["evicted"] > 0
+    assert left == list(range(names.stop + 100 - len(left), names.stop + 100))
+    await store.aclose()
+
+
 async def test_the_limit_holds_at_rest(store, clock, monkeypatch):
     """What little was written since the last look is looked at, too, once nothing more comes."""
     monkeypatch.setattr(evict, "_CHECK_ROWS", 10**6)

@@ -13,7 +13,7 @@ import pytest
 from asynccache.errors import StoreError, StoreReadOnlyError, StoreRefusedError
 from asynccache.keys.key import Namespace
 from asynccache.stores.base import UNKNOWN, Claim
-from asynccache.stores.disk import DiskStore
+from asynccache.stores.disk import DiskStore, opening
 from asynccache.testing.contract_parts import body_of, key_of, record_of
 from tests.helpers import mounts
 from tests.helpers.mounts import ROOT
@@ -48,7 +48,7 @@ async def refused(root, words, **how):
 
 
 FOREIGN = {
-    "newer": ("PRAGMA user_version = 2", "newer asynccache"),
+    "newer": ("PRAGMA user_version = 2", "newer version of asynccache .*: upgrade"),
     "another's": ("PRAGMA application_id = 1", "not made by asynccache"),
     "a trigger": (
         "CREATE TRIGGER spy AFTER INSERT ON entries BEGIN SELECT 1; END",
@@ -75,6 +75,20 @@ async def test_foreign_databases_are_left_untouched(tmp_path, what, read_only):
     await refused(tmp_path / "cache", words, read_only=read_only)
     after = state(tmp_path)
     assert {name: after[name] for name in before} == before
+
+
+@pytest.mark.parametrize("name", ["asynccache.db", "leases.db"])
+async def test_an_older_format_is_told_from_a_damaged_one(tmp_path, monkeypatch, name):
+    """A folder of an older format is refused with what to do, before its tables are looked at."""
+    monkeypatch.setattr(opening, "_VERSION", 2)
+    await fill(tmp_path / "cache")
+    connection = sqlite3.connect(tmp_path / "cache" / "42" / name)
+    connection.execute("CREATE TABLE past (a)")  # what an older version may have had
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    before = state(tmp_path)
+    await refused(tmp_path / "cache", "42 was written by an older version of asynccache .*: delete")
+    assert state(tmp_path) == before
 
 
 async def test_another_programs_database_stays_in_its_journal_mode(tmp_path):

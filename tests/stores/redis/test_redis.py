@@ -17,7 +17,7 @@ import pytest
 import redis.asyncio as redis_asyncio
 
 from asynccache import Cache, StoreUnavailableError, options
-from asynccache.cache import lifecycle
+from asynccache.cache import settings
 from asynccache.keys.key import Namespace, value_key
 from asynccache.stores import links
 from asynccache.stores.base import UNKNOWN, Record
@@ -58,7 +58,7 @@ def server(valkey):
 @pytest.fixture(autouse=True)
 def patience(monkeypatch):
     """Wait long where a test does not say how long: a busy server is not a dead one."""
-    monkeypatch.setattr(lifecycle, "_REMOTE_TIMEOUT", 20.0)
+    monkeypatch.setattr(settings, "_REMOTE_TIMEOUT", 20.0)
 
 
 @pytest.fixture

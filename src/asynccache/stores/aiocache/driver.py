@@ -6,7 +6,7 @@ nobody's entry. What is raised leaves as a `StoreError`.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, TypeAlias, cast
 
 from asynccache.errors import (
@@ -20,11 +20,12 @@ from asynccache.errors import (
 )
 from asynccache.stores.aiocache.home import Home
 
-Mark: TypeAlias = object
-"""What a value can be replaced by, if it is unchanged: compare and set."""
+Change: TypeAlias = Callable[[bytes | None], bytes | None]
+"""Returns the new value for the one that is kept, None to leave it."""
 
 _NEEDED: Final = ("_add", "_delete", "_get", "_multi_get", "_set")
 _USED: Final = (*_NEEDED, "_gets")
+_ATTEMPTS: Final = 100  # at a change that others are faster at, each time one of them succeeding
 _MONTH: Final = 30 * 86_400  # seconds: memcached takes longer ones for a date
 _MEANINGS: Final[tuple[tuple[str, type[StoreError]], ...]] = (
     ("too large", StoreFullError), ("out of memory", StoreFullError), ("OOM", StoreFullError),
@@ -78,64 +79,99 @@ class Driver:
             _made_to_notice_the_end(cache.client)
         # A subclass' own commands may wait, for whatever they like.
         own = [each for each in _USED if getattr(kind, each) is not getattr(memory, each, None)]
-        self.home = Home(roaming=not own, end=self._end if self._memcached else None)
+        self.home = Home(anywhere=not own, end=self._end if self._memcached else None)
 
     async def get_many(self, names: Sequence[str]) -> list[bytes | None]:
         """Return what is kept under names; None for nothing, and for what isn't bytes."""
-        unique = list(dict.fromkeys(names))
-        found = await self._command(
-            self._cache._multi_get([self._key(name) for name in unique], encoding=None)
-        )
-        kept = dict(zip(unique, found, strict=True))
+        keys = {name: self._key(name) for name in names}
+        found = await self._run(lambda: self._cache._multi_get(list(keys.values()), encoding=None))
+        kept = dict(zip(keys, found, strict=True))
         return [_bytes(kept[name]) for name in names]
 
     async def set(self, name: str, value: bytes, ttl: int | None) -> None:
         """Keep a value for ``ttl`` seconds."""
         pair = (self._key(name), value)
         if self._redis:  # its `_set` uses commands that redis-py warns of
-            await self._command(self._cache._multi_set([pair], ttl=ttl))
+            await self._run(lambda: self._cache._multi_set([pair], ttl=ttl))
         else:
-            await self._command(self._cache._set(*pair, ttl=self._seconds(ttl)))
-
-    async def add(self, name: str, value: bytes, ttl: int | None) -> bool:
-        """Keep a value if nothing is kept under the name; tell if it was so."""
-        try:
-            await self._command(
-                self._cache._add(self._key(name), value, ttl=self._seconds(ttl)), refusal=True
-            )
-        except ValueError:
-            return False
-        return True
+            await self._run(lambda: self._cache._set(*pair, ttl=self._seconds(ttl)))
 
     async def delete(self, name: str) -> bool:
         """Remove a value; tell if there was one."""
-        return bool(await self._command(self._cache._delete(self._key(name))))
+        return bool(await self._run(lambda: self._cache._delete(self._key(name))))
 
-    async def marked(self, name: str) -> tuple[Mark, bytes] | None:
-        """Return a value and what it can be replaced by; None if there is none."""
-        if not self.compares:
-            kept = await self._command(self._cache._get(self._key(name), encoding=None))
-            return None if kept is None else (None, _bytes(kept) or b"")
-        mark = await self._command(self._cache._gets(self._key(name), encoding=None))
-        if mark is None or not self._memcached:
-            return None if mark is None else (mark, _bytes(mark) or b"")
-        # The mark is older than the value: if it is good yet when it is used, so is the value.
-        kept = await self._command(self._cache._get(self._key(name), encoding=None))
-        return None if kept is None else (mark, kept)
+    async def update(
+        self,
+        name: str,
+        change: Change,
+        ttl: int | None,
+        *,
+        likely_new: bool = True,
+    ) -> tuple[bytes | None, bool]:
+        """Keep under a name what is made of what is there, with nobody coming between.
 
-    async def replace(self, name: str, value: bytes, mark: Mark, ttl: int | None) -> bool:
-        """Keep a value in the place of the one that was marked; tell if that was there yet.
+        Args:
+            name: The name.
+            change: Returns the new value for the old one, None to leave it.
+            ttl: How many seconds the new value is kept.
+            likely_new: Whether to try first as if nothing were there.
 
-        A cache that can't compare replaces whatever is there.
+        Returns:
+            The old value, and whether there is a new one.
         """
-        if not self.compares:
+
+        async def work() -> tuple[bytes | None, bool]:
+            first, new = change(None), likely_new
+            for _ in range(_ATTEMPTS):
+                if new and first is not None and await self._add(name, first, ttl):
+                    return None, True
+                found = await self._get(name)
+                if found is not None:
+                    mark, kept = found
+                    value = change(kept)
+                    if value is None:
+                        return kept, False
+                    if await self._replace(name, value, mark, ttl):
+                        return kept, True
+                elif first is None:
+                    return None, False
+                new = True
+            raise StoreUnavailableError("the aiocache cache keeps nothing of what it is given")
+
+        async def alone() -> tuple[bytes | None, bool]:
+            async with self.home.turn:
+                return await work()
+
+        return await self.home.run(work if self.compares else alone)
+
+    async def _add(self, name: str, value: bytes, ttl: int | None) -> bool:
+        key, ttl = self._key(name), self._seconds(ttl)
+        try:
+            await self._run(lambda: self._cache._add(key, value, ttl=ttl))
+        except StoreUnavailableError as exc:
+            if type(exc.__cause__) is ValueError:  # there is one already
+                return False
+            raise
+        return True
+
+    async def _get(self, name: str) -> tuple[object, bytes] | None:
+        """Return a value after what it can be replaced by; None if there is none."""
+        key, mark = self._key(name), None
+        if self.compares:
+            mark = await self._run(lambda: self._cache._gets(key, encoding=None))
+            if mark is None or not self._memcached:
+                return None if mark is None else (mark, _bytes(mark) or b"")
+        # The mark is older than the value: if it is good yet when it is used, so is the value.
+        kept = await self._run(lambda: self._cache._get(key, encoding=None))
+        return None if kept is None else (mark, _bytes(kept) or b"")
+
+    async def _replace(self, name: str, value: bytes, mark: object, ttl: int | None) -> bool:
+        """Keep a value in the place of the one that is marked; tell if that was there yet."""
+        if not self.compares:  # nobody came between: this is the only one to change it
             await self.set(name, value, ttl)
             return True
-        return bool(
-            await self._command(
-                self._cache._set(self._key(name), value, ttl=self._seconds(ttl), _cas_token=mark)
-            )
-        )
+        key, ttl = self._key(name), self._seconds(ttl)
+        return bool(await self._run(lambda: self._cache._set(key, value, ttl=ttl, _cas_token=mark)))
 
     def _key(self, name: str) -> Any:  # noqa: ANN401 - str or bytes, as the cache has it
         return self._cache.build_key(name, namespace=self._cache.namespace)
@@ -144,12 +180,10 @@ class Driver:
         # An entry tells its own end: the cache's is there to free the room.
         return None if self._memcached and ttl is not None and ttl > _MONTH else ttl
 
-    async def _command(self, command: Coroutine[Any, Any, Any], *, refusal: bool = False) -> Any:  # noqa: ANN401 - replies
+    async def _run(self, command: Callable[[], Coroutine[Any, Any, Any]]) -> Any:  # noqa: ANN401 - replies
         try:
-            return await self.home.command(command)
+            return await self.home.run(lambda: self.home.command(command()))
         except Exception as exc:
-            if refusal and type(exc) is ValueError:
-                raise
             raise mapped(exc) from exc
 
     def _end(self) -> None:

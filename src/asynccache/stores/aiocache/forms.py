@@ -58,6 +58,11 @@ def names_of(namespace: Namespace) -> AiocacheNames:
     return AiocacheNames(namespace)
 
 
+def is_generation(kept: bytes | None) -> bool:
+    """Tell whether what is kept is a number that entries can bear."""
+    return kept is not None and len(kept) == GENERATION_BYTES
+
+
 def stamped(body: bytes, generation: bytes, expires: int) -> bytes:
     """Return an entry as it is kept."""
     return _STAMP.pack(_MAGIC, generation, expires) + body
@@ -78,9 +83,9 @@ def packed(lease: Lease) -> bytes:
     return _LEASE.pack(_LEASE_MAGIC, lease.token, lease.renewals)
 
 
-def lease_in(key: bytes, kept: bytes) -> Lease | None:
+def lease_in(key: bytes, kept: bytes | None) -> Lease | None:
     """Return the lease in what is kept; None if nobody holds it."""
-    if len(kept) != _LEASE.size:
+    if kept is None or len(kept) != _LEASE.size:
         return None
     magic, token, renewals = _LEASE.unpack(kept)
     return Lease(key, token, renewals) if magic == _LEASE_MAGIC else None

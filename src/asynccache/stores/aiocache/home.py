@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
-from weakref import WeakSet
 
 from asynccache.errors import StoreUnavailableError
 from asynccache.runtime.background import blocked_loop
+from asynccache.runtime.forks import forget_in_child
 from asynccache.runtime.loops import LoopEndedError, result_in
 
 T = TypeVar("T")
@@ -34,22 +33,22 @@ class Home:
     overtakes.
 
     Args:
-        roaming: What is used has no connections, and no command that waits: where its loop doesn't
-            run, or is held up by who asks, another takes over.
+        anywhere: The cache has no connections, and no command of it waits: any loop may use it,
+            one at a time.
         end: Ends the commands that are under way, since cancelling them would leave answers unread.
     """
 
-    def __init__(self, *, roaming: bool, end: Callable[[], None] | None = None) -> None:
-        self._roaming = roaming
+    def __init__(self, *, anywhere: bool, end: Callable[[], None] | None = None) -> None:
+        self._anywhere = anywhere
         self._end = end
         self._loop: asyncio.AbstractEventLoop | None = None
         self._inherited = False  # by a fork, so that the loop isn't run by anybody here
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # what runs may run commands
         self._under_way: set[asyncio.Task[Any]] = set()
         self._left: set[asyncio.Task[Any]] = set()
         self.turn = asyncio.Lock()
         """For steps that must not come between each other's; of the home loop."""
-        _ALL.add(self)
+        forget_in_child(self)
 
     async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run work in the home loop, and return what it returns.
@@ -59,34 +58,29 @@ class Home:
         """
         here = asyncio.get_running_loop()
         with self._lock:
+            if self._anywhere:
+                return await work()  # which waits for nothing, so that no loop is held up here
             home = self._of(here)
-            if self._roaming and home is here:
-                # It waits for nothing; and where another loop takes over, this one is through.
-                return await work()
         if home is here:
             return await work()
         try:
-            # Which may have moved when it gets there.
-            return await result_in(home, lambda: self.run(work))
+            return await result_in(home, work)
         except LoopEndedError:
-            if not self._roaming:
-                raise StoreUnavailableError(_NO_HOME) from None
-        return await self.run(work)  # now that loop's turn is over
+            raise StoreUnavailableError(_NO_HOME) from None
 
     def _of(self, here: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
         home = self._loop
-        running = home is not None and not self._inherited and (home is here or home.is_running())
-        if home is not None and running and (home is here or home is not blocked_loop()):
-            return home
-        if home is None or self._roaming or (home.is_closed() and not self._inherited):
-            self._loop, self._inherited = here, False
+        if home is None or (home.is_closed() and not self._inherited):
+            self._loop = home = here
             self._under_way, self._left, self.turn = set(), set(), asyncio.Lock()
-            return here
+        running = not self._inherited and (home is here or home.is_running())
+        if running and (home is here or home is not blocked_loop()):
+            return home
         raise StoreUnavailableError(_HELD if running else _NO_HOME)
 
     async def command(self, command: Coroutine[Any, Any, T]) -> T:
         """Run one command of the cache's to its end, also if who waits for it is cancelled."""
-        if self._roaming:
+        if self._anywhere:
             return await command  # it waits for nothing, so nothing can come between
         task = asyncio.ensure_future(self._in_order(command))
         self._under_way.add(task)
@@ -110,43 +104,16 @@ class Home:
 
     def _leave(self, task: asyncio.Task[Any]) -> None:
         self._left.add(task)
-        ending = asyncio.get_running_loop().call_later(_LEFT_ALONE, self._cut, task)
-
-        def ended(task: asyncio.Task[Any]) -> None:
-            ending.cancel()
-            self._left.discard(task)
-
-        task.add_done_callback(ended)
-
-    def _cut(self, task: asyncio.Task[Any]) -> None:
-        if self._end is not None:
-            self._end()
-        else:
-            task.cancel()
+        task.add_done_callback(self._left.discard)
+        ending = asyncio.get_running_loop().call_later(_LEFT_ALONE, self._end or task.cancel)
+        task.add_done_callback(lambda _: ending.cancel())
 
     async def settle(self) -> None:
-        """Wait for the commands that were left alone, and end what doesn't end in time."""
-        if not self._under_way:
-            return
-        _, late = await asyncio.wait(set(self._under_way), timeout=_LEFT_ALONE)
-        for task in late:
-            self._cut(task)
-        if late:
-            await asyncio.wait(late, timeout=1)
+        """Wait for the commands that were left alone, which end in time."""
+        if self._under_way:
+            await asyncio.wait(set(self._under_way), timeout=_LEFT_ALONE + 1)
 
     def forget(self) -> None:
         """Forget, in a forked child, who holds the lock, and that the loop was running."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._inherited = self._loop is not None
-
-
-_ALL: Final[WeakSet[Home]] = WeakSet()
-
-
-def _forked() -> None:
-    for home in list(_ALL):
-        home.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import secrets
+from collections.abc import Sequence, Set as AbstractSet
 from contextlib import suppress
-from functools import partial
 from typing import Final
 
 from asynccache.entries.entry import ENVELOPE_BYTES
@@ -16,20 +16,23 @@ from asynccache.stores.aiocache.driver import Driver
 from asynccache.stores.aiocache.forms import (
     BUCKETS,
     FREE,
+    GENERATION_BYTES,
     AiocacheNames,
     body_in,
+    is_generation,
+    keys_in,
     lease_in,
     names_of,
     packed,
     stamped,
 )
-from asynccache.stores.aiocache.index import ATTEMPTS, BATCH, Index
-from asynccache.stores.base import Capabilities, Claim, Claimed, Lease, Page, Record, Store
+from asynccache.stores.base import BATCH, Capabilities, Claim, Claimed, Lease, Page, Record, Store
 
 _SECOND: Final = 1_000_000  # microseconds
 _FREED: Final = 1  # second that a lease which was given back leaves a mark
 _PART: Final = 16  # parts of the list of keys that a scan reads at once
 _PAGE: Final = 1000  # keys after which a page of a scan ends
+_CROWDED: Final = 1024  # keys in a part of the list, after which the dead are looked for
 
 
 class AiocacheStore(Store):
@@ -51,7 +54,6 @@ class AiocacheStore(Store):
     def __init__(self, cache: object, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._driver = Driver(cache)
         self._clock = clock
-        self._index = Index(self._driver, clock.time_us)
         self.capabilities = Capabilities(
             leases=self._driver.compares,
             durable=self._driver.shared,
@@ -65,7 +67,7 @@ class AiocacheStore(Store):
         Raises:
             StoreError: The cache can't be used.
         """
-        await self._driver.home.run(lambda: self._driver.get_many(["asynccache:open"]))
+        await self._driver.get_many(["asynccache:open"])
         self._is_open = True
 
     async def aclose(self) -> None:
@@ -79,9 +81,7 @@ class AiocacheStore(Store):
 
     async def get_many(self, namespace: Namespace, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return entries: one command of the cache's for each 256 of them."""
-        return await self._driver.home.run(lambda: self._get_many(names_of(namespace), keys))
-
-    async def _get_many(self, names: AiocacheNames, keys: Sequence[bytes]) -> list[bytes | None]:
+        names = names_of(namespace)
         found: list[bytes | None] = []
         for start in range(0, len(keys), BATCH):
             asked = [names.entry(key) for key in keys[start : start + BATCH]]
@@ -104,103 +104,114 @@ class AiocacheStore(Store):
         if not records:
             return []
         names = names_of(namespace)
+        generation = await self._generation(names)
+        await self._list(namespace, generation, [record.key for record in records])
         written: list[bool] = []
         too_large: StoreFullError | None = None
-        generation = await self._driver.home.run(
-            lambda: self._ready(names, [record.key for record in records])
-        )
         for record in records:
-            body = record.body
-            if not isinstance(body, bytes):
-                body = b"".join([piece async for piece in body])
-            write = partial(self._write, names, record, generation, body)
             try:
-                written.append(await self._driver.home.run(write))
+                written.append(await self._write(names, record, generation))
             except StoreFullError as exc:
                 too_large = exc
         if too_large is not None:
             raise too_large
         return written
 
-    async def _ready(self, names: AiocacheNames, keys: Sequence[bytes]) -> bytes:
-        generation = await self._index.generation(names, make=True) or b""
-        await self._index.list_keys(names, generation, keys)
-        return generation
+    async def _write(self, names: AiocacheNames, record: Record, generation: bytes) -> bool:
+        name, expires = names.entry(record.key), record.expires
+        value = stamped(record.body, generation, expires)
+        # Whole seconds, which all caches take, and no less than are left.
+        ttl = max(0, expires - self._clock.time_us()) // _SECOND + 1 if expires else None
 
-    async def _write(
-        self, names: AiocacheNames, record: Record, generation: bytes, body: bytes
-    ) -> bool:
-        name, ttl = names.entry(record.key), self._ttl(record.expires)
-        value = stamped(body, generation, record.expires)
-        if not record.if_absent:
-            await self._driver.set(name, value, ttl)
-            return True
-        for _ in range(ATTEMPTS):
-            if await self._driver.add(name, value, ttl):
-                return True
-            marked = await self._driver.marked(name)
-            if marked is None:
-                continue
-            mark, kept = marked
-            if body_in(kept, generation, self._clock.time_us()) is not None:
-                return False
-            if await self._driver.replace(name, value, mark, ttl):
-                return True
-        raise StoreUnavailableError("the aiocache cache neither takes a value nor has one")
+        def unless_live(kept: bytes | None) -> bytes | None:
+            return value if body_in(kept, generation, self._clock.time_us()) is None else None
 
-    def _ttl(self, expires: int) -> int | None:
-        """Return whole seconds, which all caches take, and no less than are left."""
-        if not expires:
-            return None
-        return max(0, expires - self._clock.time_us()) // _SECOND + 1
+        if record.if_absent:
+            return (await self._driver.update(name, unless_live, ttl))[1]
+        await self._driver.set(name, value, ttl)
+        return True
 
     async def delete_many(self, namespace: Namespace, keys: Sequence[bytes]) -> int:
         """Remove entries, one after the other."""
         names = names_of(namespace)
-        return await self._driver.home.run(lambda: self._delete_many(names, keys))
-
-    async def _delete_many(self, names: AiocacheNames, keys: Sequence[bytes]) -> int:
         unique = list(dict.fromkeys(keys))
-        there = await self._get_many(names, unique)
-        deleted = 0
-        for key, body in zip(unique, there, strict=True):
-            gone = await self._driver.delete(names.entry(key))
-            deleted += gone and body is not None
-        return deleted
+        there = await self.get_many(namespace, unique)
+        gone = [await self._driver.delete(names.entry(key)) for key in unique]
+        return sum(done and body is not None for done, body in zip(gone, there, strict=True))
 
     async def clear(self, namespace: Namespace) -> int:
         """Make all entries those of the past, at once; then remove what the list of keys names."""
         names = names_of(namespace)
-        return await self._driver.home.run(lambda: self._clear(names))
-
-    async def _clear(self, names: AiocacheNames) -> int:
-        generation = await self._index.generation(names)
-        if generation is None:
+        (generation,) = await self._driver.get_many([names.generation])
+        if generation is None or not is_generation(generation):
             return 0
-        keys = await self._index.listed(names, generation, 0, BUCKETS)
-        there = await self._get_many(names, keys)
-        await self._index.renewed(names)
-        for key in keys:
-            await self._driver.delete(names.entry(key))
-        await self._index.drop(names, generation)
+        keys = await self._listed(names, generation, range(BUCKETS))
+        there = await self.get_many(namespace, keys)
+        await self._driver.set(names.generation, secrets.token_bytes(GENERATION_BYTES), None)
+        parts = [names.bucket(generation, number) for number in sorted({key[0] for key in keys})]
+        for name in (*map(names.entry, keys), *parts):
+            await self._driver.delete(name)
         return sum(body is not None for body in there)
 
     async def scan(self, namespace: Namespace, cursor: str | None = None) -> Page:
         """Return a page of envelopes, as the list of keys names them."""
-        names = names_of(namespace)
-        return await self._driver.home.run(lambda: self._scan(names, int(cursor or 0)))
-
-    async def _scan(self, names: AiocacheNames, first: int) -> Page:
-        generation = await self._index.generation(names)
+        names, first = names_of(namespace), int(cursor or 0)
+        (generation,) = await self._driver.get_many([names.generation])
         keys: list[bytes] = []
         while generation is not None and first < BUCKETS and len(keys) < _PAGE:
-            keys.extend(await self._index.listed(names, generation, first, _PART))
+            keys += await self._listed(names, generation, range(first, first + _PART))
             first += _PART
-        found = await self._get_many(names, keys)
+        found = await self.head_many(namespace, keys)
         return Page(
-            envelopes=[body[:ENVELOPE_BYTES] for body in found if body is not None],
+            envelopes=[head for head in found if head is not None],
             cursor=None if generation is None or first >= BUCKETS else str(first),
         )
+
+    # -- the list of keys ----------------------------------------------------------------------
+
+    # An aiocache cache can't list its keys, so each namespace has a list, for scanning and counting
+    # alone. Whether an entry counts is told by its generation: a part of the list that the cache
+    # has dropped costs entries that aren't shown, and no wrong answer.
+
+    async def _generation(self, names: AiocacheNames) -> bytes:
+        """Return the number that the namespace's entries bear, made if there is none yet."""
+        new = secrets.token_bytes(GENERATION_BYTES)
+        old, made = await self._driver.update(
+            names.generation, lambda kept: None if is_generation(kept) else new, None,
+            likely_new=False,
+        )  # fmt: skip
+        return new if made or old is None else old
+
+    async def _list(self, namespace: Namespace, generation: bytes, keys: Sequence[bytes]) -> None:
+        """Note keys that are about to be written."""
+        parts: dict[int, dict[bytes, None]] = {}
+        for key in keys:
+            parts.setdefault(key[0], {})[key] = None
+        for number, new in parts.items():
+            name = names_of(namespace).bucket(generation, number)
+            with suppress(StoreFullError):  # a list without end: its entries are kept, not shown
+                old = await self._relist(name, new)
+                if len(old) // _CROWDED < len(old | new) // _CROWDED:
+                    found = await self.get_many(namespace, list(old))
+                    dead = {key for key, body in zip(old, found, strict=True) if body is None}
+                    await self._relist(name, {}, dead - new.keys())
+
+    async def _relist(
+        self, name: str, new: dict[bytes, None], dead: AbstractSet[bytes] = frozenset()
+    ) -> dict[bytes, None]:
+        """Add keys to a part of the list, take the dead off it, and return what it was."""
+
+        def change(kept: bytes | None) -> bytes | None:
+            listed = keys_in(kept)
+            changed = [key for key in listed | new if key not in dead]
+            return None if len(changed) == len(listed) else b"".join(changed)
+
+        old, _ = await self._driver.update(name, change, None, likely_new=False)
+        return keys_in(old)
+
+    async def _listed(self, names: AiocacheNames, generation: bytes, parts: range) -> list[bytes]:
+        kept = await self._driver.get_many([names.bucket(generation, part) for part in parts])
+        return [key for part in kept for key in keys_in(part)]
 
     # -- leases --------------------------------------------------------------------------------
 
@@ -208,77 +219,44 @@ class AiocacheStore(Store):
         self, namespace: Namespace, claims: Sequence[Claim], ttl: float
     ) -> list[Claimed]:
         """Claim leases one by one, then look for all their entries; the cache ends them."""
-        names = names_of(namespace)
-        return await self._driver.home.run(lambda: self._claim(names, claims, ttl))
-
-    async def _claim(
-        self, names: AiocacheNames, claims: Sequence[Claim], ttl: float
-    ) -> list[Claimed]:
-        holders = [await self._claim_one(names, claim, _lasting(ttl)) for claim in claims]
-        entries = await self._get_many(names, [claim.key for claim in claims])
+        holders = [await self._take(namespace, claim, _lasting(ttl)) for claim in claims]
+        entries = await self.get_many(namespace, [claim.key for claim in claims])
         return [
             Claimed(granted=holder is None, entry=entry, holder=holder)
             for holder, entry in zip(holders, entries, strict=True)
         ]
 
-    async def _claim_one(self, names: AiocacheNames, claim: Claim, ttl: int) -> Lease | None:
+    async def _take(self, namespace: Namespace, claim: Claim, ttl: int) -> Lease | None:
         """Take a lease, or return who holds it."""
-        name, mine = names.lease(claim.key), packed(Lease(claim.key, claim.token))
-        for _ in range(ATTEMPTS):
-            if await self._driver.add(name, mine, ttl):
-                return None
-            marked = await self._driver.marked(name)
-            if marked is None:
-                continue
-            mark, kept = marked
-            held = lease_in(claim.key, kept)
-            if held is not None and held != claim.expect:
-                return held
-            if await self._driver.replace(name, mine, mark, ttl):
-                return None
-        raise StoreUnavailableError("the aiocache cache neither grants a lease nor holds one")
+        mine = packed(Lease(claim.key, claim.token))
+
+        def take(kept: bytes | None) -> bytes | None:
+            return mine if lease_in(claim.key, kept) in {None, claim.expect} else None
+
+        kept, taken = await self._driver.update(names_of(namespace).lease(claim.key), take, ttl)
+        return None if taken else lease_in(claim.key, kept)
 
     async def renew(self, namespace: Namespace, leases: Sequence[Lease], ttl: float) -> list[bool]:
         """Raise the renewal count of leases still held by their token, by compare and set."""
-        names = names_of(namespace)
-
-        def longer(held: Lease) -> bytes:
-            return packed(Lease(held.key, held.token, held.renewals + 1))
-
-        async def renewed() -> list[bool]:
-            return [await self._change(names, lease, longer, _lasting(ttl)) for lease in leases]
-
-        return await self._driver.home.run(renewed)
+        return [await self._change(namespace, lease, _lasting(ttl)) for lease in leases]
 
     async def release(self, namespace: Namespace, leases: Sequence[Lease]) -> None:
         """Give leases back, by compare and set: not every cache can compare and delete."""
-        names = names_of(namespace)
-
-        def free(_: Lease) -> bytes:
-            return FREE
-
-        async def released() -> None:
-            for lease in leases:
-                await self._change(names, lease, free, _FREED)
-
-        await self._driver.home.run(released)
+        for lease in leases:
+            await self._change(namespace, lease, _FREED, release=True)
 
     async def _change(
-        self, names: AiocacheNames, lease: Lease, change: Callable[[Lease], bytes], ttl: int
+        self, namespace: Namespace, lease: Lease, ttl: int, *, release: bool = False
     ) -> bool:
-        """Change a lease that is held by the same token yet; tell if it is."""
-        name = names.lease(lease.key)
-        for _ in range(ATTEMPTS):
-            marked = await self._driver.marked(name)
-            if marked is None:
-                return False
-            mark, kept = marked
+        """Renew or give back a lease that is held by the same token yet; tell if it is."""
+
+        def changed(kept: bytes | None) -> bytes | None:
             held = lease_in(lease.key, kept)
             if held is None or held.token != lease.token:
-                return False
-            if await self._driver.replace(name, change(held), mark, ttl):
-                return True
-        raise StoreUnavailableError("the aiocache cache neither changes a lease nor loses it")
+                return None
+            return FREE if release else packed(Lease(held.key, held.token, held.renewals + 1))
+
+        return (await self._driver.update(names_of(namespace).lease(lease.key), changed, ttl))[1]
 
 
 def _lasting(ttl: float) -> int:

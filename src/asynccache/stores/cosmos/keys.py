@@ -113,8 +113,6 @@ class Keys(Requests):
     async def put(self, record: Record) -> bool:
         """Write an entry and give back the lease it names; False where one had to be absent."""
         body = record.body
-        if not isinstance(body, bytes):
-            body = b"".join([piece async for piece in body])
         if 0 < record.expires <= self.clock.time_us():  # it would be gone at once
             there = await self.remove(record.key, unless_live=record.if_absent)
             return there or not record.if_absent

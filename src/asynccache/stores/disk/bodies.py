@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -53,15 +53,13 @@ class BodyFile:
             self.keep()
 
 
-async def write_body(
-    folder: Path, key: bytes, pieces: AsyncIterator[bytes], worker: ThreadPoolExecutor
-) -> BodyFile:
+async def write_body(folder: Path, key: bytes, data: bytes, worker: ThreadPoolExecutor) -> BodyFile:
     """Write a body to a file that survives power loss once this returns.
 
     Args:
         folder: Where bodies are.
         key: The key they are named after.
-        pieces: The body.
+        data: The body.
         worker: Has one thread: what is undone after a cancelled step then comes behind that step.
 
     Raises:
@@ -77,12 +75,10 @@ async def write_body(
         async with aiofiles.open(
             body.fd, "wb", buffering=0, closefd=False, executor=worker
         ) as file:
-            async for piece in pieces:
-                view = memoryview(piece)
-                while view:
-                    written = await file.write(view[:_PIECE])
-                    view = view[written:]
-                    body.size += written
+            left = memoryview(data)
+            while left:
+                left = left[await file.write(left[:_PIECE]) :]
+        body.size = len(data)
         await asyncio.wrap_future(worker.submit(_finish, body, key))
     except BaseException:
         discard([body], worker)

@@ -12,9 +12,10 @@ from typing import Final
 from asynccache.errors import StoreError
 from asynccache.runtime.clock import Clock
 from asynccache.stores.disk.bodies import remove_bodies
-from asynccache.stores.disk.database import ENTRIES, connect_writer, inspect
+from asynccache.stores.disk.database import connect_writer
 from asynccache.stores.disk.files import LOGGER, check_folder
 from asynccache.stores.disk.folder import BODIES, DATABASE
+from asynccache.stores.disk.opening import ENTRIES, inspect
 
 _CHECK_ROWS: Final = 1000  # written rows between two looks at the size
 _CHECK_PART: Final = 64  # of the limit, written between two looks
@@ -88,10 +89,9 @@ class Evictor:
         while self._siblings:
             self._siblings.popitem()[1].close()
 
-    def leak(self) -> list[sqlite3.Connection]:
-        """Hand over the connections, in a fork, to be kept and never closed."""
-        leaked, self._siblings = list(self._siblings.values()), {}
-        return leaked
+    def connections(self) -> list[sqlite3.Connection]:
+        """Return all open connections of its own."""
+        return list(self._siblings.values())
 
     def _purge(self, own: Databases) -> bool:
         """Remove some expired rows; return whether there may be more."""

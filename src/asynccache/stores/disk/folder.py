@@ -1,54 +1,40 @@
-"""One seed's open folder: its databases, made or found, and the connections that read them."""
+"""One seed's open folder: its files, the connections that read its database, and the reads."""
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import get_ident
 from typing import Final
 
+from asynccache.entries.entry import ENVELOPE_BYTES
+from asynccache.runtime.bounded import BoundedDict
 from asynccache.runtime.clock import Clock
-from asynccache.stores.disk.bodies import sweep
+from asynccache.stores.base import Page
+from asynccache.stores.disk.bodies import read_body
 from asynccache.stores.disk.database import (
+    BUSY_SECONDS,
     CACHE_KIB,
-    ENTRIES,
-    LEASES,
     Mode,
     connect,
-    inspect,
-    mapped,
-    prepare,
+    entry_id,
+    select_ids,
 )
-from asynccache.stores.disk.files import (
-    LOGGER,
-    check_folder,
-    identity,
-    ignore_in_git,
-    locked,
-    make_folder,
-)
+from asynccache.stores.disk.files import identity
 from asynccache.stores.disk.inline import Inline
 
 DATABASE: Final = "asynccache.db"
-_LEASES: Final = "leases.db"
+LEASES_DATABASE: Final = "leases.db"
 BODIES: Final = "bodies"
 _INLINE_LIMIT: Final = 64  # loops with a reader of their own; the one opened longest ago goes first
-LEAKED: Final[list[sqlite3.Connection]] = []
-"""Connections that were in use at a fork: closing one here might undo what the parent writes."""
+_PAGE: Final = 256  # envelopes per page of a scan
+_TRIES: Final = 3  # a body's file replaced between row and file: the new row names another
 
-
-class _Nothing(dict[int, None]):
-    """Keeps nothing: where nobody may write, nobody would ever empty it."""
-
-    def __setitem__(self, row_id: int, value: None) -> None:
-        pass
-
-    def update(self, *_: object, **__: object) -> None:
-        pass
+_COLUMNS: Final = "id, key, tenant, expires, size, file"
+_HEAD: Final = f"coalesce(substr(value, 1, {ENVELOPE_BYTES}), x'')"  # substr makes NULL of nothing
 
 
 class Folder:
@@ -63,11 +49,11 @@ class Folder:
 
     def __init__(self, path: Path, clock: Clock, *, mode: Mode, wal: bool) -> None:
         self.database = path / DATABASE
-        self.leases = path / _LEASES
+        self.leases = path / LEASES_DATABASE
         self.bodies = path / BODIES
         self.inline: dict[int, Inline] = {}
-        self.touched: dict[int, None] = {} if mode == "rw" else _Nothing()
-        """Row ids of entries read since the writer last noted their use."""
+        self.touched: dict[int, None] = {} if mode == "rw" else BoundedDict(1)
+        """Row ids of entries read since the writer last noted their use, if there is a writer."""
         self.writable = mode == "rw"
         self._mode: Mode = "ro" if mode == "rw" else mode
         self._clock = clock
@@ -101,6 +87,57 @@ class Folder:
                     connection = None
             if connection is not None:
                 connection.close()
+
+    def entries(
+        self, tenant: str | None, keys: Sequence[bytes], now: int, *, heads: bool = False
+    ) -> list[bytes | None]:
+        """Return the live entry of each key, or with ``heads`` its envelope alone."""
+        select = f"SELECT {_COLUMNS}, {_HEAD if heads else 'value'} FROM entries"  # noqa: S608 - both our own
+        found: dict[bytes, bytes | None] = dict.fromkeys(keys)
+        wanted = list(found)
+        with self.reader() as connection:
+            for _ in range(_TRIES):
+                ids = [entry_id(tenant, key) for key in wanted]
+                wanted.clear()  # for those whose file was replaced between row and file
+                for _, key, owner, expires, size, file, value in select_ids(
+                    connection, select, ids
+                ):
+                    if key not in found or owner != tenant or 0 < expires <= now:
+                        continue
+                    body = value if file is None else self._body(file, size, heads=heads)
+                    found[key] = body
+                    if body is None:
+                        wanted.append(key)
+                if not wanted:
+                    break
+        if not heads:
+            for key, body in found.items():
+                if body is not None:
+                    self.touched[entry_id(tenant, key)] = None
+        return [found[key] for key in keys]
+
+    def page(self, tenant: str | None, cursor: str | None, now: int) -> Page:
+        """Return the envelopes of the next live rows, in the order of their ids."""
+        owner = "tenant IS NULL" if tenant is None else "tenant = ?"
+        after = "" if cursor is None else " AND id > ?"
+        with self.reader() as connection:
+            rows = connection.execute(
+                f"SELECT {_COLUMNS}, {_HEAD} FROM entries"  # noqa: S608 - our own words
+                f" WHERE {owner}{after} ORDER BY id LIMIT {_PAGE}",
+                [each for each in (tenant, cursor and int(cursor)) if each is not None],
+            ).fetchall()
+        heads = [
+            value if file is None else self._body(file, size, heads=True)
+            for _, _, _, expires, size, file, value in rows
+            if not 0 < expires <= now
+        ]
+        return Page(
+            envelopes=[head for head in heads if head is not None],
+            cursor=str(rows[-1][0]) if len(rows) == _PAGE else None,
+        )
+
+    def _body(self, file: str, size: int, *, heads: bool) -> bytes | None:
+        return read_body(self.bodies, file, size, ENVELOPE_BYTES if heads else None)
 
     def warm(self, thread: int, blocks: object) -> None:
         """Open an inline reader for a thread, or wake the one it has; called on a worker.
@@ -155,90 +192,18 @@ class Folder:
             connection.close()
         return all(closed)
 
-    def leak(self) -> None:
-        """Forget every connection without closing it: this process is a fork."""
-        LEAKED.extend(self._idle + self._lent)
-        LEAKED.extend(reader.connection for reader in self.inline.values())
-        self.inline, self._idle = {}, []
+    def connections(self) -> list[sqlite3.Connection]:
+        """Return all open connections."""
+        return [*self._idle, *self._lent, *(each.connection for each in self.inline.values())]
 
     def _identities(self) -> tuple[object, object]:
         return identity(self.database), identity(self.leases) if self.writable else None
 
-    def _connect(self, timeout: float | None = None) -> sqlite3.Connection:
-        connection = (
-            connect(self.database, self._mode)
-            if timeout is None
-            else connect(self.database, self._mode, timeout=timeout)
-        )
+    def _connect(self, timeout: float = BUSY_SECONDS) -> sqlite3.Connection:
+        connection = connect(self.database, self._mode, timeout=timeout)
         try:
             connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         except BaseException:
             connection.close()
             raise
         return connection
-
-
-def open_folder(
-    root: Path, seed: str, clock: Clock, *, read_only: bool, gitignore: bool
-) -> Folder | None:
-    """Make or find a seed's folder and return it open; None if read-only and there is none.
-
-    Raises:
-        StoreRefusedError: What is there isn't safe to use.
-        StoreError: It can't be opened.
-    """
-    path = root / seed
-    try:
-        # What can't be written can still be read; each write then says so.
-        if not read_only and os.path.lexists(path / DATABASE) and not os.access(path, os.W_OK):
-            LOGGER.warning("%s can't be written: the cache only reads there", path)
-            read_only = True
-        if read_only:
-            return _open_read_only(root, path, clock)
-        return _open(root, path, clock, gitignore=gitignore)
-    except (sqlite3.Error, OSError) as exc:
-        raise mapped(exc) from exc
-
-
-def _open(root: Path, path: Path, clock: Clock, *, gitignore: bool) -> Folder:
-    made = make_folder(root)
-    if gitignore and (made or not os.path.lexists(root / ".gitignore")):
-        ignore_in_git(root)
-    make_folder(path)
-    # One process at a time: several making one new file is the classic "database is locked".
-    with locked(path):
-        wal = prepare(path / DATABASE, ENTRIES)
-        prepare(path / _LEASES, LEASES)
-        make_folder(path / BODIES)
-    folder = Folder(path, clock, mode="rw", wal=wal)
-    with folder.reader() as connection:
-        sweep(folder.bodies, _named(connection))
-    return folder
-
-
-def _named(connection: sqlite3.Connection) -> Callable[[str], bool]:
-    def named(file: str) -> bool:
-        return bool(connection.execute("SELECT 1 FROM entries WHERE file = ?", (file,)).fetchall())
-
-    return named
-
-
-def _open_read_only(root: Path, path: Path, clock: Clock) -> Folder | None:
-    database = path / DATABASE
-    for folder in (root, path, path / BODIES):
-        if os.path.lexists(folder):
-            check_folder(folder)
-    if not os.path.lexists(database) or not database.stat().st_size:
-        return None
-    log = path / f"{DATABASE}-wal"
-    # Where SQLite may not make its shared-memory file, a database with nothing in its log is read
-    # as it stands; no one can change it there.
-    still = not os.access(path, os.W_OK) and not (log.exists() and log.stat().st_size)
-    mode: Mode = "immutable" if still else "ro"
-    inspect(database, ENTRIES, mode)
-    connection = connect(database, mode)
-    try:
-        journal = connection.execute("PRAGMA journal_mode").fetchone()[0]
-    finally:
-        connection.close()
-    return Folder(path, clock, mode=mode, wal=still or journal == "wal")

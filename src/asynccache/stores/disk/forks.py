@@ -8,7 +8,6 @@ https://sqlite.org/howtocorrupt.html#_carrying_an_open_database_connection_acros
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 import time
@@ -19,7 +18,11 @@ from threading import get_ident
 from typing import Final, Protocol
 from weakref import WeakSet
 
+from asynccache.runtime.forks import at_fork
+
 _PATIENCE: Final = 2.0  # seconds that a fork waits; a commit takes milliseconds
+LEAKED: Final[list[sqlite3.Connection]] = []
+"""Connections that were in use at a fork: closing one here might undo what the parent writes."""
 
 
 class Connected(Protocol):
@@ -115,7 +118,4 @@ def _after_in_child() -> None:
     _here = _Forks(torn=_here.torn or not all(_here.forks[get_ident()]))
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
-    )
+at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

@@ -22,15 +22,15 @@ from asynccache.errors import (
 from asynccache.runtime.clock import Clock
 from asynccache.stores.disk.database import mapped
 from asynccache.stores.disk.evict import Evictor
-from asynccache.stores.disk.folder import LEAKED, Folder, open_folder
-from asynccache.stores.disk.forks import add, working
+from asynccache.stores.disk.folder import Folder
+from asynccache.stores.disk.forks import LEAKED, add, working
 from asynccache.stores.disk.inline import blocks_read
-from asynccache.stores.disk.leases import Leases, LeaseWork
-from asynccache.stores.disk.thread import GroupThread
-from asynccache.stores.disk.work import Work
-from asynccache.stores.disk.writer import Writer
+from asynccache.stores.disk.leases import LeaseThread
+from asynccache.stores.disk.opening import open_folder
+from asynccache.stores.disk.writer import WriterThread
 
 _READ_THREADS: Final = 2  # one may be held up by a cold read
+READ_ONLY: Final = "The disk store was opened, or can only be opened, for reading."
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -58,48 +58,14 @@ class Session:
         self._root, self._clock, self._gitignore = root, clock, gitignore
         self._opening = threading.Lock()
         self._readers = ThreadPoolExecutor(_READ_THREADS, "asynccache-read")
-        self._writing = Writer(
-            self.folder_of, lambda: list(self.folders.items()), self.evictor, clock
-        )
-        self._leasing = Leases(self.folder_of, clock)
-        self._writer: GroupThread[Work] | None = None
-        self._leaser: GroupThread[LeaseWork] | None = None
+        self.writer: WriterThread | None = None
+        self.leaser: LeaseThread | None = None
         if not read_only:
-            self._writer = GroupThread(
-                "asynccache-write", self._writing.do,
-                between=self._writing.between, finish=self._writing.finish,
-            )  # fmt: skip
-            self._leaser = GroupThread(
-                "asynccache-lease", self._leasing.do, finish=self._leasing.finish
+            self.writer = WriterThread(
+                self.folder_of, lambda: list(self.folders.items()), self.evictor, clock
             )
+            self.leaser = LeaseThread(self.folder_of, clock)
         add(self)
-
-    @property
-    def writer(self) -> GroupThread[Work]:
-        """The writer thread.
-
-        Raises:
-            StoreReadOnlyError: There is none.
-        """
-        if self._writer is None:
-            raise _read_only()
-        return self._writer
-
-    @property
-    def leaser(self) -> GroupThread[LeaseWork]:
-        """The lease thread.
-
-        Raises:
-            StoreReadOnlyError: There is none.
-        """
-        if self._leaser is None:
-            raise _read_only()
-        return self._leaser
-
-    @property
-    def transactions(self) -> int:
-        """How many groups of entries were committed."""
-        return self._writing.transactions
 
     async def read(self, seed: str, do: Callable[[Folder], T], nothing: T) -> T:
         """Read a seed's folder on a worker, and leave this thread an inline reader of it.
@@ -130,7 +96,7 @@ class Session:
         """
         folder = self._find(seed, stale)
         if folder is None or not folder.writable:
-            raise _read_only()
+            raise StoreReadOnlyError(READ_ONLY)
         return folder
 
     def close(self) -> None:
@@ -140,9 +106,8 @@ class Session:
         with working():
             for folder in self.folders.values():
                 folder.close()
-        for thread in (self._leaser, self._writer):
-            if thread is not None:
-                thread.stop()
+        for thread in self._threads():
+            thread.stop()
         self.folders.clear()
         self.files.shutdown(wait=False)
 
@@ -165,16 +130,21 @@ class Session:
             Whether all are closed.
         """
         closed = [folder.disconnect(until) for folder in list(self.folders.values())]
-        self._leasing.finish()
-        self._writing.disconnect()
+        for thread in self._threads():
+            thread.disconnect()
         return all(closed)
 
     def leak(self) -> None:
         """Let go of everything, closing nothing: this process is a fork, and has no threads."""
         for folder in self.folders.values():
-            folder.leak()
-        LEAKED.extend(self._writing.leak() + self._leasing.leak())
+            LEAKED.extend(folder.connections())
+        for thread in self._threads():
+            LEAKED.extend(connection for _, connection in thread.connections())
+        LEAKED.extend(self.evictor.connections())
         self.folders.clear()
+
+    def _threads(self) -> list[LeaseThread | WriterThread]:
+        return [thread for thread in (self.leaser, self.writer) if thread is not None]
 
     async def _run(self, do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         def run() -> T:
@@ -182,10 +152,10 @@ class Session:
                 return do(*args, **kwargs)
 
         try:
-            running = self._readers.submit(run)
+            running = asyncio.get_running_loop().run_in_executor(self._readers, run)
         except RuntimeError as exc:
             raise StoreUnavailableError("The disk store was closed meanwhile.") from exc
-        return await asyncio.wrap_future(running)
+        return await running
 
     def _read(
         self, seed: str, do: Callable[[Folder], T], nothing: T, reader: tuple[int, object]
@@ -228,7 +198,3 @@ class Session:
         if found is not None:
             found.close()
         return fresh
-
-
-def _read_only() -> StoreReadOnlyError:
-    return StoreReadOnlyError("The disk store was opened, or can only be opened, for reading.")

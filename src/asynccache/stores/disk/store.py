@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from threading import get_ident
 from typing import Final
 
-from asynccache.errors import StoreError, StoreFullError, StoreUnavailableError
+from asynccache.errors import StoreFullError, StoreReadOnlyError, StoreUnavailableError
 from asynccache.keys.key import Namespace
 from asynccache.runtime.clock import SYSTEM_CLOCK, Clock
+from asynccache.runtime.forks import forget_in_child
 from asynccache.stores.base import (
     UNKNOWN,
     Capabilities,
@@ -26,16 +26,14 @@ from asynccache.stores.base import (
     Unknown,
 )
 from asynccache.stores.disk.bodies import BodyFile, discard, write_body
-from asynccache.stores.disk.database import entry_id, mapped
+from asynccache.stores.disk.database import mapped
 from asynccache.stores.disk.folder import Folder
 from asynccache.stores.disk.forks import is_torn
-from asynccache.stores.disk.leases import LeaseWork
-from asynccache.stores.disk.read import read_entries, scan_page
-from asynccache.stores.disk.session import Session
-from asynccache.stores.disk.work import Clear, Delete, Put, Row
+from asynccache.stores.disk.leases import LeaseThread, LeaseWork
+from asynccache.stores.disk.session import READ_ONLY, Session
+from asynccache.stores.disk.writer import Clear, Delete, Put, WriterThread
 
 _ROW_BYTES: Final = 256 * 2**10  # a larger body has a file of its own
-_PIECE: Final = 2**20  # bytes of a large body handed over at once
 _TORN: Final = (
     "This process was forked while a thread of its parent was in the middle of a database, so that"
     " no disk store can be used in it: fork when the store is idle, or spawn processes instead."
@@ -76,7 +74,7 @@ class DiskStore(Store):
         self._dropped = 0
         self._counted: dict[Counted, int] = {}
         self._lock = threading.Lock()
-        _STORES.add(self)
+        forget_in_child(self)
 
     async def open(self, *, read_only: bool = False) -> None:
         """Open the seed's folder and start the threads. Once open, it is opened by everyone.
@@ -148,62 +146,46 @@ class DiskStore(Store):
                 this batch is written.
             StoreError: It can't be written.
         """
-        session = self._opened()
-        writer = session.writer
+        session, writer = self._opened(), self._writer()
         if not records:
             return ()
-        now = self._clock.time_us()
-        seed, tenant = namespace.seed, namespace.tenant
-        rows: list[Row] = []
+        seed = namespace.seed
         bodies: dict[int, BodyFile] = {}
         size = 0
         try:
-            for record in records:
-                key, value, body = record.key, record.body, None
-                if not isinstance(value, bytes) or len(value) > _ROW_BYTES:
-                    value, body = await self._write_large(session, seed, record)
-                if body is None:
-                    file, length = None, len(value)
-                    size += length
+            for at, record in enumerate(records):
+                if len(record.body) > _ROW_BYTES:
+                    bodies[at] = await self._write_large(session, seed, record)
                 else:
-                    bodies[len(rows)] = body
-                    file, length = body.path.name, body.size
-                row_id = entry_id(tenant, key)
-                rows.append((row_id, key, tenant, length, record.expires, now, file, value))
-        except BaseException:
+                    size += len(record.body)
+            written = writer.submit(Put(seed, namespace.tenant, records, bodies), size)
+        except BaseException as exc:
             discard(bodies.values(), session.files)
+            self._dropped += len(records) * isinstance(exc, StoreFullError)
             raise
-        if_absent = [position for position, record in enumerate(records) if record.if_absent]
         try:
-            # Cancelled from here on, the writer goes on with it and with its files.
-            written: list[bool] = await writer.submit(Put(seed, rows, if_absent, bodies), size)
+            # If the caller is cancelled from here on, the writer goes on with it and its files.
+            results: list[bool] = await written
         except StoreFullError:
             self._dropped += len(records)
-            discard(bodies.values(), session.files)
             raise
-        except StoreError:
-            discard(bodies.values(), session.files)
-            raise
-        return written
+        return results
 
     async def delete_many(self, namespace: Namespace, keys: Sequence[bytes]) -> int:
         """Remove entries, in the order of all that is queued."""
-        writer = self._opened().writer
+        writer = self._writer()
         if not keys:
             return 0
-        work = Delete(namespace.seed, namespace.tenant, keys, self._clock.time_us())
-        deleted: int = await writer.submit(work)
+        deleted: int = await writer.submit(Delete(namespace.seed, namespace.tenant, keys))
         return deleted
 
     async def clear(self, namespace: Namespace) -> int:
         """Remove all entries of a namespace, a thousand per transaction."""
-        writer = self._opened().writer
-        now = self._clock.time_us()
+        writer = self._writer()
         cleared = 0
         after: int | None = None
         while True:
-            work = Clear(namespace.seed, namespace.tenant, after, now)
-            live, after = await writer.submit(work)
+            live, after = await writer.submit(Clear(namespace.seed, namespace.tenant, after))
             cleared += int(live)
             if after is None:
                 return cleared
@@ -213,7 +195,7 @@ class DiskStore(Store):
         tenant, now = namespace.tenant, self._clock.time_us()
         return await self._opened().read(
             namespace.seed,
-            lambda folder: scan_page(folder, tenant, cursor, now),
+            lambda folder: folder.page(tenant, cursor, now),
             Page(envelopes=(), cursor=None),
         )
 
@@ -227,11 +209,12 @@ class DiskStore(Store):
 
         ``ttl`` isn't enforced: who waits judges by its own clock, and takes over.
         """
-        leaser = self._opened().leaser
+        leaser = self._leaser()
         if not claims:
             return ()
-        work = LeaseWork(namespace.seed, namespace.tenant, claims)
-        claimed: list[Claimed] = await leaser.submit(work)
+        claimed: list[Claimed] = await leaser.submit(
+            LeaseWork(namespace.seed, namespace.tenant, claims)
+        )
         return claimed
 
     async def renew(
@@ -241,16 +224,17 @@ class DiskStore(Store):
         ttl: float,
     ) -> Sequence[bool]:
         """Raise renewal counts; False where another token holds the lease, or nobody."""
-        leaser = self._opened().leaser
+        leaser = self._leaser()
         if not leases:
             return ()
-        work = LeaseWork(namespace.seed, namespace.tenant, leases)
-        renewed: list[bool] = await leaser.submit(work)
+        renewed: list[bool] = await leaser.submit(
+            LeaseWork(namespace.seed, namespace.tenant, leases)
+        )
         return renewed
 
     async def release(self, namespace: Namespace, leases: Sequence[Lease]) -> None:
         """Give leases back."""
-        leaser = self._opened().leaser
+        leaser = self._leaser()
         if leases:
             await leaser.submit(LeaseWork(namespace.seed, namespace.tenant, leases, release=True))
 
@@ -270,6 +254,18 @@ class DiskStore(Store):
             raise StoreUnavailableError("The disk store isn't open in this process: open it first.")
         return self._session
 
+    def _writer(self) -> WriterThread:
+        writer = self._opened().writer
+        if writer is None:
+            raise StoreReadOnlyError(READ_ONLY)
+        return writer
+
+    def _leaser(self) -> LeaseThread:
+        leaser = self._opened().leaser
+        if leaser is None:
+            raise StoreReadOnlyError(READ_ONLY)
+        return leaser
+
     async def _entries(
         self, namespace: Namespace, keys: Sequence[bytes], *, heads: bool
     ) -> Sequence[bytes | None]:
@@ -279,30 +275,14 @@ class DiskStore(Store):
         tenant, now = namespace.tenant, self._clock.time_us()
         return await session.read(
             namespace.seed,
-            lambda folder: read_entries(folder, tenant, keys, now, heads=heads),
+            lambda folder: folder.entries(tenant, keys, now, heads=heads),
             [None] * len(keys),
         )
 
-    async def _write_large(
-        self, session: Session, seed: str, record: Record
-    ) -> tuple[bytes, BodyFile | None]:
-        """Write a body to a file and leave nothing for the row; a small one is returned."""
-        body = record.body
-        pieces = _cut(body) if isinstance(body, bytes) else aiter(body)
-        first: list[bytes] = []
-        size = 0
-        async for piece in pieces:
-            first.append(piece)
-            size += len(piece)
-            if size > _ROW_BYTES:
-                break
-        else:
-            return b"".join(first), None
+    async def _write_large(self, session: Session, seed: str, record: Record) -> BodyFile:
         folder = await session.writable(seed)
         try:
-            return b"", await write_body(
-                folder.bodies, record.key, _chain(first, pieces), session.files
-            )
+            return await write_body(folder.bodies, record.key, record.body, session.files)
         except OSError as exc:
             raise mapped(exc) from exc
         except RuntimeError as exc:
@@ -317,28 +297,3 @@ class DiskStore(Store):
         self._lock = threading.Lock()
         if session is not None:
             session.leak()
-
-
-async def _cut(body: bytes) -> AsyncIterator[bytes]:
-    view = memoryview(body)
-    for start in range(0, len(body), _PIECE):
-        yield bytes(view[start : start + _PIECE])
-
-
-async def _chain(first: list[bytes], rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    for piece in first:
-        yield piece
-    async for piece in rest:
-        yield piece
-
-
-_STORES: Final[weakref.WeakSet[DiskStore]] = weakref.WeakSet()
-
-
-def _forked() -> None:
-    for store in list(_STORES):
-        store.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)

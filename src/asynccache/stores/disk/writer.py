@@ -1,4 +1,4 @@
-"""What the writer thread does: each group of sets and deletes a transaction, then the upkeep."""
+"""The writer thread: sets, deletes and clears as SQL, and the upkeep of the databases."""
 
 from __future__ import annotations
 
@@ -6,32 +6,180 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final, TypeAlias
+
+from msgspec import Struct
 
 from asynccache.runtime.clock import Clock
-from asynccache.stores.disk.bodies import remove_bodies
-from asynccache.stores.disk.database import connect_writer, is_local, mapped
+from asynccache.stores.base import Record
+from asynccache.stores.disk.bodies import BodyFile, remove_bodies
+from asynccache.stores.disk.commit import CommitThread, FolderOf, Job
+from asynccache.stores.disk.database import connect_writer, entry_id, select_ids
 from asynccache.stores.disk.evict import Evictor
 from asynccache.stores.disk.folder import Folder
-from asynccache.stores.disk.group import FolderOf, Transactions
-from asynccache.stores.disk.thread import Job
-from asynccache.stores.disk.work import Put, Transaction, Work
 
+_CLEAR_ROWS: Final = 1000  # per transaction, so that other writers get in between
 _CHECKPOINT_BYTES: Final = 4 * 2**20  # written since the last one: SQLite's own default
 _NOTE_ROWS: Final = 1000  # uses noted per transaction, so that sets get in between
 _NOTE_AGE_US: Final = 60 * 10**6  # evicting by the minute is exact enough
 _IDLE_SECONDS: Final = 5.0  # between two rounds of noting last uses
 _PAGE_BYTES: Final = 4096  # what an evicted or noted row costs the log
 
+_Row: TypeAlias = tuple[int, bytes, str | None, int, int, int, str | None, bytes]
+"""Id, key, tenant, size, expires, used, file, and the value (empty if it is in a file)."""
 
-class Writer:
-    """The work of the writer thread.
+_REPLACE: Final = "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+# What has expired, and another key of the same first 64 bits, counts as absent.
+_INSERT: Final = (
+    "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
+    " key = excluded.key, tenant = excluded.tenant, size = excluded.size,"
+    " expires = excluded.expires, used = excluded.used, file = excluded.file,"
+    " value = excluded.value"
+    " WHERE entries.expires BETWEEN 1 AND excluded.used OR entries.key <> excluded.key"
+    " OR entries.tenant IS NOT excluded.tenant"
+)
+
+
+class Put(Struct, frozen=True):
+    """Records to be written. The result is a list: which of them were."""
+
+    seed: str
+    tenant: str | None
+    records: Sequence[Record]
+    bodies: dict[int, BodyFile]
+    """The files of large bodies, by the record's position. No row names them before the commit."""
+
+
+class Delete(Struct, frozen=True):
+    """Keys to be removed. The result is how many live ones were there."""
+
+    seed: str
+    tenant: str | None
+    keys: Sequence[bytes]
+
+
+class Clear(Struct, frozen=True):
+    """One step of a clear. The result is how many live rows went, and where to go on, or None."""
+
+    seed: str
+    tenant: str | None
+    after: int | None
+
+
+EntryWork: TypeAlias = Put | Delete | Clear
+
+
+class Transaction:
+    """What is done within one transaction, and the files to remove once it is committed."""
+
+    def __init__(self, connection: sqlite3.Connection, now: int) -> None:
+        self.removed: list[str] = []
+        self._connection, self._now = connection, now
+        self._has_files: bool | None = None
+
+    def run(self, works: Sequence[EntryWork]) -> list[Any]:
+        """Do works in their order, runs of plain sets as one statement; return their results."""
+        results: list[Any] = []
+        rows: list[_Row] = []
+        for work in works:
+            if isinstance(work, Put) and _is_plain(work):
+                rows += self._rows(work)
+                results.append([True] * len(work.records))
+                continue
+            self._replace(rows)
+            rows = []
+            if isinstance(work, Put):
+                results.append(list(map(self._insert, work.records, self._rows(work))))
+            else:
+                results.append(
+                    self._delete(work) if isinstance(work, Delete) else self._clear(work)
+                )
+        self._replace(rows)
+        return results
+
+    def _rows(self, put: Put) -> list[_Row]:
+        rows: list[_Row] = []
+        for at, record in enumerate(put.records):
+            key, value, file = record.key, record.body, None
+            size = len(value)
+            if at in put.bodies:
+                value, file = b"", put.bodies[at].path.name
+            row_id = entry_id(put.tenant, key)
+            rows.append((row_id, key, put.tenant, size, record.expires, self._now, file, value))
+        return rows
+
+    def _replace(self, rows: list[_Row]) -> None:
+        if rows:
+            self.removed += self._files([row[0] for row in rows])
+            self._connection.executemany(_REPLACE, rows)
+
+    def _insert(self, record: Record, row: _Row) -> bool:
+        """Write one row; return whether it was written."""
+        replaced = self._files([row[0]])
+        statement = _INSERT if record.if_absent else _REPLACE
+        if self._connection.execute(statement, row).rowcount < 1:
+            return False
+        self.removed += replaced
+        self._has_files = self._has_files or row[6] is not None
+        return True
+
+    def _delete(self, work: Delete) -> int:
+        keys = set(work.keys)
+        rows = select_ids(
+            self._connection,
+            "SELECT id, key, tenant, expires FROM entries",
+            [entry_id(work.tenant, key) for key in keys],
+        )
+        return self._remove(
+            [
+                (row_id, expires)
+                for row_id, key, tenant, expires in rows
+                if key in keys and tenant == work.tenant
+            ]
+        )
+
+    def _clear(self, work: Clear) -> tuple[int, int | None]:
+        """Remove the next rows in the order of their ids."""
+        owner = "tenant IS NULL" if work.tenant is None else "tenant = ?"
+        after = "" if work.after is None else " AND id > ?"
+        rows = self._connection.execute(
+            f"SELECT id, expires FROM entries WHERE {owner}{after}"  # noqa: S608 - our own words
+            f" ORDER BY id LIMIT {_CLEAR_ROWS}",
+            [each for each in (work.tenant, work.after) if each is not None],
+        ).fetchall()
+        return self._remove(rows), rows[-1][0] if len(rows) == _CLEAR_ROWS else None
+
+    def _remove(self, rows: Sequence[tuple[int, int]]) -> int:
+        """Remove rows, given by id and expiry; return how many of them were live."""
+        self.removed += self._files([row_id for row_id, _ in rows])
+        self._connection.executemany(
+            "DELETE FROM entries WHERE id = ?", [(row_id,) for row_id, _ in rows]
+        )
+        return sum(not 0 < expires <= self._now for _, expires in rows)
+
+    def _files(self, ids: Sequence[int]) -> list[str]:
+        """Return the files that rows name; nearly always there are none at all."""
+        if self._has_files is None:
+            any_file = "SELECT 1 FROM entries WHERE file IS NOT NULL LIMIT 1"
+            self._has_files = bool(self._connection.execute(any_file).fetchall())
+        if not self._has_files:
+            return []
+        rows = select_ids(self._connection, "SELECT file FROM entries", ids)
+        return [file for (file,) in rows if file is not None]
+
+
+def _is_plain(put: Put) -> bool:
+    return not put.bodies and True not in [record.if_absent for record in put.records]
+
+
+class WriterThread(CommitThread[EntryWork]):
+    """Writes the entries of all seeds, and does the upkeep between two groups.
 
     Args:
-        folder_of: Where seeds are.
-        folders: All open folders, whose uses are noted.
+        folder_of: Finds the folder of a seed.
+        folders: Returns all open folders, whose uses are noted.
         evictor: Keeps the limit.
-        clock: For last uses.
+        clock: Tells when an entry was last used.
     """
 
     def __init__(
@@ -41,42 +189,81 @@ class Writer:
         evictor: Evictor,
         clock: Clock,
     ) -> None:
-        self._transactions = Transactions(
-            folder_of, lambda folder: connect_writer(folder.database, durable=True)
-        )
         self._folders, self._evictor, self._clock = folders, evictor, clock
+        self._removed: list[str] = []
         self._logged = 0  # bytes since the last checkpoint
         self._noted = time.monotonic()
         self.transactions = 0
-        """How many were committed, for tests and curiosity."""
+        """How many groups were committed, for tests and curiosity."""
+        super().__init__("asynccache-write", folder_of)
 
-    def do(self, jobs: Sequence[Job[Work]]) -> None:
-        """Commit a group, one transaction per seed."""
-        by_seed: dict[str, list[Job[Work]]] = {}
+    def connect(self, folder: Folder) -> sqlite3.Connection:
+        """Open the connection to the entries."""
+        return connect_writer(folder.database, durable=True)
+
+    def apply(self, connection: sqlite3.Connection, works: Sequence[EntryWork]) -> list[Any]:
+        """Do works in their order."""
+        transaction = Transaction(connection, self._clock.time_us())
+        results = transaction.run(works)
+        self._removed = transaction.removed
+        return results
+
+    def committed(self, folder: Folder, jobs: Sequence[Job[EntryWork]]) -> None:
+        """Keep the files that rows now name, and remove those that they named before."""
+        self.transactions += 1
+        rows = size = 0
         for job in jobs:
-            by_seed.setdefault(job.work.seed, []).append(job)
-        for seed, group in by_seed.items():
-            self._commit(seed, group)
+            size += job.size
+            if isinstance(job.work, Put):
+                rows += len(job.work.records)
+                for at, body in job.work.bodies.items():
+                    size += body.size
+                    if job.result[at]:
+                        body.keep()
+                    else:
+                        body.discard()
+        self._logged += size
+        self._evictor.wrote(rows, size)
+        remove_bodies(folder.bodies, self._removed)
+
+    def failed(self, work: EntryWork) -> None:
+        """Remove the files that no row names."""
+        if isinstance(work, Put):
+            for body in work.bodies.values():
+                body.discard()
 
     def between(self) -> float:
         """Checkpoint, note uses, evict: a little of each that is due."""
         if self._logged >= _CHECKPOINT_BYTES:
             self._logged = 0
-            for _, _, connection in self._transactions.opened():
+            for _, connection in self.connections():
                 # Passive: it takes what no reader holds, and never makes anyone wait.
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         more = False
         if time.monotonic() - self._noted >= _IDLE_SECONDS:
-            more = self.note_uses()
+            more = self._note_uses()
             if not more:
                 self._noted = time.monotonic()
         before = self._evictor.evicted + self._evictor.expired
-        own = {folder.database: found for _, folder, found in self._transactions.opened()}
+        own = {folder.database: connection for folder, connection in self.connections()}
         more |= bool(own) and self._evictor.step(own)
         self._logged += _PAGE_BYTES * (self._evictor.evicted + self._evictor.expired - before)
         return 0.0 if more else _IDLE_SECONDS
 
-    def note_uses(self) -> bool:
+    def finish(self) -> None:
+        """Note all uses and close; the last connection to a database folds its log into it."""
+        try:
+            while self._note_uses():
+                pass
+        finally:
+            self.disconnect()
+
+    def disconnect(self) -> None:
+        """Close all connections, the evictor's too."""
+        self._evictor.close()
+        super().disconnect()
+
+    def _note_uses(self) -> bool:
         """Write the last use of some entries read of late; return whether there are more."""
         more = False
         for seed, folder in self._folders():
@@ -85,60 +272,10 @@ class Writer:
                 used.append(folder.touched.popitem()[0])
             if used and folder.writable:
                 now = self._clock.time_us()  # after all of these uses
-                _, changed = self._transactions.run(seed, partial(_note, now, used))
+                _, changed = self.transact(seed, partial(_note, now, used))
                 self._logged += _PAGE_BYTES * max(changed, 0)
             more |= len(used) == _NOTE_ROWS
         return more
-
-    def finish(self) -> None:
-        """Note all uses and close; the last connection to a database folds its log into it."""
-        try:
-            while self.note_uses():
-                pass
-        finally:
-            self.disconnect()
-
-    def disconnect(self) -> None:
-        """Close all connections; the next transaction opens one anew."""
-        self._evictor.close()
-        self._transactions.close()
-
-    def leak(self) -> list[sqlite3.Connection]:
-        """Hand over the connections, in a fork, to be kept and never closed."""
-        return self._transactions.leak() + self._evictor.leak()
-
-    def _commit(self, seed: str, jobs: Sequence[Job[Work]]) -> None:
-        works = [job.work for job in jobs]
-
-        def run(connection: sqlite3.Connection) -> tuple[Transaction, list[object]]:
-            transaction = Transaction(connection)
-            return transaction, transaction.run(works)
-
-        try:
-            folder, (transaction, results) = self._transactions.run(seed, run)
-        except Exception as exc:  # noqa: BLE001 - whatever it is, it is one job's or the group's
-            if len(jobs) > 1 and is_local(exc):
-                for job in jobs:
-                    self._commit(seed, [job])
-                return
-            for job in jobs:
-                job.error = mapped(exc)
-                if isinstance(job.work, Put):
-                    job.work.settle(())
-            return
-        self.transactions += 1
-        rows = size = 0
-        for job, result in zip(jobs, results, strict=True):
-            job.result = result
-            if isinstance(job.work, Put):
-                rows += len(job.work.rows)
-                size += job.size
-                if job.work.bodies:
-                    job.work.settle(job.result)
-                    size += sum(body.size for body in job.work.bodies.values())
-        self._logged += size
-        self._evictor.wrote(rows, size)
-        remove_bodies(folder.bodies, transaction.removed)
 
 
 def _note(now: int, used: list[int], connection: sqlite3.Connection) -> int:

@@ -181,8 +181,6 @@ class RedisStore(Store):
 
         for record in records:
             key, body = record.key, record.body
-            if not isinstance(body, bytes):
-                body = b"".join([piece async for piece in body])
             if arguments and (len(arguments) == _BATCH or size + len(body) > _BATCH_BYTES):
                 await send()
                 size = 0

@@ -1,0 +1,280 @@
+"""Group commit: a thread writes all that has queued up as one transaction for each seed."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+from asynccache.errors import StoreError, StoreFullError, StoreUnavailableError
+from asynccache.runtime.loops import call_in
+from asynccache.stores.disk.database import is_local, mapped
+from asynccache.stores.disk.files import LOGGER
+from asynccache.stores.disk.folder import Folder
+from asynccache.stores.disk.forks import working
+
+_QUEUE_BYTES: Final = 64 * 2**20  # what may wait in memory for a slow disk
+_SETTLE: Final = 200  # futures per turn of the loop: waking their tasks takes about a millisecond
+_RETRY_SECONDS: Final = 5.0  # before background work that failed is tried again
+_TRIES: Final = 3  # a database deleted while it is written to; three times in a row is no accident
+
+T = TypeVar("T")
+
+
+class Work(Protocol):
+    """Something to be done within a transaction."""
+
+    @property
+    def seed(self) -> str:
+        """The folder whose database is meant."""
+        ...
+
+
+W = TypeVar("W", bound=Work)
+
+
+class FolderOf(Protocol):
+    """Returns a seed's open folder, or one in place of ``stale``."""
+
+    def __call__(self, seed: str, stale: Folder | None = None) -> Folder: ...
+
+
+class Job(Generic[W]):
+    """One piece of work, and who waits for it."""
+
+    __slots__ = ("error", "future", "loop", "result", "size", "work")
+
+    def __init__(self, work: W, loop: asyncio.AbstractEventLoop, size: int) -> None:
+        self.work = work
+        self.loop = loop
+        self.future: asyncio.Future[Any] = loop.create_future()
+        self.size = size
+        self.result: Any = None
+        self.error: StoreError | None = None
+
+
+class CommitThread(ABC, Generic[W]):
+    """A thread with a queue, and a connection for each seed that it writes to.
+
+    A subclass says what is done. Its methods are called on the thread.
+
+    Args:
+        name: The thread's name.
+        folder_of: Finds the folder of a seed.
+    """
+
+    def __init__(self, name: str, folder_of: FolderOf) -> None:
+        self._folder_of = folder_of
+        self._connections: dict[str, tuple[Folder, sqlite3.Connection]] = {}
+        self._lock = threading.Lock()
+        self._jobs: deque[Job[W]] = deque()
+        self._bytes = 0
+        self._kicking: set[asyncio.AbstractEventLoop] = set()
+        self._wake: SimpleQueue[None] = SimpleQueue()
+        self._accepting = True
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    # -- for any thread --------------------------------------------------------------------------
+
+    def submit(self, work: W, size: int = 0) -> asyncio.Future[Any]:
+        """Queue work and return the future of its result. Cancelling that leaves the work queued.
+
+        Args:
+            work: What is to be done.
+            size: How many bytes it holds in memory.
+
+        Raises:
+            StoreFullError: More than the queue's limit is waiting already.
+            StoreUnavailableError: The thread was stopped.
+        """
+        loop = asyncio.get_running_loop()
+        job = Job(work, loop, size)
+        with self._lock:
+            if not self._accepting:
+                raise StoreUnavailableError("The disk store is closed: open it first.")
+            if self._bytes and self._bytes + size > _QUEUE_BYTES:
+                raise StoreFullError("The disk is slower than what is written: entry dropped.")
+            self._jobs.append(job)
+            self._bytes += size
+            first = loop not in self._kicking
+            self._kicking.add(loop)
+        if first:
+            # At the end of the turn, so that all its jobs make one group, and the thread doesn't
+            # fight for the interpreter with a loop that is still queueing.
+            loop.call_soon(self._kick, loop)
+        return job.future
+
+    def stop(self) -> None:
+        """Do what is queued, then end the thread. This blocks."""
+        with self._lock:
+            self._accepting = False
+        self._wake.put(None)
+        self._thread.join()
+
+    def _kick(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self._lock:
+            self._kicking.discard(loop)
+        self._wake.put(None)
+
+    # -- what a subclass says --------------------------------------------------------------------
+
+    @abstractmethod
+    def connect(self, folder: Folder) -> sqlite3.Connection:
+        """Open the connection that writes to a folder."""
+
+    @abstractmethod
+    def apply(self, connection: sqlite3.Connection, works: Sequence[W]) -> Sequence[object]:
+        """Do works within the transaction that is open; return the result of each.
+
+        Called again for the same works where the database was replaced meanwhile.
+        """
+
+    @abstractmethod
+    def committed(self, folder: Folder, jobs: Sequence[Job[W]]) -> None:
+        """Do what comes after the commit of these jobs, before their callers are told."""
+
+    def failed(self, work: W) -> None:
+        """Clean up after work that was not committed."""
+
+    def between(self) -> float | None:
+        """Do a little background work.
+
+        Returns:
+            How many seconds to wait for jobs before this is called again; None for until there are
+            some.
+        """
+        return None
+
+    def finish(self) -> None:
+        """Close everything: the thread ends."""
+        self.disconnect()
+
+    # -- the thread ------------------------------------------------------------------------------
+
+    def transact(self, seed: str, do: Callable[[sqlite3.Connection], T]) -> tuple[Folder, T]:
+        """Do something within a transaction; return its committed result and where it is.
+
+        Raises:
+            Exception: What ``do`` or SQLite raised; nothing was changed.
+        """
+        for _ in range(_TRIES):
+            folder, connection = self._connected(seed)
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                result = do(connection)
+                connection.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    connection.rollback()
+                if not folder.moved():
+                    raise
+            else:
+                # Asked after the commit: what went into a deleted file is written once more.
+                if not folder.moved():
+                    return folder, result
+            self._folder_of(seed, folder)
+        raise StoreUnavailableError(f"The database of {seed!r} is replaced again and again.")
+
+    def connections(self) -> list[tuple[Folder, sqlite3.Connection]]:
+        """Return the open connections, and where they write to."""
+        return list(self._connections.values())
+
+    def disconnect(self) -> None:
+        """Close all connections; the next transaction opens one anew."""
+        while self._connections:
+            self._connections.popitem()[1][1].close()
+
+    def _connected(self, seed: str) -> tuple[Folder, sqlite3.Connection]:
+        folder = self._folder_of(seed)
+        found = self._connections.get(seed)
+        if found is not None:
+            if found[0] is folder:
+                return found
+            del self._connections[seed]
+            found[1].close()
+        found = self._connections[seed] = folder, self.connect(folder)
+        return found
+
+    def _run(self) -> None:
+        pause: float | None = None
+        while True:
+            with suppress(Empty):
+                self._wake.get(timeout=pause)
+                while True:
+                    self._wake.get_nowait()
+            with self._lock:
+                jobs = list(self._jobs)
+                self._jobs.clear()
+                last = not self._accepting
+            if jobs:
+                self._group(jobs)
+            if last:
+                break
+            pause = self._background()
+        try:
+            with working():
+                self.finish()
+        except Exception as exc:  # noqa: BLE001 - closing must not fail whoever closes
+            LOGGER.warning("the disk store could not be closed cleanly: %r", exc)
+
+    def _group(self, jobs: list[Job[W]]) -> None:
+        by_seed: dict[str, list[Job[W]]] = {}
+        by_loop: dict[asyncio.AbstractEventLoop, list[Job[W]]] = {}
+        for job in jobs:
+            by_seed.setdefault(job.work.seed, []).append(job)
+            by_loop.setdefault(job.loop, []).append(job)
+        with working():
+            for seed, group in by_seed.items():
+                try:
+                    self._commit(seed, group)
+                except Exception as exc:  # noqa: BLE001 - nothing may end this thread
+                    for job in group:
+                        job.error = mapped(exc)
+        with self._lock:
+            self._bytes -= sum(job.size for job in jobs)
+        for loop, settled in by_loop.items():
+            call_in(loop, _settle, loop, settled, 0)  # a loop that is closed has no one who waits
+
+    def _commit(self, seed: str, jobs: Sequence[Job[W]]) -> None:
+        works = [job.work for job in jobs]
+        try:
+            folder, results = self.transact(seed, lambda found: self.apply(found, works))
+        except Exception as exc:  # noqa: BLE001 - whatever it is, it is one job's or the group's
+            if len(jobs) > 1 and is_local(exc):
+                for job in jobs:
+                    self._commit(seed, [job])
+                return
+            for job in jobs:
+                job.error = mapped(exc)
+                self.failed(job.work)
+            return
+        for job, result in zip(jobs, results, strict=True):
+            job.result = result
+        self.committed(folder, jobs)
+
+    def _background(self) -> float | None:
+        try:
+            with working():
+                return self.between()
+        except Exception as exc:  # noqa: BLE001 - nothing may end this thread
+            LOGGER.debug("background work of the disk store failed: %r", exc)
+            return _RETRY_SECONDS
+
+
+def _settle(loop: asyncio.AbstractEventLoop, jobs: Sequence[Job[Any]], start: int) -> None:
+    for job in jobs[start : start + _SETTLE]:
+        if job.future.done():  # who waited was cancelled
+            continue
+        if job.error is None:
+            job.future.set_result(job.result)
+        else:
+            job.future.set_exception(job.error)
+    if start + _SETTLE < len(jobs):
+        loop.call_soon(_settle, loop, jobs, start + _SETTLE)

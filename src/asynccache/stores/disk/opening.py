@@ -1,0 +1,247 @@
+"""Opens a seed's folder: makes or finds it, and refuses what isn't plainly ours or not usable."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import sqlite3
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from asynccache.errors import StoreRefusedError
+from asynccache.runtime.clock import Clock
+from asynccache.stores.disk.bodies import sweep
+from asynccache.stores.disk.database import DAMAGED, Mode, connect, is_busy, mapped
+from asynccache.stores.disk.files import (
+    LOGGER,
+    check_file,
+    check_folder,
+    ignore_in_git,
+    locked,
+    make_file,
+    make_folder,
+    on_network,
+)
+from asynccache.stores.disk.folder import BODIES, DATABASE, LEASES_DATABASE, Folder
+
+_VERSION: Final = 1  # of the schemas below: raised with every change to them
+_OPEN_SECONDS: Final = 10.0  # how long to retry where SQLite ignores its own busy timeout
+_RETRY_SECONDS: Final = 0.02  # between two such tries at most, so that processes fall out of step
+
+
+class Schema(Struct, frozen=True):
+    """What one of our database files must hold, exactly."""
+
+    application_id: int
+    objects: dict[str, str]
+    """Each table's or index' name, and the statement that makes it."""
+
+
+# The value stands last: SQLite then reads the other columns without walking its pages. The first
+# 64 bits of the digest as row id make one B-tree of what would be a table and an index.
+ENTRIES: Final = Schema(
+    0x61796331,
+    {
+        "entries": (
+            "CREATE TABLE entries (id INTEGER PRIMARY KEY, key BLOB NOT NULL, tenant TEXT,"
+            " size INTEGER NOT NULL, expires INTEGER NOT NULL, used INTEGER NOT NULL,"
+            " file TEXT, value BLOB)"
+        ),
+        "entries_used": "CREATE INDEX entries_used ON entries (used)",
+        "entries_expires": "CREATE INDEX entries_expires ON entries (expires) WHERE expires > 0",
+        "entries_file": "CREATE INDEX entries_file ON entries (file, size) WHERE file IS NOT NULL",
+        "entries_tenant": (
+            "CREATE INDEX entries_tenant ON entries (tenant) WHERE tenant IS NOT NULL"
+        ),
+    },
+)
+LEASES: Final = Schema(
+    0x61796C31,
+    {
+        "leases": (
+            "CREATE TABLE leases (id INTEGER PRIMARY KEY, token BLOB NOT NULL,"
+            " renewals INTEGER NOT NULL, touched INTEGER NOT NULL)"
+        ),
+    },
+)
+
+
+def open_folder(
+    root: Path, seed: str, clock: Clock, *, read_only: bool, gitignore: bool
+) -> Folder | None:
+    """Make or find a seed's folder and return it open; None if read-only and there is none.
+
+    Raises:
+        StoreRefusedError: What is there isn't safe to use.
+        StoreError: It can't be opened.
+    """
+    path = root / seed
+    try:
+        # What can't be written can still be read; each write then says so.
+        if not read_only and os.path.lexists(path / DATABASE) and not os.access(path, os.W_OK):
+            LOGGER.warning("%s can't be written: the cache only reads there", path)
+            read_only = True
+        if read_only:
+            return _open_read_only(root, path, clock)
+        return _open(root, path, clock, gitignore=gitignore)
+    except (sqlite3.Error, OSError) as exc:
+        raise mapped(exc) from exc
+
+
+def _open(root: Path, path: Path, clock: Clock, *, gitignore: bool) -> Folder:
+    made = make_folder(root)
+    if gitignore and (made or not os.path.lexists(root / ".gitignore")):
+        ignore_in_git(root)
+    make_folder(path)
+    # One process at a time: several making one new file is the classic "database is locked".
+    with locked(path):
+        wal = prepare(path / DATABASE, ENTRIES)
+        prepare(path / LEASES_DATABASE, LEASES)
+        make_folder(path / BODIES)
+    folder = Folder(path, clock, mode="rw", wal=wal)
+    with folder.reader() as connection:
+        sweep(folder.bodies, _named(connection))
+    return folder
+
+
+def _named(connection: sqlite3.Connection) -> Callable[[str], bool]:
+    def named(file: str) -> bool:
+        return bool(connection.execute("SELECT 1 FROM entries WHERE file = ?", (file,)).fetchall())
+
+    return named
+
+
+def _open_read_only(root: Path, path: Path, clock: Clock) -> Folder | None:
+    database = path / DATABASE
+    for folder in (root, path, path / BODIES):
+        if os.path.lexists(folder):
+            check_folder(folder)
+    if not os.path.lexists(database) or not database.stat().st_size:
+        return None
+    log = path / f"{DATABASE}-wal"
+    # Where SQLite may not make its shared-memory file, a database with nothing in its log is read
+    # as it stands; no one can change it there.
+    still = not os.access(path, os.W_OK) and not (log.exists() and log.stat().st_size)
+    mode: Mode = "immutable" if still else "ro"
+    inspect(database, ENTRIES, mode)
+    connection = connect(database, mode)
+    try:
+        journal = connection.execute("PRAGMA journal_mode").fetchone()[0]
+    finally:
+        connection.close()
+    return Folder(path, clock, mode=mode, wal=still or journal == "wal")
+
+
+def prepare(path: Path, schema: Schema) -> bool:
+    """Make a database file ours if it is new or empty; return whether it is in WAL mode.
+
+    The caller holds the folder's lock; where there are no locks, retries with jitter do.
+
+    Raises:
+        StoreRefusedError: It is somebody else's, newer, or holds what ours never hold.
+        sqlite3.Error, OSError: It can't be opened or written.
+    """
+    if not os.path.lexists(path):
+        # What is left of a deleted database would be taken for part of the new one.
+        for suffix in ("-wal", "-shm", "-journal"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        with contextlib.suppress(FileExistsError):
+            make_file(path)
+    until = time.monotonic() + _OPEN_SECONDS
+    while True:
+        try:
+            inspect(path, schema)
+            return _prepare(path, schema)
+        except sqlite3.OperationalError as exc:
+            if not is_busy(exc) or time.monotonic() > until:
+                raise
+        time.sleep(random.uniform(0, _RETRY_SECONDS))  # noqa: S311 - jitter, not a secret
+
+
+def inspect(path: Path, schema: Schema, mode: Mode | None = None) -> None:
+    """Look at a database without changing it.
+
+    Raises:
+        StoreRefusedError: It isn't ours to use. Empty files are: nobody's yet.
+    """
+    check_file(path)
+    if not path.stat().st_size:
+        return
+    # Read-only connections leave a -wal and a -shm behind, writing ones clear away (by writing
+    # into the database) what somebody else left: each is right where the other is not.
+    pending = any(path.with_name(path.name + suffix).exists() for suffix in ("-wal", "-journal"))
+    connection = connect(path, mode or ("ro" if pending else "rw"))
+    try:
+        connection.execute("PRAGMA query_only = ON")
+        application_id, version = (
+            connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("application_id", "user_version")
+        )
+        found = {
+            name: (kind, sql)
+            for kind, name, sql in connection.execute("SELECT type, name, sql FROM sqlite_master")
+            if not name.startswith("sqlite_")
+        }
+    except sqlite3.DatabaseError as exc:
+        if exc.sqlite_errorcode & 0xFF in DAMAGED:
+            raise StoreRefusedError(
+                f"{path} is damaged or no SQLite database: move it away."
+            ) from exc
+        raise
+    finally:
+        connection.close()
+    if not found and not application_id and not version:
+        return
+    if application_id != schema.application_id:
+        raise StoreRefusedError(f"{path} was not made by asynccache: move it away.")
+    if version != _VERSION:
+        age, advice = (
+            ("a newer", "upgrade asynccache, or choose another folder")
+            if version > _VERSION
+            else ("an older", "delete it, and its entries are made anew, or choose another folder")
+        )
+        raise StoreRefusedError(
+            f"{path.parent} was written by {age} version of asynccache (format {version}, this one"
+            f" has {_VERSION}): {advice}."
+        )
+    for name, (kind, sql) in found.items():
+        if schema.objects.get(name) != sql:
+            raise StoreRefusedError(
+                f"{path} holds a {kind} {name!r} that asynccache never made: move it away."
+            )
+    if missing := schema.objects.keys() - found.keys():
+        raise StoreRefusedError(f"{path} lacks {min(missing)!r}: move it away.")
+
+
+def _prepare(path: Path, schema: Schema) -> bool:
+    wanted = "delete" if on_network(path.parent) else "wal"
+    connection = connect(path, "rw")
+    try:
+        mode = str(connection.execute(f"PRAGMA journal_mode = {wanted}").fetchone()[0]).lower()
+        connection.execute("BEGIN IMMEDIATE")
+        if not connection.execute("PRAGMA user_version").fetchone()[0]:
+            for statement in schema.objects.values():
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {schema.application_id}")
+            connection.execute(f"PRAGMA user_version = {_VERSION}")
+        connection.execute("COMMIT")
+    finally:
+        connection.close()
+    if mode != "wal":
+        _say_slow(path.parent)
+    return mode == "wal"
+
+
+@lru_cache(maxsize=64)
+def _say_slow(folder: Path) -> None:  # cached: said once
+    LOGGER.warning(
+        "%s can't use SQLite's write-ahead log (a network file system?): the cache works, but"
+        " slower; a local folder is better",
+        folder,
+    )

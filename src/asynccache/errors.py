@@ -1,30 +1,30 @@
 """Every error that asynccache raises of its own.
 
     AsyncCacheError
-    ├── CacheClosedError        the cache isn't open, or was closed while somebody waited
+    ├── CacheClosedError        the cache isn't open, or was closed while a caller waited
     ├── ReplayMiss              mode "replay" has no entry for this request
     ├── NotCanonicalError       (also TypeError) a value has no canonical form to make a key of
     └── StoreError              a store could not do its work
-        ├── StoreUnavailableError   gone, refusing, or its breaker is open
-        │   ├── StoreAuthError          doesn't know this user or password
-        │   ├── StoreFailoverError      between one primary and the next
-        │   ├── StoreLoadingError       starting, and not ready yet
-        │   └── StoreThrottledError     asked for more than it gives at the moment
+        ├── StoreUnavailableError   can't be reached, or the circuit breaker is open
+        │   ├── StoreAuthError          rejects the user name or the password
+        │   ├── StoreFailoverError      is changing its primary server
+        │   ├── StoreLoadingError       is starting and not ready yet
+        │   └── StoreThrottledError     limits the rate of requests
         ├── StoreTimeoutError       did not answer before the deadline
         ├── StoreFullError          no room: disk full, quota, or memory limit
-        ├── StoreReadOnlyError      may be read, not written
-        ├── StoreDeniedError        knows this user, who may not do that
-        └── StoreRefusedError       found, and not ours to use: foreign, newer, or unsafe
+        ├── StoreReadOnlyError      can be read but not written
+        ├── StoreDeniedError        does not allow this user to do this
+        └── StoreRefusedError       holds something that is unsafe to use: foreign, newer or older
 
-Bad arguments raise the built-in ``ValueError`` and ``TypeError``. What a driver raises never passes
-a store: it is mapped to a `StoreError` at the edge, with the driver's error as its cause.
+Bad arguments raise the built-in ``ValueError`` and ``TypeError``. A store maps each error of its
+driver to a `StoreError`, with the driver's error as its cause.
 """
 
 from __future__ import annotations
 
 
 class AsyncCacheError(Exception):
-    """Base of all errors below, to catch whatever this library may raise of its own."""
+    """Base class of all errors that this library defines."""
 
 
 class CacheClosedError(AsyncCacheError):
@@ -43,30 +43,31 @@ class NotCanonicalError(AsyncCacheError, TypeError):
 
 
 class StoreError(AsyncCacheError):
-    """A store could not do its work; raised where something is to be removed, else only if asked.
+    """A store could not do its work.
 
-    That is by ``delete``, ``clear`` and ``forget``, and everywhere with ``on_store_error="raise"``.
+    ``delete``, ``clear`` and ``forget`` raise it. Other methods raise it only with
+    ``on_store_error="raise"``.
     """
 
 
 class StoreUnavailableError(StoreError):
-    """The store can't be reached or its breaker is open; calls go upstream until it is back."""
+    """The store can't be reached, or its circuit breaker is open. Calls go upstream meanwhile."""
 
 
 class StoreAuthError(StoreUnavailableError):
-    """The store lets this user in with no such password: check the credentials."""
+    """The store rejects the user name or the password. Check the credentials."""
 
 
 class StoreFailoverError(StoreUnavailableError):
-    """The store is between one primary and the next; calls go upstream until it has settled."""
+    """The store is changing its primary server. Calls go upstream until the change is over."""
 
 
 class StoreLoadingError(StoreUnavailableError):
-    """The store is loading its data; calls go upstream until it is ready."""
+    """The store is loading its data. Calls go upstream until it is ready."""
 
 
 class StoreThrottledError(StoreUnavailableError):
-    """The store is asked for more than it gives at the moment; raise its throughput."""
+    """The store limits the rate of requests. Raise its throughput."""
 
 
 class StoreTimeoutError(StoreError):
@@ -74,16 +75,16 @@ class StoreTimeoutError(StoreError):
 
 
 class StoreFullError(StoreError):
-    """The store has no room left: free some, or lower ``max_bytes``."""
+    """The store has no room left. Free some, or lower ``max_bytes``."""
 
 
 class StoreReadOnlyError(StoreError):
-    """The store may only be read: give write access, or open it with ``mode="read_only"``."""
+    """The store can only be read. Give write access, or open it with ``mode="read_only"``."""
 
 
 class StoreDeniedError(StoreError):
-    """The store's user may not do this: grant what the store's page in the docs lists."""
+    """The store's user is not allowed to do this. Grant the rights that the store's page lists."""
 
 
 class StoreRefusedError(StoreError):
-    """What lies at the given place isn't safe to use; the message says what to change."""
+    """What the store found is not safe to use. The message says what to change."""

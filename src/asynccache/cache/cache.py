@@ -39,12 +39,12 @@ D = TypeVar("D")
 
 
 class AsyncCache:
-    """A cache of finished answers. Made by `Cache`, opened by ``async with`` or `open`.
+    """A cache of finished answers. `Cache` makes it; ``async with`` or `open` opens it.
 
-    ``with`` opens it too, for code that can't await, and gives a `SyncCache`.
+    ``with`` opens it for code that can't await, and gives a `SyncCache`.
 
-    One object works in several event loops and threads at once, and may be opened again after it
-    was closed. Opening counts: it closes when it was closed as often as it was opened.
+    One object works in several event loops and threads at once. It can be opened again after it was
+    closed. It counts how often it was opened, and closes when it was closed as often.
     """
 
     def __init__(self, store: Store, settings: Settings, *, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -66,23 +66,24 @@ class AsyncCache:
         return self._lifecycle.is_open
 
     async def open(self) -> Self:
-        """Open the cache without making it the ambient one, for hosts with their own life cycle.
+        """Open the cache without making it the current one.
 
-        A store that is down or full doesn't keep a cache from opening: calls go past it, and it is
-        tried again later.
+        Use it in hosts with a life cycle of their own, such as web servers. If the store is down or
+        full, the cache opens all the same: calls go past it, and it tries the store again later.
 
         Raises:
-            StoreRefusedError: What is there isn't safe to use; the message says what to change.
+            StoreRefusedError: What the store holds isn't safe to use. The message says what to do.
             StoreError: The store can't be opened, and ``on_store_error`` is "raise".
-            RuntimeError: No event loop of asyncio's runs here, e.g. as trio's does.
+            RuntimeError: No asyncio event loop is running. Under trio use ``with`` in a thread.
         """
         await self._lifecycle.open()
         return self
 
     async def aclose(self) -> None:
-        """Close the cache once; the last time, wait for what is being stored.
+        """Close the cache once. The last close waits until all answers are stored.
 
-        Who still waits for an answer sees `CacheClosedError`. Closing a closed cache is harmless.
+        A caller that still waits for an answer gets `CacheClosedError`. Closing a closed cache does
+        nothing.
         """
         await self._lifecycle.aclose()
 
@@ -137,13 +138,14 @@ class AsyncCache:
         """Return the value stored under a key.
 
         Args:
-            key: Anything with a canonical form (see `asynccache.canonical_value`).
-            default: Returned for nothing; pass `asynccache.MISSING` where None may be stored.
-            type: Build the value as this type; else as plain data.
+            key: Any value with a canonical form (see `asynccache.canonical_value`).
+            default: What to return if nothing is stored. Pass `asynccache.MISSING` if None may be a
+                stored value.
+            type: The type to build the value as. Without it you get plain data.
 
         Raises:
             NotCanonicalError: The key has no canonical form.
-            msgspec.ValidationError: What is stored isn't of that type.
+            msgspec.ValidationError: The stored value isn't of that type.
             CacheClosedError: The cache isn't open.
         """
         entry = await self._values.find(key)
@@ -172,30 +174,39 @@ class AsyncCache:
         *,
         type: Any = Any,
     ) -> list[Any]:
-        """Return the values stored under keys, in order, with ``default`` for those that aren't."""
+        """Return the values stored under several keys, in the order of the keys.
+
+        Args:
+            keys: As for `get`.
+            default: What stands for each key that has no value.
+            type: As for `get`, for all values.
+
+        Raises:
+            Exception: As from `get`.
+        """
         found = await self._values.find_many(keys)
         return [default if entry is None else decode_value(entry.body, type) for entry in found]
 
     async def set(
         self, key: object, value: object, *, ttl: float | timedelta | None = None
     ) -> bool:
-        """Store a value under a key, and return once it is as safe as the store makes it.
+        """Store a value under a key, and return when the store has made it safe.
 
         Args:
-            key: Anything with a canonical form.
-            value: Anything that msgspec can encode, or a pydantic model that its data gives back as
-                it was: none with a `SecretStr`, fields that are left out, or objects of classes
-                derived from those that its fields name. Of the others set what
-                ``value.model_dump()`` gives, if that says enough.
-            ttl: Seconds or timedelta until it expires; None leaves the cache's own.
+            key: Any value with a canonical form.
+            value: Anything that msgspec can encode, or a pydantic model that can be built again from
+                its data. A model can't if it holds a `SecretStr`, leaves fields out of its dump, or
+                holds objects of classes derived from those that its fields name. Store
+                ``value.model_dump()`` of such a model.
+            ttl: Seconds or timedelta until the value expires. None means the cache's own ``ttl``.
 
         Returns:
-            Whether it was stored: not in mode "off", "read_only" or "replay", nor if it is larger
-            than `max_entry_bytes` or the store failed (see `stats`).
+            Whether the value was stored. It isn't in mode "off", "read_only" or "replay", if it is
+            larger than ``max_entry_bytes``, or if the store failed (see `stats`).
 
         Raises:
             NotCanonicalError: The key has no canonical form.
-            TypeError: The value can't be encoded, or a model in it would come back as another.
+            TypeError: The value can't be encoded, or a model in it can't be built again.
             CacheClosedError: The cache isn't open.
         """
         return all(await self.set_many([(key, value)], ttl=ttl))
@@ -206,32 +217,40 @@ class AsyncCache:
         *,
         ttl: float | timedelta | None = None,
     ) -> list[bool]:
-        """Store several values as `set` does; pairs, as not every key can be a dict's."""
+        """Store several values at once, and return for each whether it was stored.
+
+        Args:
+            items: A mapping of keys to values, or pairs of both where a key can't be hashed.
+            ttl: As for `set`, for all values.
+
+        Raises:
+            Exception: As from `set`.
+        """
         return await self._values.put(items, packed, ttl=ttl)
 
     async def contains(self, key: object) -> bool:
-        """Tell whether something sound is stored under a key."""
+        """Return whether a usable value is stored under a key. Raises what `get` raises."""
         return await self.get(key, MISSING) is not MISSING
 
     async def delete(self, key: object) -> bool:
-        """Remove the value stored under a key of one's own; return whether there was one.
+        """Remove the value stored under a key, and return whether there was one.
 
-        That is the ``key`` of `set` and `get_or_create`. What a `Status` or `CallEvent` calls so
-        is a digest, also of answers and memoized results: ``forget(key=...)`` takes that.
+        ``key`` is the one that `set` and `get_or_create` take. The key of a `Status` or a
+        `CallEvent` is a digest; pass that to ``forget(key=...)``.
 
-        A call under way for it still answers its callers, and stores nothing.
+        A call that is under way for the key still answers its callers, but stores nothing.
 
         Raises:
-            StoreError: It may still be there.
+            StoreError: The store failed, so the value may still be there.
             CacheClosedError: The cache isn't open.
         """
         return await self._values.delete(key)
 
     async def clear(self) -> int:
-        """Remove every entry of this namespace and of no other; return how many there were.
+        """Remove all entries of the namespace in force, and return how many there were.
 
         Raises:
-            StoreError: Some may still be there.
+            StoreError: The store failed, so some entries may still be there.
             CacheClosedError: The cache isn't open.
         """
         return await self._values.clear()
@@ -272,25 +291,24 @@ class AsyncCache:
         ttl: float | timedelta | None = None,
         type: Any = Any,
     ) -> Any:
-        """Return the value stored under a key, or make it once, however many ask at the same time.
+        """Return the value stored under a key, or make it. Callers that ask at once share one call.
 
         Args:
-            key: Anything with a canonical form; one that has none is neither cached nor shared.
-            create: Makes the value: a coroutine function. Where it asks for the same key itself,
-                that call goes past the cache.
-            ttl: Seconds or timedelta until it expires; None leaves the cache's own.
-            type: Build the value as this type; else as the return annotation of ``create`` says,
-                else as plain data. Made or found, it is built from the stored bytes, so that every
-                caller has an object of their own. A value that wouldn't come back as it was is
-                delivered and not stored (see `stats`), and told once in the log.
+            key: Any value with a canonical form. A call with any other key goes past the cache.
+            create: The coroutine function that makes the value. If it asks for the same key itself,
+                that inner call goes past the cache.
+            ttl: Seconds or timedelta until the value expires. None means the cache's own ``ttl``.
+            type: The type to build the value as. The default is the return annotation of
+                ``create``; without one you get plain data. A value is always built from its bytes,
+                so each caller has an object of its own. A value that can't be built again is
+                returned but not stored; `stats` counts it, and the log says so once.
 
         Raises:
-            ReplayMiss: In mode "replay", nothing is stored.
-            CacheClosedError: The cache was closed while this waited, or isn't open in mode
-                "replay". In other modes a closed cache is gone past.
-            TypeError: ``create`` isn't a coroutine function, or ``type`` is none that values can be
-                built as.
-            Exception: What ``create`` raised; it is shared with all who waited, and not stored.
+            ReplayMiss: The mode is "replay" and nothing is stored.
+            CacheClosedError: The cache was closed while this call waited, or it isn't open and the
+                mode is "replay". In other modes a call goes past a closed cache.
+            TypeError: ``create`` isn't a coroutine function, or values can't be built as ``type``.
+            Exception: What ``create`` raised. All callers that waited get it; it isn't stored.
         """
         if not callable(create):
             raise computing.not_awaited(create)
@@ -312,36 +330,36 @@ class AsyncCache:
         """Return a client of the same type whose cacheable calls go through this cache.
 
         Args:
-            client: An ``AsyncOpenAI`` or ``OpenAI``, or of a subclass. It stays as it is; the two
-                share connections.
-            upstream: A name for the server, where its address changes from run to run: it takes
-                the address' place in the key.
+            client: An ``AsyncOpenAI`` or ``OpenAI`` client, or one of a subclass. It stays as it is.
+                The two clients share connections.
+            upstream: A name for the server. It replaces the address in keys. Give one if the
+                address changes from run to run.
 
         Raises:
-            TypeError: Nobody knows how to wrap such a client.
+            TypeError: This kind of client can't be wrapped.
         """
         return wrap_client(client, cache=self, upstream=upstream)
 
     def bind(self, function: Callable[P, T]) -> Callable[P, T]:
-        """Return a function that runs with this cache in force, also in a plain thread.
+        """Return a function that uses this cache as the current one, in any thread.
 
-        Threads and executors don't inherit what is in force around those who start them.
+        Plain threads and executors don't inherit the current cache of the code that starts them.
         """
         return in_force.bind(self, function)
 
     async def forget(self, response: object = None, *, key: str | bytes | None = None) -> bool:
-        """Remove the entry that an answer came from, as it was bad; tell if there was one.
+        """Remove the entry of a bad answer, and return whether there was one.
 
         Args:
-            response: What came from a cache, or its `asynccache.status`.
-            key: Instead, the entry's key, as a `Status` or `CallEvent` names it (64 hexadecimal
-                digits, or 32 bytes), in the namespace in force. Not that of embeddings, whose
-                entries have keys of their own: give the response or its status.
+            response: What a cached call returned, or its `asynccache.status`.
+            key: The entry's key instead, as a `Status` or a `CallEvent` has it: 64 hexadecimal
+                digits or 32 bytes. It is looked for in the namespace in force. Embeddings have an
+                entry for each input: pass the response or its status.
 
         Raises:
-            ValueError: The response didn't come from a cache, or the key isn't one.
+            ValueError: The response didn't come from a cache, or ``key`` isn't a key.
             TypeError: Both were given.
-            StoreError: The entry may still be there.
+            StoreError: The store failed, so the entry may still be there.
         """
         if key is not None:
             if response is not None:
@@ -358,7 +376,7 @@ class AsyncCache:
         return await self._values.remove(status.namespace, *keys)
 
     def stats(self) -> Stats:
-        """Return what this cache did so far, in all loops of this process."""
+        """Return what this cache has done in this process so far, in all event loops."""
         return self._lifecycle.stats()
 
     def __getattr__(self, name: str) -> Any:  # TRANSITION
@@ -375,12 +393,12 @@ def values_of(cache: AsyncCache) -> Values:
 class SyncCache:
     """An `AsyncCache` for code that can't await. ``with Cache.disk() as cache:`` gives it.
 
-    Use it from any number of threads, while coroutines use the same cache. It may be entered again,
-    also where it is open: AutoGen does so around each single call. A thread whose event loop is
-    running may use it too, and holds that loop up meanwhile.
+    Any number of threads can use it while coroutines use the same cache. It can be entered while it
+    is open: AutoGen enters it around each call. A thread that runs an event loop can use it too, but
+    blocks that loop meanwhile.
 
     Raises:
-        RuntimeError: From any method that waits, called in the background loop itself.
+        RuntimeError: A method that waits was called in the cache's own background loop.
     """
 
     __slots__ = (
@@ -474,9 +492,9 @@ class SyncCache:
             return False
 
     def close(self) -> None:
-        """Close the cache, whatever blocks of this kind it is still in.
+        """Close the cache, even inside ``with`` blocks of it.
 
-        Where coroutines have it open as well, it stays open for them. Closing twice is harmless.
+        It stays open for coroutines that have opened it. Closing it twice does nothing.
         """
         with self._lock:
             self._entered = 1
@@ -504,8 +522,7 @@ class SyncCache:
     def get(self, key: object, default: object = None, *, type: Any = Any) -> Any:
         """Return the value stored under a key, as `AsyncCache.get` does.
 
-        An answer of the OpenAI SDK's, or of AG2's own clients, that `set` was given comes back as
-        the object it was.
+        Answers of the OpenAI SDK and of AG2's own clients come back as objects of their classes.
         """
         return objects.value_of(waited(self._values.find, key), default, type)
 
@@ -524,19 +541,20 @@ class SyncCache:
         type: Any = Any,  # noqa: ANN401 - as for `get`
     ) -> list[Any]: ...
     def get_many(self, keys: Sequence[object], default: object = None, *, type: Any = Any) -> Any:
-        """Return the values stored under keys, in order, with ``default`` for those that aren't."""
+        """Return the values stored under several keys, as `AsyncCache.get_many` does."""
         found = waited(self._values.find_many, keys)
         return [objects.value_of(entry, default, type) for entry in found]
 
     def set(self, key: object, value: object, *, ttl: float | timedelta | None = None) -> bool:
-        """Store a value under a key, as `AsyncCache.set` does; tell whether it was stored.
+        """Store a value under a key, as `AsyncCache.set` does, and return whether it was stored.
 
-        Of an answer of the OpenAI SDK's, what was set on it beside its fields is kept too, but for
-        what is no data, such as functions. Any other object that AutoGen stores isn't stored:
-        counted as bypassed, and logged once. AutoGen would find plain data in its place.
+        An answer of the OpenAI SDK is stored with the attributes that were set on it, except those
+        that are no data, such as functions. Other objects that AutoGen wants to store are not
+        stored, because AutoGen would get plain data back. They count as bypassed and are logged
+        once.
 
         Raises:
-            TypeError: The value can't be encoded, or a model in it would come back as another.
+            TypeError: The value can't be encoded, or a model in it can't be built again.
         """
         pack = functools.partial(objects.packed_for, key)
         try:
@@ -551,19 +569,22 @@ class SyncCache:
         *,
         ttl: float | timedelta | None = None,
     ) -> list[bool]:
-        """Store several values as `set` does; pairs, as not every key can be a dict's."""
+        """Store several values, as `AsyncCache.set_many` does."""
         return waited(self._values.put, items, objects.packed, ttl=ttl)
 
     def contains(self, key: object) -> bool:
-        """Tell whether something sound is stored under a key."""
+        """Return whether a usable value is stored under a key."""
         return waited(self._cache.contains, key)
 
     def delete(self, key: object) -> bool:
-        """Remove the value that was `set` under a key, as `AsyncCache.delete` does."""
+        """Remove the value stored under a key, and return whether there was one.
+
+        ``key`` is the one that `set` and `get_or_create` take; see `AsyncCache.delete`.
+        """
         return waited(self._cache.delete, key)
 
     def clear(self) -> int:
-        """Remove every entry of this namespace and of no other; return how many there were."""
+        """Remove all entries of the namespace in force, and return how many there were."""
         return waited(self._cache.clear)
 
     # -- calls -------------------------------------------------------------------------------
@@ -598,21 +619,20 @@ class SyncCache:
         ttl: float | timedelta | None = None,
         type: Any = Any,
     ) -> Any:
-        """Return the value stored under a key, or make it once, however many ask at the same time.
+        """Return the value stored under a key, or make it. Callers that ask at once share one call.
 
         Args:
-            key: As for `AsyncCache.get_or_create`, whose calls for the same key are shared.
+            key: As for `AsyncCache.get_or_create`. Calls of both for one key are shared.
             create: A plain function. It runs in the calling thread.
-            ttl: Seconds or timedelta until it expires; None leaves the cache's own.
+            ttl: Seconds or timedelta until the value expires. None means the cache's own ``ttl``.
             type: As for `AsyncCache.get_or_create`.
 
         Raises:
-            ReplayMiss: In mode "replay", nothing is stored.
+            ReplayMiss: The mode is "replay" and nothing is stored.
             CacheClosedError: As from `AsyncCache.get_or_create`.
-            TypeError: ``create`` isn't a plain function, or ``type`` is none that values can be
-                built as.
-            Exception: What ``create`` raised; it is shared with all who waited, and not stored. An
-                interrupt is not: one of those who wait calls its own function then.
+            TypeError: ``create`` isn't a plain function, or values can't be built as ``type``.
+            Exception: What ``create`` raised. All callers that waited get it; it isn't stored. If
+                the thread was interrupted, one of the others calls its own function instead.
         """
         if inspect.iscoroutinefunction(create) or not callable(create):
             raise computing.not_plain(create)
@@ -644,9 +664,9 @@ class SyncCache:
         ignore: Sequence[str] = (),
         version: str | int | None = None,
     ) -> Callable[[Callable[P, T]], Callable[P, T]]:
-        """Cache a plain function in this cache by its name and arguments.
+        """Cache a plain function in this cache, by its name and arguments.
 
-        It runs in the calling thread; the rest is as in `asynccache.memoize`.
+        The function runs in the calling thread. See `asynccache.memoize` for the rest.
         """
         function_keys.refuse_bare(bare)
         seconds = seconds_of(ttl)
@@ -677,7 +697,7 @@ class SyncCache:
         return self._cache.wrap(client, upstream=upstream)
 
     def bind(self, function: Callable[P, T]) -> Callable[P, T]:
-        """Return a function that runs with this cache in force, also in another thread."""
+        """Return a function that uses this cache as the current one, in any thread."""
         return self._cache.bind(function)
 
     def forget(self, response: object = None, *, key: str | bytes | None = None) -> bool:
@@ -685,7 +705,7 @@ class SyncCache:
         return waited(self._cache.forget, response, key=key)
 
     def stats(self) -> Stats:
-        """Return what this cache did so far, for coroutines too."""
+        """Return what this cache has done in this process so far, for coroutines too."""
         return self._cache.stats()
 
 

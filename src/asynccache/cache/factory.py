@@ -20,10 +20,10 @@ _LOCAL_TTL: Final = 5.0  # seconds: a deletion elsewhere shows within that
 
 
 class Cache:
-    """Makes caches: each method returns an unopened `AsyncCache`, for ``async with``.
+    """Makes caches: each method returns a closed `AsyncCache`, to be opened by ``async with``.
 
-    It has no instances: annotate what takes a cache with `AsyncCache`, or with `SyncCache` for what
-    ``with`` gives.
+    There are no instances of it. Annotate a parameter that takes a cache with `AsyncCache`, or with
+    `SyncCache` if it takes what ``with`` gives.
     """
 
     def __new__(cls) -> Self:  # noqa: D102 - it only raises
@@ -41,12 +41,15 @@ class Cache:
         gitignore: bool = True,
         **options: Unpack[CacheOptions],
     ) -> AsyncCache:
-        """Keep answers in a folder, which several processes may share.
+        """Keep answers in a folder. Several processes on one machine can share it.
 
         Args:
-            cache_seed: Names the cache: another seed, other answers. Not the model's ``seed``.
-            cache_path_root: The folder above all seeds; made when missing; ``~`` is a home.
-            max_bytes: Size of all seeds under the root; beyond, what was used longest ago goes.
+            cache_seed: The name of the cache. Another seed has other answers. It is not the
+                model's ``seed``.
+            cache_path_root: The folder that holds all seeds. It is made if it is missing. ``~`` is
+                your home folder.
+            max_bytes: The largest size of all seeds under the root together, in bytes. Beyond it
+                the least recently used entries are removed.
             gitignore: Keep the folder out of git.
             **options: See `CacheOptions`.
 
@@ -73,11 +76,12 @@ class Cache:
         max_bytes: int = 256 * _MEBIBYTE,
         **options: Unpack[CacheOptions],
     ) -> AsyncCache:
-        """Keep answers in this process, until the cache object goes.
+        """Keep answers in the memory of this process, as long as the cache object lives.
 
         Args:
             cache_seed: As for `disk`.
-            max_bytes: Beyond this size, what was used longest ago goes.
+            max_bytes: The largest size in bytes. Beyond it the least recently used entries are
+                removed.
             **options: See `CacheOptions`.
 
         Raises:
@@ -101,7 +105,7 @@ class Cache:
         local_ttl: float | timedelta | None = None,
         **options: Unpack[CacheOptions],
     ) -> AsyncCache:
-        """Keep answers in Redis or Valkey, which processes on many machines may share.
+        """Keep answers in Redis or Valkey. Processes on many machines can share them.
 
         Args:
             cache_seed: As for `disk`.
@@ -109,11 +113,14 @@ class Cache:
                 ``unix:///run/redis.sock``; ``redis+cluster://host1,host2`` and
                 ``redis+sentinel://host1,host2/name``, with ``rediss`` for TLS. Certificates as a
                 query: ``?ssl_ca_certs=…&ssl_certfile=…&ssl_keyfile=…``.
-            client: A ``redis.asyncio.Redis`` or ``RedisCluster``, used as it is, and not closed.
-            max_connections: To one server, in one event loop; who needs one more waits.
-            local_max_bytes: Keep copies in this process too, as many as have room.
-            local_ttl: Seconds or timedelta for which a copy is served although another process may
-                have deleted the answer meanwhile; default 5.
+            client: A ``redis.asyncio.Redis`` or ``RedisCluster`` instead. It is used as it is and
+                never closed.
+            max_connections: The most connections to one server in one event loop. A call that needs
+                another one waits.
+            local_max_bytes: The size in bytes of copies to keep in this process too. None keeps
+                none.
+            local_ttl: Seconds or timedelta for which a copy may be served after another process has
+                deleted the answer. The default is 5.
             **options: See `CacheOptions`.
 
         Raises:
@@ -153,23 +160,25 @@ class Cache:
         local_ttl: float | timedelta | None = None,
         **options: Unpack[CacheOptions],
     ) -> AsyncCache:
-        """Keep answers in Azure Cosmos DB for NoSQL, which processes everywhere may share.
+        """Keep answers in Azure Cosmos DB for NoSQL. Processes everywhere can share them.
 
         Args:
             connection_string: As the portal shows it: ``AccountEndpoint=https://…;AccountKey=…``.
-            container_id: Where answers are kept; default ``asynccache``.
+            container_id: The container that holds the answers. The default is ``asynccache``.
             cache_seed: As for `disk`.
-            client: An ``azure.cosmos.aio.CosmosClient`` instead, used as it is, not closed.
-            database_id: Where the container is.
+            client: An ``azure.cosmos.aio.CosmosClient`` instead. It is used as it is and never
+                closed.
+            database_id: The database that holds the container.
             endpoint: The account's address, with a ``credential``, instead of a connection string.
-            credential: A key, or a token credential such as ``azure.identity.aio``'s, not closed.
-            create: Make database and container when they are missing.
+            credential: A key, or a token credential such as one of ``azure.identity.aio``. It is
+                never closed.
+            create: Make the database and the container if they are missing.
             local_max_bytes: As for `redis`.
             local_ttl: As for `redis`.
             **options: See `CacheOptions`.
 
         Raises:
-            ValueError: An option has no such value, or nothing says where the account is.
+            ValueError: An option has no such value, or the account's address is missing.
             TypeError: An option has the wrong type.
             ImportError: azure-cosmos isn't installed: it comes with ``asynccache[cosmos]``.
         """
@@ -202,18 +211,18 @@ class Cache:
         clock: Clock = SYSTEM_CLOCK,
         **options: Unpack[CacheOptions],
     ) -> AsyncCache:
-        """Keep answers in a cache of aiocache's: in memory, Redis, memcached or one of your own.
+        """Keep answers in an aiocache cache: in memory, Redis, memcached or one of your own.
 
         Args:
-            cache: An instance, used as it is in one event loop, and not closed. Its serializer
-                and plugins see nothing of what is kept.
+            cache: An instance of an aiocache cache. It is used as it is, in one event loop, and
+                never closed. Its serializer and plugins are not used.
             cache_seed: As for `disk`.
-            clock: What expiry and leases go by; `asynccache.testing.ManualClock` in tests.
+            clock: The clock for expiry and leases. Tests pass an `asynccache.testing.ManualClock`.
             **options: See `CacheOptions`.
 
         Raises:
             ValueError: An option has no such value.
-            TypeError: An option has the wrong type, or ``cache`` is no cache of aiocache's.
+            TypeError: An option has the wrong type, or ``cache`` isn't an aiocache cache.
         """
         settings = settings_of(cache_seed, options)
         from asynccache.stores.aiocache.store import AiocacheStore
@@ -225,11 +234,11 @@ class Cache:
         """Make a cache from one line of configuration.
 
         Args:
-            url: ``disk:`` (or ``disk:folder``, ``disk:///srv/cache``), ``memory:``, a redis_url,
-                ``cosmos://:key@account.documents.azure.com/database/container``, or ``cosmos:``,
-                which takes the connection string from ``COSMOS_CONNECTION_STRING``; options as a
-                query: ``disk:/srv/cache?cache_seed=1&ttl=3600&max_bytes=1000000``.
-            **options: Further options, see `CacheOptions`; those in the URL win.
+            url: One of ``disk:``, ``disk:folder``, ``disk:///srv/cache``, ``memory:``, a redis_url,
+                ``cosmos://:key@account.documents.azure.com/database/container``, and ``cosmos:``,
+                which takes the connection string from ``COSMOS_CONNECTION_STRING``. Options stand
+                in its query: ``disk:/srv/cache?cache_seed=1&ttl=3600&max_bytes=1000000``.
+            **options: Further options, see `CacheOptions`. Those in the URL win.
 
         Raises:
             ValueError: There is no such scheme or option, or an option has no such value.
@@ -253,12 +262,12 @@ class Cache:
         clock: Clock = SYSTEM_CLOCK,
         **options: Unpack[CacheOptions],
     ) -> AsyncCache:
-        """Make a cache over a store of your own; see `asynccache.testing.StoreContract`.
+        """Make a cache over a store of your own. Test it by `asynccache.testing.StoreContract`.
 
         Args:
-            store: What implements `asynccache.stores.Store`.
+            store: An implementation of `asynccache.stores.Store`.
             cache_seed: As for `disk`.
-            clock: What expiry and leases go by; `asynccache.testing.ManualClock` in tests.
+            clock: The clock for expiry and leases. Tests pass an `asynccache.testing.ManualClock`.
             **options: See `CacheOptions`.
 
         Raises:

@@ -29,23 +29,23 @@ def options(
     store_if: StoreIf | UnsetType = UNSET,
     cache: AsyncCache | SyncCache | UnsetType | None = UNSET,
 ) -> Generator[None]:
-    """Set options for every cached call in a block, and in tasks started inside it to their end.
+    """Set options for every cached call in a block, and in tasks that were started inside it.
+
+    Options that aren't named stay as the surrounding block has them.
 
     Args:
         mode: As the cache's ``mode``.
-        ttl: Seconds or timedelta until answers stored in the block expire; None is never.
+        ttl: Seconds or timedelta until answers that the block stores expire. None: never.
         cache_seed: Use this namespace of the same store.
-        sample: Ask for the n-th independent answer to the same request (0, the default, is the
-            first); ``"each"`` gives the k-th identical request of the block sample k.
-        store_if: Whether to store an `Answer`: a plain function of it. Callers who join a call
-            that is under way leave that to whoever started it.
-        cache: Use this cache instead of the one in force, also in wrapped clients; None uses none.
+        sample: Ask for the n-th independent answer to the same request. 0, the default, is the
+            first. ``"each"`` gives the k-th identical request of the block sample k.
+        store_if: A plain function of an `Answer` that returns whether to store it. For a shared
+            call the function of the caller that started it decides.
+        cache: Use this cache, also in wrapped clients. None uses no cache.
 
     Raises:
         ValueError: An option has no such value.
         TypeError: An option has the wrong type.
-
-    What isn't named stays as the surrounding block has it.
     """
     changed = current_options()
     if mode is not UNSET:
@@ -70,10 +70,10 @@ def options(
 
 
 def asynchronous(cache: object) -> AsyncCache | None:
-    """Return the cache that is behind either of its faces, None for None.
+    """Return the `AsyncCache` of a cache or of its synchronous view, None for None.
 
     Raises:
-        TypeError: It is no cache.
+        TypeError: ``cache`` isn't a cache.
     """
     found: object = getattr(cache, "asynchronous", cache)
     if found is None or isinstance(found, AsyncCache):
@@ -86,17 +86,22 @@ def asynchronous(cache: object) -> AsyncCache | None:
 
 
 def set_default_cache(cache: AsyncCache | SyncCache | None) -> None:
-    """Name the cache for code that runs in no block of any: web handlers, workers, threads.
+    """Set the cache for code that runs outside of any cache's block.
+
+    Web handlers, workers and threads are such code.
 
     Args:
-        cache: The process-wide default; None for none. It has to be opened by somebody.
+        cache: The default of this process, or None for none. You have to open it yourself.
 
     Raises:
-        TypeError: It is no cache.
+        TypeError: ``cache`` isn't a cache.
     """
     in_force.set_default(asynchronous(cache))
 
 
 def current_cache() -> AsyncCache | None:
-    """Return the cache in force around the caller: option, ambient, default, or None."""
+    """Return the current cache of the caller, or None.
+
+    It is that of `options`, else of the innermost open block, else `set_default_cache`'s.
+    """
     return cast("AsyncCache | None", in_force.cache_in_force())

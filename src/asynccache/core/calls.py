@@ -16,29 +16,31 @@ from asynccache.keys.key import Namespace
 
 
 class Answer(Struct, frozen=True, kw_only=True):
-    """A whole answer from upstream, as ``store_if`` sees it."""
+    """A whole answer from upstream. ``store_if`` gets it."""
 
     meta: Meta
+    """What is known of the answer beside its body: status, headers, model, tokens."""
     chunks: tuple[bytes, ...]
+    """The body: one chunk for JSON and values, one per server-sent event for a stream."""
     error: bool = False
-    """It carries an error, whatever its status."""
+    """The answer carries an error, whatever its status is."""
     filtered: bool = False
-    """A content filter ended it."""
+    """A content filter ended the answer."""
     complete: bool = True
-    """It came to its proper end. One that didn't is never stored, whatever ``store_if`` says."""
+    """The answer came to its proper end. Otherwise it is never stored."""
     private: bool = False
-    """It repeats a secret of its request, so that it is never stored either."""
+    """The answer repeats a secret of its request. Then it is never stored."""
 
     @property
     def body(self) -> bytes:
-        """The body's bytes; for a stream, its events as they came."""
+        """The bytes of the body. For a stream these are its events as they came."""
         return b"".join(self.chunks)
 
     def json(self) -> Any:  # noqa: ANN401 - any JSON
-        """Return what a JSON body or a cached value stands for.
+        """Return the data of a JSON body or of a cached value.
 
         Raises:
-            ValueError: It is a stream, or not what it says to be.
+            ValueError: The answer is a stream, or its body can't be decoded.
         """
         if self.meta.kind == "value":
             return msgspec.msgpack.decode(self.body)
@@ -49,9 +51,10 @@ StoreIf = Callable[[Answer], bool]
 
 
 def store_good(answer: Answer) -> bool:
-    """Say yes to answers worth keeping: status 2xx, no error, not ended by a content filter.
+    """Return whether an answer is stored by default.
 
-    An answer that a token limit cut off is kept too, as the same request would be cut off again.
+    It is if its status is 2xx, it carries no error, and no content filter ended it. An answer that
+    a token limit ended is stored: the same request would end there again.
     """
     return 200 <= answer.meta.status < 300 and not answer.error and not answer.filtered  # noqa: PLR2004 - HTTP's own numbers
 
@@ -102,24 +105,26 @@ class Status(Struct, frozen=True):
     """Where a response came from."""
 
     outcome: Outcome
+    """``"hit"``, ``"joined"``, ``"miss"`` or ``"bypass"``."""
     digest: bytes
-    """The entry's key; empty for none."""
+    """The key of the entry. It is empty if there is none."""
     recorded: int
-    """Microseconds since the epoch when the answer was whole; 0 if it wasn't yet."""
+    """When the answer was complete, in microseconds since the epoch. 0: it was not yet."""
     served: int
-    """Microseconds since the epoch when this response was made of it."""
+    """When this response was made, in microseconds since the epoch."""
     namespace: Namespace
+    """The namespace of the entry: its ``cache_seed`` and tenant."""
     parts: tuple[bytes, ...] = ()
-    """Keys of the entries, where an answer was put together from several."""
+    """The keys of the entries, if the answer was put together from several."""
 
     @property
     def key(self) -> str:
-        """64 hexadecimal digits, as in the store."""
+        """The key as 64 hexadecimal digits."""
         return self.digest.hex()
 
     @property
     def age(self) -> float:
-        """Seconds since the answer was recorded, when it was served."""
+        """How many seconds before this response the answer was recorded."""
         return max(0, self.served - self.recorded) / 1_000_000 if self.recorded else 0.0
 
     def __repr__(self) -> str:
@@ -127,6 +132,10 @@ class Status(Struct, frozen=True):
 
 
 def status_of(response: object) -> Status | None:
-    """Return where a response came from: outcome, key, age. None if no cache was involved."""
+    """Return where a response came from, or None if it did not come through a cache.
+
+    Args:
+        response: What a cached call returned, or one of its raw responses or streams.
+    """
     found = getattr(response, "_asynccache_status", None)
     return found if isinstance(found, Status) else None

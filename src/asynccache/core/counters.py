@@ -1,4 +1,4 @@
-"""What a cache counts. Each event loop counts for itself, without locks; readers add it all up."""
+"""What a cache counts. Each event loop has counters of its own; readers add them up."""
 
 from __future__ import annotations
 
@@ -11,56 +11,62 @@ Outcome = Literal["hit", "joined", "miss", "bypass"]
 
 
 class Stats(Struct, frozen=True, kw_only=True):
-    """A snapshot of what a cache did since it was made."""
+    """What a cache has done since it was made, as a snapshot."""
 
     hits: int = 0
-    """Calls whose answer was there already: stored, or whole and being stored."""
+    """Calls that were answered from the store, or by an answer on its way into the store."""
     joined: int = 0
-    """Calls that waited for a flight somebody else had started, here or in another process."""
+    """Calls that waited for the same call of another caller, here or in another process."""
     misses: int = 0
-    """Calls that were answered by a call of their own."""
+    """Calls that went upstream themselves."""
     bypassed: int = 0
-    """Calls that went past the cache: not cacheable, mode "off", or not open."""
+    """Calls that went past the cache: not cacheable, mode "off", or the cache is closed."""
     upstream_calls: int = 0
-    """Calls begun upstream through this cache, whether they succeeded or not; not bypassed ones."""
+    """Calls that this cache has made upstream, failed ones included, bypassed ones not."""
     upstream_errors: int = 0
+    """Those of them that failed."""
     abandoned: int = 0
-    """Flights cancelled since nobody waited for them any more."""
+    """Calls upstream that were cancelled because no caller waited for them any more."""
     replay_misses: int = 0
+    """Calls that raised `ReplayMiss`."""
     stored: int = 0
+    """Answers and values that were stored."""
     not_stored: dict[str, int] = field(default_factory=dict)
-    """Answers delivered but not stored, by reason."""
+    """Answers that were delivered but not stored, by reason."""
     cut: int = 0
-    """Stored answers that a token limit had cut off."""
+    """Stored answers that a token limit had ended early."""
     flaws: dict[str, int] = field(default_factory=dict)
-    """Stored bytes that were no answer, by reason: each was a miss."""
+    """Entries that could not be used, by reason. Each was a miss."""
     store_errors: dict[str, int] = field(default_factory=dict)
-    """Failures of the store, by name: none took a call down."""
+    """Failures of the store, by name. None of them made a call fail."""
     store: dict[str, int] = field(default_factory=dict)
-    """What the store did of its own accord: evicted, expired, dropped."""
+    """What the store did by itself: evicted, expired, dropped."""
     breaker: Literal["closed", "open", "probing"] = "closed"
+    """The state of the circuit breaker before the store."""
     tokens_paid: int = 0
+    """Input and output tokens of answers that came from upstream."""
     tokens_saved: int = 0
+    """Input and output tokens of hits and joined calls."""
     seconds_paid: float = 0.0
-    """Time spent upstream, summed over calls."""
+    """Seconds spent upstream, summed over calls."""
     seconds_saved: float = 0.0
-    """Time that hits and joined calls would have spent upstream one by one."""
+    """Seconds that hits and joined calls would have spent upstream, one by one."""
 
     @property
     def calls(self) -> int:
-        """All calls that came to the cache."""
+        """The number of all calls that came to the cache."""
         return self.hits + self.joined + self.misses + self.bypassed
 
     @property
     def hit_rate(self) -> float:
-        """The share of cacheable calls that cost nothing, from 0 to 1."""
+        """The share of cacheable calls that were hits or joined, from 0 to 1."""
         cacheable = self.hits + self.joined + self.misses
         return (self.hits + self.joined) / cacheable if cacheable else 0.0
 
     def as_dict(self) -> dict[str, int | float | str | dict[str, int]]:
         """Return all figures by name, ``calls`` and ``hit_rate`` included, as plain data.
 
-        For ``json.dumps``, a web handler or a metrics client; it is the caller's own.
+        The dict suits ``json.dumps``, a web handler or a metrics client. It is a new one each time.
         """
         plain: dict[str, int | float | str | dict[str, int]] = to_builtins(self)
         return {**plain, "calls": self.calls, "hit_rate": self.hit_rate}
@@ -75,7 +81,7 @@ _COUNTED = ("not_stored", "flaws", "store_errors")
 
 
 class Counters:
-    """The running figures of one event loop, touched by its thread alone."""
+    """The counters of one event loop. Only its thread changes them."""
 
     __slots__ = (*_SUMMED, *_COUNTED)
 

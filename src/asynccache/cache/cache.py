@@ -194,9 +194,9 @@ class AsyncCache:
 
         Args:
             key: Any value with a canonical form.
-            value: Anything that msgspec can encode, or a pydantic model that can be built again from
-                its data. A model can't if it holds a `SecretStr`, leaves fields out of its dump, or
-                holds objects of classes derived from those that its fields name. Store
+            value: Anything that msgspec can encode, or a pydantic model that can be built again
+                from its data. A model can't if it holds a `SecretStr`, leaves fields out of its
+                dump, or holds objects of classes derived from those that its fields name. Store
                 ``value.model_dump()`` of such a model.
             ttl: Seconds or timedelta until the value expires. None means the cache's own ``ttl``.
 
@@ -330,8 +330,8 @@ class AsyncCache:
         """Return a client of the same type whose cacheable calls go through this cache.
 
         Args:
-            client: An ``AsyncOpenAI`` or ``OpenAI`` client, or one of a subclass. It stays as it is.
-                The two clients share connections.
+            client: An ``AsyncOpenAI`` or ``OpenAI`` client, or one of a subclass. It stays as it
+                is. The two clients share connections.
             upstream: A name for the server. It replaces the address in keys. Give one if the
                 address changes from run to run.
 
@@ -393,9 +393,9 @@ def values_of(cache: AsyncCache) -> Values:
 class SyncCache:
     """An `AsyncCache` for code that can't await. ``with Cache.disk() as cache:`` gives it.
 
-    Any number of threads can use it while coroutines use the same cache. It can be entered while it
-    is open: AutoGen enters it around each call. A thread that runs an event loop can use it too, but
-    blocks that loop meanwhile.
+    Any number of threads can use it while coroutines use the same cache. It can be entered while
+    it is open: AutoGen enters it around each call. A thread that runs an event loop can use it too,
+    but blocks that loop meanwhile.
 
     Raises:
         RuntimeError: A method that waits was called in the cache's own background loop.

@@ -164,8 +164,8 @@ BAD = [
     ({"cache_seed": 1.5}, TypeError, r"cache_seed must be an int or a str"),
     ({"cache_seed": "../up"}, ValueError, r"cache_seed"),
     ({"cache_path_root": 1}, TypeError, r"int"),
-    ({"price": "cheap"}, TypeError, r"price must be \[per_1k_prompt, per_1k_completion\]"),
-    ({"price": [1]}, ValueError, r"price must be two numbers"),
+    ({"price": "cheap"}, ValueError, r"price must be \[per_1k_prompt, per_1k_completion\]"),
+    ({"price": [1]}, ValueError, r"two numbers from 0 on"),
     ({"price": [1, -1]}, ValueError, r"from 0 on"),
     ({"filter_func": 1}, TypeError, r"filter_func must be a plain function"),
 ]  # fmt: skip

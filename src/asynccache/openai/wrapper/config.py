@@ -6,9 +6,9 @@ import difflib
 import inspect
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Final, cast
+from typing import Annotated, Any, Final, cast
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, ValidationError, convert
 from msgspec.structs import replace
 from openai import AsyncAzureOpenAI, AsyncOpenAI
 from openai.resources.chat.completions import AsyncCompletions as Chat
@@ -18,11 +18,6 @@ from asynccache.cache import in_force
 from asynccache.cache.cache import AsyncCache
 from asynccache.keys.key import Namespace
 
-OWN_WORDS: Final = frozenset({
-    "agent", "allow_format_str_template", "api_type", "api_version", "cache", "cache_path_root",
-    "cache_seed", "context", "filter_func", "price", "tags",
-})  # fmt: skip
-"""The wrapper's own words: never sent, never in a key. AutoGen's, and ``cache_path_root``."""
 _AZURE_WORDS: Final = frozenset({
     "api_version", "azure_ad_token", "azure_ad_token_provider", "azure_deployment",
     "azure_endpoint",
@@ -38,7 +33,7 @@ _UNSUPPORTED: Final = {
     "model_client_cls": f"pass a client of the SDK as {_CLIENT!r}",
     "api_rate_limit": "limit the rate in an http_client of your own",
 }
-_PRICES: Final = 2  # of a thousand prompt tokens, and of a thousand completion tokens
+_Amount = Annotated[float, Meta(ge=0)]
 
 Filter = Callable[..., object]
 """Called with ``context=`` and ``response=``; says whether the answer is good."""
@@ -155,8 +150,6 @@ def _entry(where: str, base: Mapping[str, Any], own: Mapping[str, Any]) -> Confi
     if client is not None:
         call_words |= words.keys() & {"timeout"}
     create = {name: words[name] for name in call_words}
-    if azure and isinstance(create.get("model"), str):
-        create["model"] = undotted(create["model"])
     made_of = {
         name: words[name]
         for name in words.keys() & client_words
@@ -186,10 +179,9 @@ def undotted(model: str) -> str:
 
 def _azure_words(words: dict[str, Any], model: object, where: str) -> dict[str, Any]:
     base_url = words.pop("base_url", None)
-    if words.get("azure_endpoint") is None and base_url is not None:
-        words["azure_endpoint"] = base_url
-    if words.get("azure_deployment") is None and isinstance(model, str):
-        words["azure_deployment"] = model
+    words["azure_endpoint"] = words.get("azure_endpoint") or base_url
+    if isinstance(model, str):
+        words["azure_deployment"] = words.get("azure_deployment") or undotted(model)
     if words.get("azure_ad_token_provider") == "DEFAULT":
         raise ValueError(
             f"{where}: azure_ad_token_provider must be a function, e.g."
@@ -261,19 +253,18 @@ def _filter(function: object) -> Filter | None:
 
 
 def _price(price: object) -> Price:
-    pair = [price, price] if isinstance(price, int | float) else price
-    if not isinstance(pair, list | tuple):
-        raise TypeError(f"price must be [per_1k_prompt, per_1k_completion], not {_kind(price)}")
-    numbers = cast("list[object]", pair)
-    if len(numbers) != _PRICES or not all(
-        isinstance(number, int | float) and number >= 0 for number in numbers
-    ):
-        raise ValueError(f"price must be two numbers from 0 on, not {price!r}")
-    prompt, completion = cast("list[float]", numbers)
-    return float(prompt), float(completion)
+    pair = (price, price) if isinstance(price, int | float) else price
+    try:
+        return convert(pair, tuple[_Amount, _Amount])
+    except ValidationError:
+        raise ValueError(
+            "price must be [per_1k_prompt, per_1k_completion], two numbers from 0 on, or one for"
+            f" both, not {price!r}"
+        ) from None
 
 
 _NONE_SAYS: Final = frozenset({"cache_seed", "filter_func"})
+# The words that make a difference, and what checks their values.
 _CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "cache": in_force.asynchronous,
     "cache_seed": _seed,
@@ -283,3 +274,5 @@ _CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "context": lambda context: context,
     "allow_format_str_template": bool,
 }
+OWN_WORDS: Final = {"agent", "api_type", "api_version", "tags", *_CHECKS}
+"""The wrapper's own words: never sent, never in a key. AutoGen's, and ``cache_path_root``."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Final, cast
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET
@@ -15,7 +16,7 @@ from asynccache.cache import in_force
 from asynccache.cache.cache import AsyncCache
 from asynccache.core.calls import Answer, StoreIf
 from asynccache.openai.wrapper.config import ConfigEntry, WrapperSettings, undotted
-from asynccache.openai.wrapper.usage import figures_of
+from asynccache.openai.wrapper.results import figures_of
 from asynccache.runtime.bounded import BoundedDict
 
 _WRAPPED: Final = 8  # caches that one client is wrapped for: more than a program has at once
@@ -55,13 +56,14 @@ class EntryClient:
             raise ValueError(
                 "filter_func can't judge a stream before it is read: leave one of them out"
             )
-        if not settings.context:
-            return sent
-        if messages is None:
-            sent["prompt"] = _filled(prompt, settings)
-        else:
-            given = cast("Iterable[object]", messages)
-            sent["messages"] = [_message(message, settings) for message in given]
+        if settings.context:
+            fill = partial(
+                filled, context=settings.context, formats=settings.allow_format_str_template
+            )
+            if messages is None:
+                sent["prompt"] = fill(prompt)
+            else:
+                sent["messages"] = [_filled_message(message, fill) for message in messages]
         return sent
 
     async def send(
@@ -97,25 +99,19 @@ class EntryClient:
         return client
 
 
-def fill(template: object, context: Mapping[str, Any] | None, *, formats: bool) -> Any:
+def filled(template: object, context: Mapping[str, Any] | None, *, formats: bool) -> Any:
     """Return a template with the context put in; see `OpenAIWrapper.instantiate`."""
-    if not context:
-        return template
-    if isinstance(template, str):
+    if context and isinstance(template, str):
         return template.format(**context) if formats else template
-    return template(context) if callable(template) else template
+    return template(context) if context and callable(template) else template
 
 
-def _filled(template: object, settings: WrapperSettings) -> object:
-    return fill(template, settings.context, formats=settings.allow_format_str_template)
-
-
-def _message(message: object, settings: WrapperSettings) -> object:
+def _filled_message(message: object, fill: Callable[[object], object]) -> object:
     if not isinstance(message, Mapping):
         return message
     members = cast("Mapping[str, object]", message)
     content = members.get("content")
-    return {**members, "content": _filled(content, settings)} if content else members
+    return {**members, "content": fill(content)} if content else members
 
 
 class FilterRule:

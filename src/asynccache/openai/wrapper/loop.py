@@ -43,11 +43,7 @@ class LoopState:
         self._caches: list[AsyncCache] = []
         self._openings: dict[tuple[int | str, str], asyncio.Task[AsyncCache | None]] = {}
         self._ending = False
-        self._watch = self._until_the_end()
-
-    async def start(self) -> None:
-        """Begin to watch for the end of the loop."""
-        await anext(self._watch)
+        self.watch: Final = self._until_the_end()
 
     async def _until_the_end(self) -> AsyncGenerator[None]:
         try:
@@ -148,7 +144,7 @@ async def loop_state() -> LoopState:
     state = _states.get(id(loop))
     if state is None:
         state = _states[id(loop)] = LoopState(loop)
-        await state.start()  # nothing in it waits, so nobody sees a state that isn't watching
+        await anext(state.watch)  # nothing in it waits, so nobody sees a state that isn't watching
         for name, old in list(_states.items()):
             # Ended by close() alone. Its caches can be closed from here, its connections are lost.
             if old.loop.is_closed() and _states.pop(name, None) is not None:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final, Literal, Self, TypeAlias, cast, overload
 from weakref import WeakKeyDictionary
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from openai import APIError, AsyncStream
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionMessage
@@ -18,15 +18,16 @@ from asynccache.cache.cache import AsyncCache
 from asynccache.core.calls import status_of, store_good
 from asynccache.errors import ReplayMiss
 from asynccache.openai.wrapper.config import OWN_WORDS, WrapperSettings, entries_of
-from asynccache.openai.wrapper.entry_client import EntryClient, FilterRule, fill, note
+from asynccache.openai.wrapper.entry_client import EntryClient, FilterRule, filled, note
 from asynccache.openai.wrapper.loop import LoopState, loop_state
 from asynccache.openai.wrapper.results import (
     CountedStream,
     NotedChatCompletion,
     NotedCompletion,
     SyncStream,
+    UsageTotals,
+    figures_of,
 )
-from asynccache.openai.wrapper.usage import UsageTotals, figures_of
 from asynccache.runtime.background import waited
 
 _log = logging.getLogger("asynccache")
@@ -258,7 +259,7 @@ class OpenAIWrapper:
             context: What to put in. Without any, the template is returned as it is.
             allow_format_str_template: Whether text is a format string.
         """
-        return fill(template, context, formats=allow_format_str_template)
+        return filled(template, context, formats=allow_format_str_template)
 
     @staticmethod
     def extract_text_or_completion_object(
@@ -328,8 +329,9 @@ async def _cache_for(
     cache = in_force.current_cache() if settings.cache is None else settings.cache
     if cache is not None or options.cache is not UNSET or options.mode == "off":
         return cache
-    root = settings.cache_path_root
-    seed = _DEFAULT_SEED if settings.cache_seed is UNSET else settings.cache_seed
+    seed, root = settings.cache_seed, settings.cache_path_root
+    if isinstance(seed, UnsetType):
+        seed = _DEFAULT_SEED
     cache = await state.cache(seed, root)
     if cache is None and options.mode == "replay":
         raise ReplayMiss(f"nothing can be replayed from {root}: it can't be used as a cache")

@@ -14,8 +14,7 @@ from openai import AsyncAzureOpenAI, AsyncOpenAI
 from openai.resources.chat.completions import AsyncCompletions as Chat
 from openai.resources.completions import AsyncCompletions as Completions
 
-from asynccache.cache import in_force
-from asynccache.cache.cache import AsyncCache
+from asynccache.cache.facade import AsyncCache, Options, asynchronous
 from asynccache.keys.key import Namespace
 
 _AZURE_WORDS: Final = frozenset({
@@ -66,18 +65,17 @@ class WrapperSettings(Struct, frozen=True, kw_only=True):
             TypeError: A word has a value of the wrong type.
             ValueError: A word has no such value.
         """
-        changes = {
-            name: check(words[name])
-            for name, check in _CHECKS.items()
-            if name in words and (words[name] is not None or name in _NONE_SAYS)
-        }
+        changes: dict[str, Any] = {}
+        for name, value in words.items():
+            if name in _CHECKS and (value is not None or name in _NONE_SAYS):
+                changes[name] = _CHECKS[name](value)
         if "cache" in changes:
             changes["cache_seed"] = UNSET
         elif changes.get("cache_seed", UNSET) is None:
             changes["cache"] = None
         return replace(self, **changes) if changes else self
 
-    def inside(self, options: in_force.Options) -> WrapperSettings:
+    def inside(self, options: Options) -> WrapperSettings:
         """Return settings over which the options of the block around the call have won."""
         if options.cache is UNSET and options.cache_seed is UNSET:
             return self
@@ -266,7 +264,7 @@ def _price(price: object) -> Price:
 _NONE_SAYS: Final = frozenset({"cache_seed", "filter_func"})
 # The words that make a difference, and what checks their values.
 _CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "cache": in_force.asynchronous,
+    "cache": asynchronous,
     "cache_seed": _seed,
     "cache_path_root": os.fspath,
     "filter_func": _filter,

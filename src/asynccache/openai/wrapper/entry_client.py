@@ -8,13 +8,12 @@ from typing import Any, Final, cast
 
 import msgspec
 from msgspec import UNSET
+from msgspec.structs import replace
 from openai import AsyncOpenAI
 from openai.types import Completion
 from openai.types.chat import ChatCompletion
 
-from asynccache.cache import in_force
-from asynccache.cache.cache import AsyncCache
-from asynccache.core.calls import Answer, StoreIf
+from asynccache.cache.facade import Answer, AsyncCache, Options, StoreIf, under
 from asynccache.openai.wrapper.config import ConfigEntry, WrapperSettings, undotted
 from asynccache.openai.wrapper.results import figures_of
 from asynccache.runtime.bounded import BoundedDict
@@ -71,7 +70,7 @@ class EntryClient:
         params: dict[str, Any],
         cache: AsyncCache | None,
         settings: WrapperSettings,
-        options: in_force.Options,
+        options: Options,
         rule: FilterRule | None,
     ) -> Any:
         """Make a call through a cache, or without any, under its seed and rule."""
@@ -89,7 +88,7 @@ class EntryClient:
             changes["store_if"] = rule
         if not changes:
             return await api.create(**params)
-        with in_force.options(**changes):
+        with under(replace(options, **changes)):
             return await api.create(**params)
 
     def _through(self, cache: AsyncCache) -> AsyncOpenAI:

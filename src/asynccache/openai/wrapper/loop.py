@@ -13,8 +13,7 @@ from typing import Any, Final
 
 from openai import AsyncOpenAI
 
-from asynccache.cache.cache import AsyncCache
-from asynccache.cache.factory import Cache
+from asynccache.cache.facade import AsyncCache, Cache
 from asynccache.errors import StoreError
 from asynccache.runtime.loops import begin
 

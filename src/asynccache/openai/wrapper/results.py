@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from operator import attrgetter
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -11,7 +12,7 @@ from openai import AsyncStream, Stream
 from openai.types import Completion
 from openai.types.chat import ChatCompletion
 
-from asynccache.core.calls import status_of
+from asynccache.cache.facade import status_of
 from asynccache.openai.wrapper.config import Price
 from asynccache.runtime.background import waited
 
@@ -20,28 +21,31 @@ T = TypeVar("T")
 _log = logging.getLogger("asynccache")
 
 _COLUMNS: Final = ("cost", "prompt_tokens", "completion_tokens", "total_tokens")
+_counts = attrgetter(*(f"usage.{name}" for name in _COLUMNS[1:]))
 _THOUSAND: Final = 1000  # prices are for so many tokens, as AutoGen has them
 _DIGITS: Final = 5  # of a printed cost, as AutoGen has it
 
 Figures = tuple[float, ...]
 """Cost, prompt tokens, completion tokens, all tokens."""
+_NOTHING: Final = (0.0, 0, 0, 0)
 
 
 def figures_of(response: object, price: Price | None) -> Figures:
-    """Return what an answer, or an event of a stream, says that it has used."""
-    usage = getattr(response, "usage", None)
-    prompt, completion, total = [_count(usage, name) for name in _COLUMNS[1:]]
+    """Return what an answer, or an event of a stream, says that it has used.
+
+    What isn't three numbers counts as nothing: servers answer with the oddest things here.
+    """
+    try:
+        prompt, completion, total = _counts(response)
+    except AttributeError:
+        return _NOTHING
+    if not type(prompt) is type(completion) is type(total) is int:
+        return _NOTHING
     if price is None:
         _warn_unpriced(model_of(response))
-        price = (0.0, 0.0)
+        return 0.0, prompt, completion, total
     cost = (price[0] * prompt + price[1] * completion) / _THOUSAND
     return cost, prompt, completion, total
-
-
-def _count(usage: object, name: str) -> int:
-    # Servers answer with the oddest things here: what isn't a number counts as none.
-    count = getattr(usage, name, None)
-    return count if type(count) is int else 0
 
 
 def model_of(response: object) -> str:
@@ -71,7 +75,8 @@ class UsageTotals:
 
     def add(self, response: object, figures: Figures) -> None:
         """Add what an answer has used."""
-        sums = self._sums.setdefault((model_of(response), get_ident()), [0.0, 0, 0, 0])
+        place = (model_of(response), get_ident())
+        sums = self._sums.get(place) or self._sums.setdefault(place, list(_NOTHING))
         for column, number in enumerate(figures):
             sums[column] += number
 
@@ -150,7 +155,7 @@ class CountedStream(AsyncStream[T]):
         self._stream = stream
         self._price = price
         self._totals = totals
-        self._told: Figures = (0.0, 0, 0, 0)
+        self._told: Figures = _NOTHING
 
     @property
     def cost(self) -> float:

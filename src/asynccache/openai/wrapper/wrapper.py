@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Literal, Self, TypeAlias, cast, overload
 from weakref import WeakKeyDictionary
@@ -13,9 +13,14 @@ from openai import APIError, AsyncStream
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionMessage
 
-from asynccache.cache import in_force
-from asynccache.cache.cache import AsyncCache
-from asynccache.core.calls import status_of, store_good
+from asynccache.cache.facade import (
+    AsyncCache,
+    Options,
+    current_cache,
+    current_options,
+    status_of,
+    store_good,
+)
 from asynccache.errors import ReplayMiss
 from asynccache.openai.wrapper.config import OWN_WORDS, WrapperSettings, entries_of
 from asynccache.openai.wrapper.entry_client import EntryClient, FilterRule, filled, note
@@ -157,22 +162,21 @@ class OpenAIWrapper:
         """
         state = await loop_state()
         clients = self._clients.get(state) or self._bind(state)
-        words = {name: config.pop(name) for name in OWN_WORDS & config.keys()}
-        for name, value in config.items():
-            if isinstance(value, Iterator):  # what one entry has read, the next can't read again
-                config[name] = list(cast("Iterator[object]", value))
-        options = in_force.current_options()
+        words, params = _divided(config)
+        options = current_options()
         for number, client in enumerate(clients):
             last = client is clients[-1]
             settings = client.entry.settings.inside(options).with_words(words)
-            params = client.prepare(config, settings)
+            sent = client.prepare(params, settings)
             cache = await _cache_for(state, settings, options)
             rule = None
             if settings.filter_func is not None:
-                store_if = store_good if cache is None else cache.rule_in_force()
-                rule = FilterRule(settings, store_if, chat="messages" in params)
+                store_if = store_good if cache is None else cache.settings.store_if
+                if options.store_if is not UNSET:
+                    store_if = options.store_if
+                rule = FilterRule(settings, store_if, chat="messages" in sent)
             try:
-                response = await client.send(params, cache, settings, options, rule)
+                response = await client.send(sent, cache, settings, options, rule)
             except APIError as exc:
                 if last or exc.code == _REFUSED:
                     raise
@@ -316,8 +320,20 @@ class OpenAIWrapper:
         self._total.clear()
 
 
+def _divided(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the wrapper's own words in a call, and what is sent."""
+    words: dict[str, Any] = {}
+    params: dict[str, Any] = {}
+    for name, value in config.items():
+        if name in OWN_WORDS:
+            words[name] = value
+        else:  # what one entry has read of an iterator, the next can't read again
+            params[name] = list(value) if hasattr(value, "__next__") else value
+    return words, params
+
+
 async def _cache_for(
-    state: LoopState, settings: WrapperSettings, options: in_force.Options
+    state: LoopState, settings: WrapperSettings, options: Options
 ) -> AsyncCache | None:
     """Return the cache for a call, None for none.
 
@@ -326,7 +342,7 @@ async def _cache_for(
     """
     if settings.cache_seed is None:
         return None
-    cache = in_force.current_cache() if settings.cache is None else settings.cache
+    cache = current_cache() if settings.cache is None else settings.cache
     if cache is not None or options.cache is not UNSET or options.mode == "off":
         return cache
     seed, root = settings.cache_seed, settings.cache_path_root

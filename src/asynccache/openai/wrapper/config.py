@@ -144,15 +144,12 @@ def _entry(where: str, base: Mapping[str, Any], own: Mapping[str, Any]) -> Confi
     if client is not None and (wrong := own_words - {"timeout"}):
         names = ", ".join(sorted(wrong))
         raise ValueError(f"{where}: {names} belongs to a client, and there is one: set it there")
-    call_words = words.keys() - client_words - OWN_WORDS - {_CLIENT}
-    if client is not None:
-        call_words |= words.keys() & {"timeout"}
-    create = {name: words[name] for name in call_words}
-    made_of = {
-        name: words[name]
-        for name in words.keys() & client_words
-        if azure or name not in _AZURE_WORDS
-    }
+    others = client_words | OWN_WORDS | {_CLIENT}
+    create = {name: value for name, value in words.items() if name not in others}
+    if client is not None and "timeout" in words:
+        create["timeout"] = words["timeout"]
+    taken = client_words if azure else client_words - _AZURE_WORDS
+    made_of = {name: value for name, value in words.items() if name in taken}
     if azure and client is None:
         made_of = _azure_words(made_of, create.get("model"), where)
 
@@ -202,10 +199,9 @@ def _known_client_words(words: Mapping[str, Any], where: str) -> frozenset[str]:
     known = {*of_clients, *of_calls, *OWN_WORDS, _CLIENT}
     unknown = min(words.keys() - known, default=None)
     if unknown is not None and all_of_clients and all_of_calls:
-        near = difflib.get_close_matches(unknown, known, n=1)
-        hint = (
-            f"did you mean {near[0]!r}" if near else "put what the SDK doesn't know into extra_body"
-        )
+        hint = "put what the SDK doesn't know into extra_body"
+        for near in difflib.get_close_matches(unknown, known, n=1):
+            hint = f"did you mean {near!r}?"
         raise TypeError(f"{where}: no client and no call takes {unknown!r}; {hint}")
     return _CLIENT_WORDS | of_clients
 

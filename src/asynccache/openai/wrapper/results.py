@@ -111,19 +111,18 @@ class UsageTotals:
 
 if TYPE_CHECKING:
 
-    class NotedChatCompletion(ChatCompletion):
-        """A chat completion that says which entry gave it, whether it is good, and its cost."""
+    class Noted:
+        """Says which entry gave an answer, whether it passed the filter, and its cost."""
 
         config_id: int
         pass_filter: bool
         cost: float
 
-    class NotedCompletion(Completion):
-        """A text completion that says the same."""
+    class NotedChatCompletion(Noted, ChatCompletion):
+        """A chat completion with the wrapper's notes."""
 
-        config_id: int
-        pass_filter: bool
-        cost: float
+    class NotedCompletion(Noted, Completion):
+        """A text completion with the wrapper's notes."""
 
 else:  # of the SDK's own types, so that they equal what it builds
     NotedChatCompletion = ChatCompletion

@@ -27,7 +27,7 @@ _DIGITS: Final = 5  # of a printed cost, as AutoGen has it
 
 Figures = tuple[float, ...]
 """Cost, prompt tokens, completion tokens, all tokens."""
-_NOTHING: Final = (0.0, 0, 0, 0)
+_NOTHING: Final[Figures] = (0.0, 0, 0, 0)
 
 
 def figures_of(response: object, price: Price | None) -> Figures:
@@ -154,7 +154,7 @@ class CountedStream(AsyncStream[T]):
         self._stream = stream
         self._price = price
         self._totals = totals
-        self._told: Figures = _NOTHING
+        self._told = _NOTHING
 
     @property
     def cost(self) -> float:
@@ -171,9 +171,11 @@ class CountedStream(AsyncStream[T]):
 
     async def __anext__(self) -> T:
         event: T = await anext(cast("Any", self._stream))
+        told = _NOTHING
         if getattr(event, "usage", None) is not None:
-            # Some servers tell with every event what was used so far.
             told = figures_of(event, self._price)
+        if told is not _NOTHING:
+            # Some servers tell with every event what was used so far.
             more = tuple([now - before for now, before in zip(told, self._told, strict=True)])
             for totals in self._totals:
                 totals.add(event, more)

@@ -77,9 +77,8 @@ class WrapperSettings(Struct, frozen=True, kw_only=True):
 
     def inside(self, options: Options) -> WrapperSettings:
         """Return settings over which the options of the block around the call have won."""
-        if options.cache is UNSET and options.cache_seed is UNSET:
-            return self
-        if self.cache_seed is None:
+        unchanged = options.cache is UNSET and options.cache_seed is UNSET
+        if unchanged or self.cache_seed is None:
             return self
         cache = self.cache if options.cache is UNSET else None
         seed = self.cache_seed if options.cache_seed is UNSET else UNSET

@@ -38,7 +38,6 @@ from asynccache.runtime.background import waited
 _log = logging.getLogger("asynccache")
 
 _REFUSED: Final = "content_filter"  # the code of an error that ends the list, as in AutoGen
-
 _DEFAULT_SEED: Final = 41  # AutoGen's, of a wrapper that nobody gave a cache
 _HEADINGS: Final = {"actual": "Paid for", "total": "Used, cached answers included"}
 
@@ -59,9 +58,9 @@ SyncResponse: TypeAlias = (
 class OpenAIWrapper:
     """Asks a list of models in order until one gives a good answer, each answer cached.
 
-    The asynchronous heir of AutoGen's class of that name; `create` is `acreate` for code that can't
-    await. Per call wins over an entry, an entry
-    over the constructor, as AutoGen's documentation has it.
+    It works as AutoGen's class of that name, with `acreate` to await; `create` is for code that
+    can't await. A word in the call wins over the entry, and the entry over the constructor, as
+    AutoGen's documentation has it.
 
     Args:
         config_list: Entries to try in order, each a dict of words for the client (``api_key``,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from tests.helpers.openai_server import MESSAGES
 
 
@@ -18,7 +20,11 @@ async def say(wrapper, **changes):
     return int(response.id.removeprefix("chatcmpl-"))
 
 
-def seat_of(wrapper, number=0):
+def client_of(wrapper, number=0):
     """Return what a wrapper holds for one of its entries in this loop."""
-    assert wrapper._bound is not None
-    return wrapper._bound.seats[number]
+    (clients,) = [
+        clients
+        for state, clients in wrapper._clients.items()
+        if state.loop is asyncio.get_running_loop()
+    ]
+    return clients[number]

@@ -13,6 +13,7 @@ from asynccache.cache.computing import (
     computed as computed,
 )
 from asynccache.cache.events import CallWatch as CallWatch, watch as watch
+from asynccache.cache.factory import Cache as Cache
 from asynccache.cache.in_force import (
     Options as Options,
     Samples as Samples,

@@ -10,7 +10,7 @@ from openai.resources.chat.completions import AsyncCompletions
 from asynccache import Cache
 from asynccache.openai import OpenAIWrapper
 from tests.helpers.openai_server import MESSAGES, completion, sse
-from tests.helpers.wrapper import entry_of, say, seat_of
+from tests.helpers.wrapper import client_of, entry_of, say
 
 pytest_plugins = ("tests.helpers.wrapper_fixtures",)
 
@@ -41,7 +41,7 @@ async def test_words_of_the_client_reach_it(api, folder):
     assert seen.key == "sk-a"
     assert seen.headers["openai-organization"] == "org-1"
     assert seen.headers["x-a"] == "1"
-    assert seat_of(wrapper).client.timeout == 7
+    assert client_of(wrapper).client.timeout == 7
 
 
 async def test_words_of_the_wrapper_are_never_sent_and_never_in_the_key(numbered, folder):
@@ -110,7 +110,7 @@ async def test_azure(api, folder):
     api.program = program
     response = await wrapper.acreate(messages=MESSAGES, model="gpt-3.5-turbo")
     assert response.config_id == 1
-    assert isinstance(seat_of(wrapper).client, AsyncAzureOpenAI)
+    assert isinstance(client_of(wrapper).client, AsyncAzureOpenAI)
     paths = [(seen.path, seen.query) for seen in api.requests]
     assert paths == [
         ("/openai/deployments/gpt-35-turbo/chat/completions", "api-version=2024-02-01"),
@@ -132,8 +132,8 @@ async def test_no_secret_shows(numbered, folder, caplog):
     assert "config_list[0]: APIConnectionError, the next is tried" in caplog.messages
     shown = [
         repr(wrapper),
-        repr(wrapper._plans),
-        repr(wrapper._plans[0].settings),
+        repr(wrapper._entries),
+        repr(wrapper._entries[0].settings),
         *caplog.messages,
     ]
     assert not any(secret in text for text in shown)
@@ -160,12 +160,12 @@ BAD = [
     ({"client": Cache.memory().wrap(AsyncOpenAI(api_key="k"))}, ValueError, r"as cache="),
     ({"config_list": [{"client": AsyncOpenAI(api_key="k"), "api_key": "k"}]}, ValueError,
      r"api_key belongs to a client, and there is one: set it there"),
-    ({"cache": object()}, TypeError, r"cache must be what `async with Cache.disk"),
+    ({"cache": object()}, TypeError, r"cache must be an AsyncCache"),
     ({"cache_seed": 1.5}, TypeError, r"cache_seed must be an int or a str"),
     ({"cache_seed": "../up"}, ValueError, r"cache_seed"),
     ({"cache_path_root": 1}, TypeError, r"int"),
-    ({"price": "cheap"}, TypeError, r"price must be \[per_1k_prompt, per_1k_completion\]"),
-    ({"price": [1]}, ValueError, r"price must be two numbers"),
+    ({"price": "cheap"}, ValueError, r"price must be \[per_1k_prompt, per_1k_completion\]"),
+    ({"price": [1]}, ValueError, r"two numbers from 0 on"),
     ({"price": [1, -1]}, ValueError, r"from 0 on"),
     ({"filter_func": 1}, TypeError, r"filter_func must be a plain function"),
 ]  # fmt: skip

@@ -18,7 +18,7 @@ from asynccache import Cache, ReplayMiss
 from asynccache.openai import OpenAIWrapper
 from asynccache.openai.wrapper import loop as wrapper_loop
 from tests.helpers.openai_server import EVENTS, MESSAGES, Gate, good, running, state
-from tests.helpers.wrapper import entry_of, say, seat_of
+from tests.helpers.wrapper import client_of, entry_of, say
 
 pytest_plugins = ("tests.helpers.wrapper_fixtures",)
 
@@ -58,7 +58,7 @@ def test_what_one_loop_has_paid_for_the_next_one_finds(one, numbered):
     assert len(numbered.requests) == 1
     assert one.actual_usage_summary["total_cost"] == pytest.approx(0.012)
     assert one.total_usage_summary["total_cost"] == pytest.approx(0.036)
-    assert len(one._bounds) == len(one._usages) == 1  # those of loops that are gone went too
+    assert len(one._clients) == 1  # those of loops that are gone went too
 
 
 def test_clients_belong_to_their_loop(one, numbered):
@@ -66,7 +66,7 @@ def test_clients_belong_to_their_loop(one, numbered):
 
     async def client():
         await say(one, cache_seed=None)
-        return seat_of(one).client
+        return client_of(one).client
 
     first, second = asyncio.run(client()), asyncio.run(client())
     assert first is not second
@@ -79,8 +79,8 @@ def test_a_loop_that_was_just_closed_is_tidied_up_by_the_next_one(one, numbered)
 
     async def settled():
         number = await say(one)
-        cache = await wrapper_loop.loop_state()
-        found = cache.cache(41, ".cache")
+        state = await wrapper_loop.loop_state()
+        found = await state.cache(41, ".cache")
         assert found is not None
         while found.stats().stored + found.stats().hits < 1:
             await asyncio.sleep(0)
@@ -111,7 +111,7 @@ async def test_a_wrapper_that_is_dropped_closes_its_connections(entry, api, fold
     """Wrappers made for one call each leave no connections behind in a loop that goes on."""
     wrapper = OpenAIWrapper(**entry)
     await wrapper.acreate(messages=MESSAGES)
-    http = seat_of(wrapper).client._client
+    http = client_of(wrapper).client._client
     held = (await wrapper_loop.loop_state())._connections
     assert http in held
     del wrapper
@@ -160,11 +160,11 @@ async def test_aclose_closes_clients_and_leaves_caches(entry, numbered, folder):
     """`async with` closes what the wrapper has made; afterwards it may be used again."""
     async with OpenAIWrapper(**entry) as wrapper:
         assert await say(wrapper) == 1
-        client = seat_of(wrapper).client
+        client = client_of(wrapper).client
     assert client.is_closed()
     assert await say(wrapper) == 1
     assert await say(wrapper, temperature=1) == 2
-    assert not seat_of(wrapper).client.is_closed()
+    assert not client_of(wrapper).client.is_closed()
     await wrapper.aclose()
     await wrapper.aclose()
 

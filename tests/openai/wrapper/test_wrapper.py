@@ -12,7 +12,7 @@ import asynccache
 from asynccache import Cache, ReplayMiss
 from asynccache.openai import OpenAIWrapper
 from tests.helpers.openai_server import MESSAGES, Gate, completion, state
-from tests.helpers.wrapper import entry_of, say, seat_of
+from tests.helpers.wrapper import client_of, entry_of, say
 
 pytest_plugins = ("tests.helpers.wrapper_fixtures",)
 
@@ -200,7 +200,7 @@ async def test_a_wrapper_keeps_few_caches(entry, numbered, folder):
     for _ in range(30):
         async with Cache.memory() as cache:
             await say(wrapper, cache=cache)
-    assert len(seat_of(wrapper)._cached) <= 8
+    assert len(client_of(wrapper)._wrapped) <= 8
 
 
 async def test_keys_are_exact_where_autogens_are_not(api, numbered, folder):

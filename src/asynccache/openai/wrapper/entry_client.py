@@ -1,237 +1,161 @@
-"""One entry of a wrapper's list in one event loop: its clients, and which cache a call goes to."""
+"""One entry of a wrapper's list in one event loop: what a call sends, through which client."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, cast
 
-from msgspec import UNSET, UnsetType
+import msgspec
+from msgspec import UNSET
+from msgspec.structs import replace
 from openai import AsyncOpenAI
 from openai.types import Completion
 from openai.types.chat import ChatCompletion
 
-from asynccache.cache import in_force, scopes
-from asynccache.cache.cache import AsyncCache
-from asynccache.core.calls import Answer, StoreIf, status_of, store_good
-from asynccache.errors import ReplayMiss
-from asynccache.openai.client.replay import lenient
-from asynccache.openai.wrapper.config import ConfigEntry, WrapperSettings
-from asynccache.openai.wrapper.loop import LoopState
-from asynccache.openai.wrapper.text import prepared
-from asynccache.openai.wrapper.usage import Usage, UsageTotals
+from asynccache.cache.facade import Answer, AsyncCache, Options, StoreIf, under
+from asynccache.openai.wrapper.config import ConfigEntry, WrapperSettings, undotted
+from asynccache.openai.wrapper.results import figures_of
+from asynccache.runtime.bounded import BoundedDict
 
-_DEFAULT_SEED: Final = 41  # AutoGen's, of a wrapper that nobody gave a cache
-_CACHES: Final = 8  # that one client is wrapped for at a time: more than a program has at once
-
-
-class _Methods:
-    """The two methods of one client that a call may go to."""
-
-    __slots__ = ("chat", "completion")
-
-    def __init__(self, client: AsyncOpenAI) -> None:
-        self.chat: Any = client.chat.completions.create
-        self.completion: Any = client.completions.create
+_WRAPPED: Final = 8  # caches that one client is wrapped for: more than a program has at once
 
 
 class EntryClient:
     """One entry of the list in one event loop.
 
     Args:
-        plan: The entry.
-        client: Its client, bare.
+        entry: The entry.
     """
 
-    __slots__ = ("_bare", "_cached", "_handed", "_plain", "client", "plan")
+    __slots__ = ("_wrapped", "client", "entry")
 
-    def __init__(self, plan: ConfigEntry, client: AsyncOpenAI) -> None:
-        self.plan = plan
-        self.client = client
-        self._plain = not (plan.azure or plan.settings.context or plan.settings.filter_func)
-        self._handed: WrapperSettings | None = None  # as they were when a call last named a cache
-        self._bare = _Methods(client)
-        self._cached: dict[AsyncCache, _Methods] = {}
+    def __init__(self, entry: ConfigEntry) -> None:
+        self.entry = entry
+        self.client = entry.make_client()
+        # Bounded, as each wrapped client keeps its cache alive.
+        self._wrapped: BoundedDict[AsyncCache, AsyncOpenAI] = BoundedDict(_WRAPPED)
 
-    def asked(
-        self, config: Mapping[str, Any], extras: Mapping[str, Any] | None
-    ) -> tuple[WrapperSettings, dict[str, Any]]:
-        """Return what holds for a call, and what it sends.
-
-        Args:
-            config: The call's parameters.
-            extras: The wrapper's words in the call, None if there are none.
-        """
-        plan = self.plan
-        settings = plan.settings
-        params = {**plan.create, **config}
-        plain = self._plain
-        if extras is not None:
-            # As AutoGen's agents call: a cache, nothing else, and the same one each time.
-            plain = plain and len(extras) == 1 and "cache" in extras
-            handed = self._handed
-            if plain and handed is not None and handed.cache is extras["cache"]:
-                settings = handed
-            else:
-                settings = settings.under(extras, of_call=True)
-                if plain:
-                    self._handed = settings
-        if plain and "prompt" not in params and params.get("messages") is not None:
-            return settings, params
-        return settings, prepared(plan, settings, params)
-
-    def method(self, cache: AsyncCache | None, *, chat: bool) -> Any:
-        """Return the SDK's method, through a cache or past all of them."""
-        methods = self._bare if cache is None else self._cached.get(cache) or self._wrapped(cache)
-        return methods.chat if chat else methods.completion
-
-    def _wrapped(self, cache: AsyncCache) -> _Methods:
-        if len(self._cached) >= _CACHES:  # they would be kept alive by this wrapper
-            for old in [old for old in self._cached if not old.is_open] or list(self._cached)[:1]:
-                del self._cached[old]
-        methods = self._cached[cache] = _Methods(cache.wrap(self.client))
-        return methods
-
-
-class Bound:
-    """A wrapper in one event loop, whose clients and connections belong to that loop."""
-
-    __slots__ = ("_made", "_state", "loop", "seats", "usage")
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        state: LoopState,
-        seats: list[EntryClient],
-        usage: Usage,
-    ) -> None:
-        self.loop = loop
-        self.seats = seats
-        self.usage = usage
-        self._state = state
-        self._made = [seat.client for seat in seats if seat.plan.owned]
-        for client in self._made:
-            state.keep(client)
-
-    async def implicit_cache(
-        self, settings: WrapperSettings, options: in_force.Options
-    ) -> AsyncCache | None:
-        """Return the cache of a wrapper that nobody gave one; None if it can't be.
+    def prepare(self, params: Mapping[str, Any], settings: WrapperSettings) -> dict[str, Any]:
+        """Return what is sent: a call's parameters over the entry's, with the context put in.
 
         Raises:
-            ReplayMiss: It can't be, and nothing may go upstream.
+            ValueError: There are not exactly one of messages and prompt, or a stream is to be
+                filtered.
+            KeyError: A format string names what the context hasn't.
         """
-        seed, root = settings.cache_seed, settings.cache_path_root
-        if seed is UNSET or seed is None:
-            seed = _DEFAULT_SEED
-        cache = self._state.cache(seed, root) or await self._state.open_cache(seed, root)
-        if cache is None and options.mode == "replay":
-            raise ReplayMiss(f"nothing can be replayed from {root}: it can't be used as a cache")
-        return cache
+        sent = {**self.entry.create, **params}
+        messages, prompt = sent.get("messages"), sent.get("prompt")
+        if (messages is None) is (prompt is None):
+            raise ValueError("pass either messages or prompt, one of them and not both")
+        sent.pop("prompt" if prompt is None else "messages", None)  # it may be there, as None
+        if self.entry.azure and isinstance(sent.get("model"), str):
+            sent["model"] = undotted(sent["model"])
+        if settings.filter_func is not None and sent.get("stream"):
+            raise ValueError(
+                "filter_func can't judge a stream before it is read: leave one of them out"
+            )
+        if settings.context:
+            fill = partial(
+                filled, context=settings.context, formats=settings.allow_format_str_template
+            )
+            if messages is None:
+                sent["prompt"] = fill(prompt)
+            else:
+                sent["messages"] = [_filled_message(message, fill) for message in messages]
+        return sent
 
-    async def aclose(self) -> None:
-        """Close the clients that the wrapper has made."""
-        for client in self._made:
-            await self._state.close_client(client)
+    async def send(
+        self,
+        params: dict[str, Any],
+        cache: AsyncCache | None,
+        settings: WrapperSettings,
+        options: Options,
+        rule: FilterRule | None,
+    ) -> Any:
+        """Make a call through a cache, or without any, under its seed and rule."""
+        client = self.client if cache is None else self._through(cache)
+        api: Any = client.chat.completions if "messages" in params else client.completions
+        if cache is None:
+            return await api.create(**params)
+        changes: dict[str, Any] = {}
+        if options.cache is not UNSET and options.cache is not cache:
+            changes["cache"] = cache
+        seed = settings.cache_seed
+        if seed is not UNSET and str(seed) != options.namespace(cache.settings.namespace).seed:
+            changes["cache_seed"] = seed
+        if rule is not None:
+            changes["store_if"] = rule
+        if not changes:
+            return await api.create(**params)
+        with under(replace(options, **changes)):
+            return await api.create(**params)
 
-
-def cache_meant(
-    settings: WrapperSettings, options: in_force.Options
-) -> AsyncCache | UnsetType | None:
-    """Return the cache to use, None for none; unset where only the implicit one is left."""
-    cache = settings.cache
-    unnamed = options.cache is UNSET
-    if cache is not None:
-        if unnamed or settings.cache_of_call:
-            return cache
-        # As in any client that has a cache of its own.
-        return cast("AsyncCache | None", options.cache)
-    if settings.cache_seed is None:
-        return None
-    cache = scopes.current_cache()
-    return UNSET if cache is None and unnamed and options.mode != "off" else cache
-
-
-async def inside(
-    create: Any,
-    params: dict[str, Any],
-    cache: AsyncCache | None,
-    settings: WrapperSettings,
-    options: in_force.Options,
-    *,
-    judge: FilterRule | None,
-) -> Any:
-    """Make a call under the cache, the seed and the rule that are meant, where others may hold."""
-    if cache is None:
-        return await create(**params)
-    seed = _seed_to_set(cache, settings, options)
-    same = options.cache is UNSET or options.cache is cache
-    if seed is UNSET and judge is None and same:
-        return await create(**params)
-    rule = UNSET if judge is None else judge
-    with scopes.options(cache=cache, cache_seed=seed, store_if=rule):
-        return await create(**params)
-
-
-def judge_of(
-    cache: AsyncCache | None, settings: WrapperSettings, *, chat: bool
-) -> FilterRule | None:
-    """Return who judges a call's answer, None if nobody does."""
-    if settings.filter_func is None:
-        return None
-    return FilterRule(settings, store_good if cache is None else cache.rule_in_force(), chat=chat)
+    def _through(self, cache: AsyncCache) -> AsyncOpenAI:
+        client = self._wrapped.get(cache)
+        if client is None:
+            client = self._wrapped[cache] = cache.wrap(self.client)
+        return client
 
 
-def _seed_to_set(
-    cache: AsyncCache, settings: WrapperSettings, options: in_force.Options
-) -> int | str | UnsetType:
-    seed = settings.cache_seed
-    block_seed = options.cache_seed
-    if seed is UNSET or seed is None or (block_seed is not UNSET and not settings.seed_of_call):
-        return UNSET
-    if block_seed is UNSET:
-        block_seed = cache.settings.namespace.seed
-    return UNSET if str(seed) == str(block_seed) else seed
+def filled(template: object, context: Mapping[str, Any] | None, *, formats: bool) -> Any:
+    """Return a template with the context put in; see `OpenAIWrapper.instantiate`."""
+    if context and isinstance(template, str):
+        return template.format(**context) if formats else template
+    return template(context) if context and callable(template) else template
+
+
+def _filled_message(message: object, fill: Callable[[object], object]) -> object:
+    if not isinstance(message, Mapping):
+        return message
+    members = cast("Mapping[str, object]", message)
+    content = members.get("content")
+    return {**members, "content": fill(content)} if content else members
 
 
 class FilterRule:
     """A call's filter, asked before its answer is stored: a rejected one never is.
 
-    What was stored before, or what somebody else has asked for, is theirs to judge: such an answer
-    is asked about when it has come, and stays.
+    An answer that was stored before, or that another caller has asked for, stays stored. The filter
+    is asked about it when it has come.
 
     Args:
         settings: Hold the filter and its context.
-        rule: What else decides whether an answer is stored.
+        store_if: What else decides whether an answer is stored.
         chat: Whether the answer is a chat completion.
     """
 
-    __slots__ = ("_kind", "_passed", "_rule", "_settings")
+    __slots__ = ("_kind", "_settings", "_store_if", "_verdict")
 
-    def __init__(self, settings: WrapperSettings, rule: StoreIf, *, chat: bool) -> None:
+    def __init__(self, settings: WrapperSettings, store_if: StoreIf, *, chat: bool) -> None:
         self._settings = settings
-        self._rule = rule
+        self._store_if = store_if
         self._kind: Any = ChatCompletion if chat else Completion
-        self._passed: bool | None = None
+        self._verdict: bool | None = None
 
     def __call__(self, answer: Answer) -> bool:
         """Tell whether to store an answer that this very call has paid for."""
-        if not self._rule(answer):
+        if not self._store_if(answer):
             return False
-        self._passed = self._asked(lenient(self._kind, answer.body))
-        return self._passed
+        body = msgspec.json.decode(answer.body)
+        response = self._kind.construct(**body) if isinstance(body, dict) else body
+        self._verdict = self._ask(response)
+        return self._verdict
 
-    def passes(self, response: Any) -> bool:
-        """Tell whether a response is good."""
-        status = status_of(response)
-        if self._passed is None or status is None or status.outcome != "miss":
-            return self._asked(response)
-        return self._passed  # it was looked at already
+    def passes(self, response: object, *, paid: bool) -> bool:
+        """Tell whether a response is good. One that was paid for now may have been asked about."""
+        if paid and self._verdict is not None:
+            return self._verdict
+        return self._ask(response)
 
-    def _asked(self, response: Any) -> bool:
+    def _ask(self, response: object) -> bool:
         settings = self._settings
-        beside: dict[str, object] | None = getattr(response, "__dict__", None)
-        if beside is not None:  # a filter may judge by the cost, as in AutoGen
-            beside["cost"] = UsageTotals().add(response, settings.price)
+        note(response, cost=figures_of(response, settings.price)[0])  # the filter may read it
         judge = settings.filter_func
         return judge is None or bool(judge(context=settings.context, response=response))
+
+
+def note(response: object, **notes: object) -> None:
+    """Note something on a response as AutoGen does, but beside its fields."""
+    if hasattr(response, "__dict__"):  # some servers answer with text, or null
+        vars(response).update(notes)

@@ -1,8 +1,9 @@
-"""What the wrapper holds in one event loop, and lets go of when that loop ends."""
+"""What wrappers hold in one event loop, and let go of when that loop ends."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import weakref
 from collections.abc import AsyncGenerator
@@ -12,20 +13,17 @@ from typing import Any, Final
 
 from openai import AsyncOpenAI
 
-from asynccache.cache.cache import AsyncCache
-from asynccache.cache.factory import Cache
+from asynccache.cache.facade import AsyncCache, Cache
 from asynccache.errors import StoreError
+from asynccache.runtime.loops import begin
 
 _log = logging.getLogger("asynccache")
 
-_Place = tuple[int | str, str]
-"""A ``cache_seed`` and the ``cache_path_root`` as it was given."""
-_USER: Final = "_asynccache_user"
-_told: Final[set[tuple[str, bool]]] = set()  # folders, and whether they could be used
+_KEPT: Final = "_asynccache_kept"
 
 
-class _User:
-    """Lives as long as a client of a wrapper's, and the copies that caches have made of it."""
+class ClientToken:
+    """Lives as long as a client that a wrapper has made, and the copies that caches make of it."""
 
     __slots__ = ("__weakref__",)
 
@@ -33,129 +31,107 @@ class _User:
 class LoopState:
     """The implicit caches of one event loop, and the clients that wrappers have made in it.
 
-    An implicit cache is nobody's to close. It belongs to the loop: `asyncio.run`, `asyncio.Runner`
-    and whoever else ends a loop properly close what asynchronous generators are left in it, and one
-    of those is ours. By then the loop has cancelled its tasks, and what was paid for is on its way
-    into the store, whose closing waits for it.
+    Nobody else closes an implicit cache. `asyncio.run`, `asyncio.Runner` and others who end a loop
+    properly close the asynchronous generators that are left in it, and one of those is ours. By
+    then the loop has cancelled its tasks. Closing a cache waits for what is still being stored.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop: Final = loop
         self._connections: set[Any] = set()
-        self._closing: set[asyncio.Task[None]] = set()
-        self._caches: dict[_Place, AsyncCache | None] = {}
-        self._opening: dict[_Place, asyncio.Task[AsyncCache | None]] = {}
+        self._caches: list[AsyncCache] = []
+        self._openings: dict[tuple[int | str, str], asyncio.Task[AsyncCache | None]] = {}
         self._ending = False
-        self._watch = self._until_the_end()
-
-    async def start(self) -> None:
-        """Begin to watch for the end of the loop."""
-        await anext(self._watch)
+        self.watch: Final = self._until_the_end()
 
     async def _until_the_end(self) -> AsyncGenerator[None]:
         try:
             yield
         finally:
-            await self._close()
-
-    async def _close(self) -> None:
-        # Caches first: what still waits for an answer waits on a client.
-        await self.close_caches()
-        for http in list(self._connections):
-            await self._disconnect(http)
-
-    # -- clients -----------------------------------------------------------------------------
+            # Caches first: what still waits for an answer waits on a client.
+            await self.close_caches()
+            for http in list(self._connections):
+                await _disconnect(http, self._connections)
 
     def keep(self, client: AsyncOpenAI) -> None:
         """Hold a client's connections until nobody can use them any more, or the loop ends.
 
-        A call may go on when the wrapper is gone that made it: in a stream that is still read, or
-        in a flight that others have joined. What such a call holds is the client, or a copy of it.
+        A call may go on when its wrapper is gone: a stream is still read, or others have joined the
+        call. It holds the client, or a copy of it.
         """
-        http = client._client
-        user = vars(client)[_USER] = _User()
-        self._connections.add(http)
-        weakref.finalize(user, self._let_go, http).atexit = False
+        token = vars(client)[_KEPT] = ClientToken()
+        self._connections.add(client._client)
+        # Not a method of this object: it would live as long as the client.
+        weakref.finalize(
+            token, _let_go, self.loop, client._client, self._connections
+        ).atexit = False
 
     async def close_client(self, client: AsyncOpenAI) -> None:
         """Close a client that is held, whoever uses it."""
-        await self._disconnect(client._client)
-
-    async def _disconnect(self, http: Any) -> None:
-        try:
-            await http.aclose()
-        except Exception as exc:  # noqa: BLE001 - of a transport; others are to be closed too
-            _log.warning("connections could not be closed: %r", exc)
-        self._connections.discard(http)
-
-    def _let_go(self, http: Any) -> None:
-        # Called by the collector, in any thread.
-        with suppress(RuntimeError):  # the loop is closed, and with it the connections
-            self.loop.call_soon_threadsafe(self._disconnect_soon, http)
-
-    def _disconnect_soon(self, http: Any) -> None:
-        if not self._ending and http in self._connections:
-            task = self.loop.create_task(self._disconnect(http))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
-
-    # -- caches ------------------------------------------------------------------------------
+        await _disconnect(client._client, self._connections)
 
     async def close_caches(self) -> None:
         """Close the caches. None is opened in this loop from now on."""
         self._ending = True
-        caches = [cache for cache in self._caches.values() if cache is not None]
-        self._caches.clear()
-        for cache in caches:
+        while self._caches:
             try:
-                await cache.aclose()
+                await self._caches.pop().aclose()
             except StoreError as exc:
                 _log.warning("a cache could not be closed as its loop ended: %r", exc)
 
-    def cache(self, seed: int | str, root: str) -> AsyncCache | None:
-        """Return the implicit cache if it is open already, without waiting."""
-        return self._caches.get((seed, root))
-
-    async def open_cache(self, seed: int | str, root: str) -> AsyncCache | None:
+    async def cache(self, seed: int | str, root: str) -> AsyncCache | None:
         """Return the implicit cache, opened once; None if there can't be one in this loop."""
-        place = (seed, root)
-        if place in self._caches:
-            return self._caches[place]
-        if self._ending:
-            return None
-        opening = self._opening.get(place)
-        if opening is None:
-            opening = asyncio.get_running_loop().create_task(self._open(place))
-            self._opening[place] = opening
-        # Whoever is cancelled here leaves the others waiting for the same cache.
-        return await asyncio.shield(opening)
+        opening = self._openings.get((seed, root))
+        if opening is None or opening.cancelled():
+            if self._ending:
+                return None
+            cache = Cache.disk(seed, root)
+            opening = self.loop.create_task(self._open(cache, _folder(root, seed)))
+            self._openings[seed, root] = opening
+        if not opening.done():
+            # A caller that is cancelled here leaves the others waiting for the same cache.
+            await asyncio.shield(opening)
+        return opening.result()
 
-    async def _open(self, place: _Place) -> AsyncCache | None:
-        cache = Cache.disk(*place)
-        folder = _folder(place)
-        found: AsyncCache | None = None
+    async def _open(self, cache: AsyncCache, folder: Path) -> AsyncCache | None:
         try:
-            found = await cache.open()
+            await cache.open()
         except StoreError as exc:
-            if (folder, False) not in _told:
-                _told.add((folder, False))
-                _log.warning("nothing is cached, as %s can't be used: %s", folder, exc)
-        else:
-            if found.stats().store_errors:  # the disk fails for now, and the log says so already
-                await found.aclose()
-                found = None
-            elif (folder, True) not in _told:
-                _told.add((folder, True))
-                _log.info("answers are cached in %s; cache_seed=None switches that off", folder)
-        finally:
-            del self._opening[place]
-        self._caches[place] = found
-        return found
+            _tell_of(folder, str(exc))
+            return None
+        if cache.stats().store_errors:  # the disk fails for now, and the log says so already
+            await cache.aclose()
+            return None
+        _tell_of(folder, None)
+        self._caches.append(cache)
+        return cache
 
 
-def _folder(place: _Place) -> str:
-    seed, root = place
-    return str(Path(root).absolute() / str(seed))
+def _folder(root: str, seed: int | str) -> Path:
+    return Path(root).absolute() / str(seed)
+
+
+def _let_go(loop: asyncio.AbstractEventLoop, http: Any, connections: set[Any]) -> None:
+    # Called by the collector, in any thread.
+    if http in connections:
+        with suppress(RuntimeError):  # the loop is closed, and with it the connections
+            begin(loop, functools.partial(_disconnect, http, connections))
+
+
+async def _disconnect(http: Any, connections: set[Any]) -> None:
+    connections.discard(http)
+    try:
+        await http.aclose()
+    except Exception as exc:  # noqa: BLE001 - of a transport; others are to be closed too
+        _log.warning("connections could not be closed: %r", exc)
+
+
+@functools.cache  # once for each folder
+def _tell_of(folder: Path, problem: str | None) -> None:
+    if problem is None:
+        _log.info("answers are cached in %s; cache_seed=None switches that off", folder)
+    else:
+        _log.warning("nothing is cached, as %s can't be used: %s", folder, problem)
 
 
 _states: Final[dict[int, LoopState]] = {}
@@ -167,7 +143,7 @@ async def loop_state() -> LoopState:
     state = _states.get(id(loop))
     if state is None:
         state = _states[id(loop)] = LoopState(loop)
-        await state.start()  # nothing in it waits, so nobody sees a state that isn't watching
+        await anext(state.watch)  # nothing in it waits, so nobody sees a state that isn't watching
         for name, old in list(_states.items()):
             # Ended by close() alone. Its caches can be closed from here, its connections are lost.
             if old.loop.is_closed() and _states.pop(name, None) is not None:

@@ -2,45 +2,65 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Literal, Self, TypeAlias, cast, overload
+from weakref import WeakKeyDictionary
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from openai import APIError, AsyncStream
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionMessage
 
-from asynccache.cache import in_force
-from asynccache.core.calls import status_of
-from asynccache.openai.wrapper.config import EXTRAS, NONE_SAYS, UNUSED, WrapperSettings, plans_of
-from asynccache.openai.wrapper.entry_client import Bound, EntryClient, cache_meant, inside, judge_of
-from asynccache.openai.wrapper.loop import loop_state
-from asynccache.openai.wrapper.sync import SyncCalls
-from asynccache.openai.wrapper.text import choices_of, filled
-from asynccache.openai.wrapper.types import NotedChatCompletion, NotedCompletion
-from asynccache.openai.wrapper.usage import CountedStream, Mode, Usage, printed, summary
+from asynccache.cache.facade import (
+    AsyncCache,
+    Options,
+    current_cache,
+    current_options,
+    status_of,
+    store_good,
+)
+from asynccache.errors import ReplayMiss
+from asynccache.openai.wrapper.config import OWN_WORDS, WrapperSettings, entries_of
+from asynccache.openai.wrapper.entry_client import EntryClient, FilterRule, filled, note
+from asynccache.openai.wrapper.loop import LoopState, loop_state
+from asynccache.openai.wrapper.results import (
+    CountedStream,
+    NotedChatCompletion,
+    NotedCompletion,
+    SyncStream,
+    UsageTotals,
+    figures_of,
+)
+from asynccache.runtime.background import waited
 
 _log = logging.getLogger("asynccache")
 
 _REFUSED: Final = "content_filter"  # the code of an error that ends the list, as in AutoGen
+_DEFAULT_SEED: Final = 41  # AutoGen's, of a wrapper that nobody gave a cache
+_HEADINGS: Final = {"actual": "Paid for", "total": "Used, cached answers included"}
 
+UsageMode = Literal["actual", "total"]
+Messages: TypeAlias = Iterable[Mapping[str, Any]]
+NoStream: TypeAlias = Literal[False] | None
 Response: TypeAlias = (
     NotedChatCompletion
     | NotedCompletion
     | CountedStream[ChatCompletionChunk]
     | CountedStream[Completion]
 )
+SyncResponse: TypeAlias = (
+    NotedChatCompletion | NotedCompletion | SyncStream[ChatCompletionChunk] | SyncStream[Completion]
+)
 
 
-class OpenAIWrapper(SyncCalls):
+class OpenAIWrapper:
     """Asks a list of models in order until one gives a good answer, each answer cached.
 
-    The asynchronous heir of AutoGen's class of that name; `create` is `acreate` for code that can't
-    await. Per call wins over an entry, an entry
-    over the constructor, as AutoGen's documentation has it.
+    It works as AutoGen's class of that name, with `acreate` to await; `create` is for code that
+    can't await. A word in the call wins over the entry, and the entry over the constructor, as
+    AutoGen's documentation has it.
 
     Args:
         config_list: Entries to try in order, each a dict of words for the client (``api_key``,
@@ -59,23 +79,20 @@ class OpenAIWrapper(SyncCalls):
     def __init__(
         self, *, config_list: Sequence[Mapping[str, Any]] | None = None, **base_config: Any
     ) -> None:
-        self._plans: Final = plans_of(config_list, base_config)
+        self._entries: Final = entries_of(config_list, base_config)
         # Made here, so that what a client lacks is said at once; used by the first event loop.
-        self._spare: Final = [[plan.make_client() for plan in self._plans]]
-        self._bounds: Final[dict[asyncio.AbstractEventLoop, Bound]] = {}
-        self._bound: Bound | None = None
-        self._usages: Final[dict[asyncio.AbstractEventLoop, Usage]] = {}
-        self._past: Final = Usage()  # of loops that are gone
+        self._unused: Final = [self._make_clients()]
+        self._clients: Final[WeakKeyDictionary[LoopState, list[EntryClient]]] = WeakKeyDictionary()
+        self._actual: Final = UsageTotals()
+        self._total: Final = UsageTotals()
+
+    def _make_clients(self) -> list[EntryClient]:
+        return [EntryClient(entry) for entry in self._entries]
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -83,29 +100,38 @@ class OpenAIWrapper(SyncCalls):
 
         Clients that were handed in, and caches, are left open. The wrapper may be used again.
         """
-        bound = self._bounds.pop(asyncio.get_running_loop(), None)
-        if bound is not None:
-            if self._bound is bound:
-                self._bound = None
-            await bound.aclose()
+        state = await loop_state()
+        for client in self._clients.pop(state, ()):
+            if client.entry.owns_client:
+                await state.close_client(client.client)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the clients that `create` has made. The wrapper may be used again.
+
+        Clients that were handed in, and caches, are left open. At the program's end it happens
+        anyway.
+        """
+        waited(self.aclose)
 
     # -- calls -------------------------------------------------------------------------------
 
     @overload
     async def acreate(
-        self,
-        *,
-        messages: Iterable[Mapping[str, Any]],
-        stream: Literal[False] | None = None,
-        **config: Any,
+        self, *, messages: Messages, stream: NoStream = None, **config: Any
     ) -> NotedChatCompletion: ...
     @overload
     async def acreate(
-        self, *, messages: Iterable[Mapping[str, Any]], stream: Literal[True], **config: Any
+        self, *, messages: Messages, stream: Literal[True], **config: Any
     ) -> CountedStream[ChatCompletionChunk]: ...
     @overload
     async def acreate(
-        self, *, prompt: object, stream: Literal[False] | None = None, **config: Any
+        self, *, prompt: object, stream: NoStream = None, **config: Any
     ) -> NotedCompletion: ...
     @overload
     async def acreate(
@@ -133,65 +159,93 @@ class OpenAIWrapper(SyncCalls):
             ValueError: There are not exactly one of ``messages`` and ``prompt``, or a stream is to
                 be filtered.
         """
-        bound = self._bound
-        if bound is None or bound.loop is not asyncio.get_running_loop():
-            bound = await self._bind()
-        extras = None if EXTRAS.isdisjoint(config) else _taken_out(config)
-        last = bound.seats[-1]
-        _make_rereadable(config)
-        for seat in bound.seats:
-            settings, params = seat.asked(config, extras)
-            options = in_force.current_options()
-            cache = cache_meant(settings, options)
-            if cache is UNSET:
-                cache = await bound.implicit_cache(settings, options)
-            chat = "messages" in params
-            create = seat.method(cache, chat=chat)
-            judge = judge_of(cache, settings, chat=chat)
+        state = await loop_state()
+        clients = self._clients.get(state) or self._bind(state)
+        words, params = _divided(config)
+        options = current_options()
+        for number, client in enumerate(clients):
+            last = client is clients[-1]
+            settings = client.entry.settings.inside(options).with_words(words)
+            sent = client.prepare(params, settings)
+            cache = await _cache_for(state, settings, options)
+            rule = None
+            if settings.filter_func is not None:
+                store_if = store_good if cache is None else cache.settings.store_if
+                if options.store_if is not UNSET:
+                    store_if = options.store_if
+                rule = FilterRule(settings, store_if, chat="messages" in sent)
             try:
-                if options is in_force.NO_OPTIONS and settings.cache_seed is UNSET and not judge:
-                    response = await create(**params)
-                else:
-                    response = await inside(create, params, cache, settings, options, judge=judge)
+                response = await client.send(sent, cache, settings, options, rule)
             except APIError as exc:
-                if seat is last or exc.code == _REFUSED:
+                if last or exc.code == _REFUSED:
                     raise
-                _log.debug("%s: %s, the next is tried", seat.plan.where, type(exc).__name__)
+                kind = type(exc).__name__
+                _log.debug("config_list[%d]: %s, the next is tried", number, kind)
                 continue
-            if isinstance(response, AsyncStream):
-                return _counted(bound, seat, settings, response)
             status = status_of(response)
-            if status is None or status.outcome == "miss":
-                bound.usage.actual.add(response, settings.price)
-            passed = judge is None or judge.passes(response)
-            if passed or seat is last:
-                cost = bound.usage.total.add(response, settings.price)
-                _note(response, seat, passed=passed, cost=cost)
+            paid = status is None or status.outcome == "miss"
+            if isinstance(response, AsyncStream):
+                totals = [self._total, self._actual] if paid else [self._total]
+                return CountedStream(cast("Any", response), number, settings.price, totals)
+            figures = figures_of(response, settings.price)
+            if paid:
+                self._actual.add(response, figures)
+            passed = rule is None or rule.passes(response, paid=paid)
+            if passed or last:
+                self._total.add(response, figures)
+                note(response, config_id=number, pass_filter=passed, cost=figures[0])
                 return cast("Response", response)
         raise AssertionError("the last entry returns or raises")
 
-    async def _bind(self) -> Bound:
-        """Return this wrapper as it is in the running loop, with clients of that loop's own."""
-        loop = asyncio.get_running_loop()
-        state = await loop_state()
-        for gone in [known for known in list(self._usages) if known.is_closed()]:
-            self._bounds.pop(gone, None)
-            usage = self._usages.pop(gone, None)
-            if usage is not None:
-                self._past.absorb(usage)
-        bound = self._bounds.get(loop)
-        if bound is None:
-            try:
-                clients = self._spare.pop()
-            except IndexError:
-                clients = [plan.make_client() for plan in self._plans]
-            seats = [
-                EntryClient(plan, client) for plan, client in zip(self._plans, clients, strict=True)
-            ]
-            usage = self._usages.setdefault(loop, Usage())
-            bound = self._bounds[loop] = Bound(loop, state, seats, usage)
-        self._bound = bound
-        return bound
+    def _bind(self, state: LoopState) -> list[EntryClient]:
+        """Return clients of this loop's own."""
+        try:
+            clients = self._unused.pop()
+        except IndexError:
+            clients = self._make_clients()
+        self._clients[state] = clients
+        for client in clients:
+            if client.entry.owns_client:
+                state.keep(client.client)
+        return clients
+
+    @overload
+    def create(
+        self, *, messages: Messages, stream: NoStream = None, **config: Any
+    ) -> NotedChatCompletion: ...
+    @overload
+    def create(
+        self, *, messages: Messages, stream: Literal[True], **config: Any
+    ) -> SyncStream[ChatCompletionChunk]: ...
+    @overload
+    def create(
+        self, *, prompt: object, stream: NoStream = None, **config: Any
+    ) -> NotedCompletion: ...
+    @overload
+    def create(
+        self, *, prompt: object, stream: Literal[True], **config: Any
+    ) -> SyncStream[Completion]: ...
+    @overload
+    def create(self, **config: Any) -> SyncResponse: ...
+    def create(self, **config: Any) -> SyncResponse:
+        """Do as `acreate`, and wait for it.
+
+        The call is made in the background loop, whose thread also calls ``filter_func`` and what
+        templates there are. A thread that runs an event loop of its own may call it too, and holds
+        that loop up meanwhile.
+
+        Args:
+            **config: As for `acreate`. ``cache`` may be what ``with`` gives or what ``async with``
+                gives.
+
+        Raises:
+            RuntimeError: This is the background loop itself: await `acreate` there.
+            Exception: As `acreate`.
+        """
+        response = waited(partial(self.acreate, **config))
+        if isinstance(response, CountedStream):
+            return SyncStream(cast("Any", response))
+        return response
 
     # -- templates and answers ---------------------------------------------------------------
 
@@ -219,21 +273,31 @@ class OpenAIWrapper(SyncCalls):
         Raises:
             TypeError: It is a stream, or no completion at all.
         """
-        return choices_of(response)
+        if isinstance(response, Completion):
+            return [choice.text for choice in response.choices]
+        if not isinstance(response, ChatCompletion):
+            raise TypeError(f"a {type(response).__qualname__} has no choices: pass a completion")
+        messages = [choice.message for choice in response.choices]
+        return [
+            message if message.tool_calls or message.function_call else message.content
+            for message in messages
+        ]
 
     # -- usage -------------------------------------------------------------------------------
 
     @property
     def actual_usage_summary(self) -> dict[str, Any] | None:
         """What was paid for: ``total_cost`` and, by model, cost and tokens; None for nothing."""
-        return summary([usage.actual for usage in self._all_usage()])
+        return self._actual.summary()
 
     @property
     def total_usage_summary(self) -> dict[str, Any] | None:
         """The same with the answers that cost nothing, from the cache or shared with others."""
-        return summary([usage.total for usage in self._all_usage()])
+        return self._total.summary()
 
-    def print_usage_summary(self, mode: Mode | Sequence[Mode] = ("actual", "total")) -> None:
+    def print_usage_summary(
+        self, mode: UsageMode | Sequence[UsageMode] = ("actual", "total")
+    ) -> None:
         """Print what was used.
 
         Args:
@@ -242,54 +306,48 @@ class OpenAIWrapper(SyncCalls):
         Raises:
             ValueError: There is no such mode.
         """
-        modes: list[Mode] = [mode] if isinstance(mode, str) else list(mode)
-        if not modes or not {"actual", "total"}.issuperset(modes):
+        modes = [mode] if isinstance(mode, str) else list(mode)
+        totals = {"actual": self._actual, "total": self._total}
+        if not modes or not totals.keys() >= set(modes):
             raise ValueError(f'mode must be "actual", "total" or both in a list, not {mode!r}')
-        print(printed(self.actual_usage_summary, self.total_usage_summary, modes))  # noqa: T201 - asked for
+        for name in modes:
+            print(f"{_HEADINGS[name]}: {totals[name].text()}")  # noqa: T201 - asked for
 
     def clear_usage_summary(self) -> None:
         """Begin to count anew."""
-        for usage in self._all_usage():
-            usage.clear()
-
-    def _all_usage(self) -> list[Usage]:
-        return [self._past, *self._usages.values()]
+        self._actual.clear()
+        self._total.clear()
 
 
-def _taken_out(config: dict[str, Any]) -> dict[str, Any] | None:
-    """Take the wrapper's own words out of a call's; return those that say something."""
-    found: dict[str, Any] = {}
-    for name in EXTRAS & config.keys():
-        value = config.pop(name)
-        # AutoGen's agents always name agent, cache and context, the latter two often as None.
-        if name not in UNUSED and (value is not None or name in NONE_SAYS):
-            found[name] = value
-    return found or None
-
-
-def _make_rereadable(config: dict[str, Any]) -> None:
-    """Make lists of iterators: what one entry has read, the next can't read again."""
+def _divided(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the wrapper's own words in a call, and what is sent."""
+    words: dict[str, Any] = {}
+    params: dict[str, Any] = {}
     for name, value in config.items():
-        if isinstance(value, Iterator):
-            config[name] = list(cast("Iterator[object]", value))
+        if name in OWN_WORDS:
+            words[name] = value
+        else:  # what one entry has read of an iterator, the next can't read again
+            params[name] = list(value) if hasattr(value, "__next__") else value
+    return words, params
 
 
-def _note(response: object, seat: EntryClient, *, passed: bool, cost: float) -> None:
-    """Note on a response what AutoGen notes there, beside its fields and not among them."""
-    beside: dict[str, object] | None = getattr(response, "__dict__", None)
-    if beside is not None:  # some servers answer with text, or null
-        beside["config_id"] = seat.plan.number
-        beside["pass_filter"] = passed
-        beside["cost"] = cost
+async def _cache_for(
+    state: LoopState, settings: WrapperSettings, options: Options
+) -> AsyncCache | None:
+    """Return the cache for a call, None for none.
 
-
-def _counted(
-    bound: Bound, seat: EntryClient, settings: WrapperSettings, stream: Any
-) -> CountedStream[Any]:
-    spent = [bound.usage.total]
-    status = status_of(stream)
-    if status is None or status.outcome == "miss":
-        spent.append(bound.usage.actual)
-    counted = CountedStream(stream, settings.price, spent)
-    counted.config_id = seat.plan.number
-    return counted
+    Raises:
+        ReplayMiss: The implicit cache can't be used, and nothing may go upstream.
+    """
+    if settings.cache_seed is None:
+        return None
+    cache = current_cache() if settings.cache is None else settings.cache
+    if cache is not None or options.cache is not UNSET or options.mode == "off":
+        return cache
+    seed, root = settings.cache_seed, settings.cache_path_root
+    if isinstance(seed, UnsetType):
+        seed = _DEFAULT_SEED
+    cache = await state.cache(seed, root)
+    if cache is None and options.mode == "replay":
+        raise ReplayMiss(f"nothing can be replayed from {root}: it can't be used as a cache")
+    return cache

@@ -27,12 +27,13 @@ def engine_of(cache):
 
 def flights_of(engine):
     """Return the flights of an engine that reads and writes can join."""
-    return list(engine._in_flight._flights.values())
+    return list(engine._in_flight.flights.values())
 
 
 def has_call(engine, key):
     """Tell whether a call is under way for a key."""
-    return engine._in_flight.has_call(key)
+    table = engine._in_flight
+    return key in table.flights or key in table.refreshes
 
 
 def sync_frames(cache):

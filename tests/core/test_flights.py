@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import threading
 
 import pytest
 
-from asynccache import CacheClosedError, options
+from asynccache import Cache, CacheClosedError, options
+from asynccache.core import writer
 from asynccache.core.calls import Answer
 from asynccache.core.flight import Caller
 from asynccache.entries.entry import Meta
@@ -554,3 +556,30 @@ async def test_answer_beyond_the_limit_is_delivered_unstored_and_unshared():
         assert await reader.next() is None
         await settled(scene)
         assert scene.cache.stats().not_stored == {"oversized": 1}
+
+
+@pytest.mark.parametrize("mode", ["read_write", "refresh"])
+async def test_a_refresh_supersedes_an_answer_that_is_still_being_encoded(mode, monkeypatch):
+    """An older answer that was delivered but isn't stored yet never overwrites a newer one."""
+    go, encode = threading.Event(), writer._encode
+
+    def slowly(call, entry):
+        if b"old" in entry.body:
+            assert go.wait(30)
+        return encode(call, entry)
+
+    monkeypatch.setattr(writer, "_encode", slowly)
+
+    async def made(text):
+        return text * 50_000  # long enough to be encoded in a thread
+
+    async with Cache.memory() as cache:
+        with options(mode=mode):
+            await cache.get_or_create("k", lambda: made("old"))
+        with options(mode="refresh"):
+            await cache.get_or_create("k", lambda: made("new"))
+        go.set()
+        while cache.stats().stored + sum(cache.stats().not_stored.values()) < 2:
+            await asyncio.sleep(0.001)
+        assert cache.stats().not_stored == {"deleted": 1}
+        assert (await cache.get("k"))[:3] == "new"

@@ -12,9 +12,8 @@ import pytest
 from asynccache import Cache, CacheClosedError, options
 from asynccache.core import writer
 from asynccache.core.calls import Answer
-from asynccache.core.flight import Caller
+from asynccache.core.flight import Caller, WaitedTooLongError
 from asynccache.entries.entry import Meta
-from asynccache.runtime.waiters import WaitedTooLongError
 from asynccache.testing import Gate
 from tests.helpers.inside import put_store
 from tests.helpers.scenes import EVENTS, PHASES, Scene, settled

@@ -6,11 +6,11 @@ import logging
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Final, Literal
+from typing import Literal
 
 from msgspec import Struct
 
-from asynccache.cache.in_force import ScopeStack
+from asynccache.cache.in_force import is_watched, recorders
 from asynccache.core.counters import Outcome
 from asynccache.entries.entry import Entry
 
@@ -45,7 +45,6 @@ class CallEvent(Struct, frozen=True, kw_only=True):
 
 
 Observer = Callable[[CallEvent], None]
-_recorders: Final[ScopeStack[list[CallEvent]]] = ScopeStack("asynccache_recorders")
 
 
 @contextmanager
@@ -65,7 +64,7 @@ def record() -> Generator[list[CallEvent]]:
         []
     """
     calls: list[CallEvent] = []
-    frame = _recorders.push(calls)
+    frame = recorders.push(calls)
     try:
         yield calls
     finally:
@@ -82,7 +81,7 @@ class CallWatch:
 
     def __init__(self, observer: Observer | None, endpoint: str, model: object, key: bytes) -> None:
         self._observer = observer
-        self._frames = list(_recorders.alive())
+        self._frames = list(recorders.alive())
         self._began = perf_counter()
         self.endpoint = endpoint
         self.model = model if isinstance(model, str) else ""
@@ -135,6 +134,6 @@ def watch(
     observer: Observer | None, endpoint: str, model: object = "", key: bytes = b""
 ) -> CallWatch | None:
     """Return who is to be told of a call that begins now, None if nobody is."""
-    if observer is None and (_recorders.is_empty() or _recorders.top() is None):
+    if not is_watched(observer):
         return None
     return CallWatch(observer, endpoint, model, key)

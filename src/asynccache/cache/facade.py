@@ -18,6 +18,7 @@ from asynccache.cache.in_force import (
     Options as Options,
     Samples as Samples,
     current_options as current_options,
+    is_watched as is_watched,
     under as under,
 )
 from asynccache.cache.lifecycle import (
@@ -52,6 +53,6 @@ from asynccache.core.flight import (
     Flight as Flight,
     NotSharedError as NotSharedError,
     Reader as Reader,
+    WaitedTooLongError as WaitedTooLongError,
 )
 from asynccache.core.modes import Mode as Mode
-from asynccache.runtime.waiters import WaitedTooLongError as WaitedTooLongError

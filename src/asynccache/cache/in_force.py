@@ -147,6 +147,8 @@ class Options(Struct, frozen=True, kw_only=True):
 NO_OPTIONS: Final = Options()
 _ambient: Final[ScopeStack[Any]] = ScopeStack("asynccache_ambient")
 _options: Final[ScopeStack[Options]] = ScopeStack("asynccache_options")
+recorders: Final[ScopeStack[list[Any]]] = ScopeStack("asynccache_recorders")
+"""The lists that `asynccache.record` fills."""
 _default: Any = None
 
 
@@ -180,6 +182,11 @@ def leave(cache: object, frames: list[ScopeFrame[Any]]) -> None:
         frame = frames[-1]
     frames.remove(frame)
     frame.dead = True
+
+
+def is_watched(observer: object) -> bool:
+    """Tell, at the least cost, whether anybody is to be told of the caller's calls."""
+    return observer is not None or not (recorders.is_empty() or recorders.top() is None)
 
 
 def set_default(cache: Any) -> None:  # noqa: ANN401 - an AsyncCache or None

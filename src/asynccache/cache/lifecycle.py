@@ -317,7 +317,7 @@ class Lifecycle:
 
     def now(self) -> int:
         """Return what the cache's clock says, in microseconds since the epoch."""
-        return self.clock.time_us()
+        return self.clock.time_ns() // 1000
 
     def note_bypass(self, reason: str | None) -> None:
         """Count a call that goes past the cache; log each reason once."""

@@ -86,7 +86,7 @@ class LeaseManager:
         """
         silent_since = self._clock.monotonic()
         silent: Lease | None = None
-        pause, _ = client.store.polls
+        pause = 0.0
         glances = client.store.capabilities.glances
         waited = glancing = False
         while True:
@@ -122,13 +122,15 @@ class LeaseManager:
                 return Acquired(entry, None, waited)
 
     async def _pause(self, client: StoreClient, key: bytes, pause: float) -> float:
-        """Wait for news of a key, or for a while; return how long a while is the next time."""
+        """Wait for news of a key, or for a pause; return the next one in seconds. 0: the first."""
         if client.store.capabilities.messages:
             jitter = 0.5 + random.random() / 2  # noqa: S311 - not a secret
             if await client.wait(key, self._ttl * jitter / _WOKEN_POLLS):
                 return pause
+        first, longest = client.store.polls
+        pause = pause or first
         await asyncio.sleep(pause * random.uniform(_LEAST, 1))  # noqa: S311 - as above
-        return min(client.store.polls[1], pause * 2)
+        return min(longest, pause * 2)
 
     def adopt(self, key: bytes) -> HeldLease | None:
         """Take over the claim that an abandoned flight for a key has left, if there is one."""

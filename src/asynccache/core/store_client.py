@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from asynccache.core.context import LoopContext
@@ -153,11 +154,11 @@ class StoreClient:
         """Renew leases; None for each if the store couldn't tell."""
         ttl = self._context.limits.lease_ttl
         unknown: list[bool | None] = [None] * len(leases)
-        return await self._run(lambda: self.store.renew(self.namespace, leases, ttl), unknown)
+        return await self._run(partial(self.store.renew, self.namespace, leases, ttl), unknown)
 
     async def release(self, leases: Sequence[Lease]) -> None:
         """Give leases back."""
-        await self._run(lambda: self.store.release(self.namespace, leases), None)
+        await self._run(partial(self.store.release, self.namespace, leases), None)
 
     async def wait(self, key: bytes, timeout: float) -> bool:
         """Wait for news of a key; False at once if the store can't tell."""
@@ -206,12 +207,12 @@ class StoreClient:
     async def _get_many(self, keys: list[bytes]) -> Sequence[bytes | Unknown | None]:
         unknown: list[bytes | Unknown | None] = [UNKNOWN] * len(keys)
         return await self._run(
-            lambda: self.store.get_many(self.namespace, keys), unknown, count=len(keys)
+            partial(self.store.get_many, self.namespace, keys), unknown, count=len(keys)
         )
 
     async def _set_many(self, records: list[Record]) -> Sequence[bool]:
         return await self._run(
-            lambda: self.store.set_many(self.namespace, records),
+            partial(self.store.set_many, self.namespace, records),
             [False] * len(records),
             times=_PATIENT,
             count=len(records),
@@ -221,7 +222,7 @@ class StoreClient:
         nothing: list[Claimed | None] = [None] * len(claims)
         ttl = self._context.limits.lease_ttl
         return await self._run(
-            lambda: self.store.claim(self.namespace, claims, ttl), nothing, count=len(claims)
+            partial(self.store.claim, self.namespace, claims, ttl), nothing, count=len(claims)
         )
 
 

@@ -48,7 +48,7 @@ class EntryWriter:
         context = self._context
         meta = replace(answer.meta, seconds=seconds)
         context.counters.tokens_paid += meta.input_tokens + meta.output_tokens
-        now = context.clock.time_us()
+        now = context.clock.time_ns() // 1000
         expires = expiry(call.ttl, now, context.limits.ttl_jitter)
         return Entry(call.key, now, expires, meta, answer.chunks)
 

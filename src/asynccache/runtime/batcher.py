@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from asynccache.runtime.pacer import Pacer
 
@@ -102,6 +102,14 @@ class Batcher(Generic[ItemT, ResultT]):
             raise
         except Exception as exc:  # noqa: BLE001 - each who asked gets the error
             results = [exc] * len(items)
+        if len(waiting) == 1 and len(waiting[0]) == 1:  # nothing to pace
+            ((future,),), (result,) = waiting, results
+            if not future.done():
+                if isinstance(result, BaseException):
+                    future.set_exception(result)
+                else:
+                    future.set_result(cast("ResultT", result))
+            return
         self._pacer.resolve_each(
             [
                 (future, result)

@@ -7,22 +7,30 @@ from typing import TYPE_CHECKING
 
 
 class Clock:
-    """The machine's own clocks. `asynccache.testing.ManualClock` stands in for it in tests."""
+    """The machine's own clocks. `asynccache.testing.ManualClock` stands in for it in tests.
+
+    `time_ns` and `monotonic` are the two that a subclass replaces.
+    """
 
     __slots__ = ()
 
-    def time_us(self) -> int:
-        """Return microseconds since the Unix epoch, as entries record them."""
-        return time.time_ns() // 1000
-
     if TYPE_CHECKING:
+
+        def time_ns(self) -> int:
+            """Return nanoseconds since the Unix epoch."""
+            ...
 
         def monotonic(self) -> float:
             """Return seconds that never run backwards."""
             ...
 
-    else:
-        monotonic = staticmethod(time.monotonic)  # as it is: read several times a miss
+    else:  # Python's own functions, as each call of a cache reads them
+        time_ns = staticmethod(time.time_ns)
+        monotonic = staticmethod(time.monotonic)
+
+    def time_us(self) -> int:
+        """Return microseconds since the Unix epoch, as entries record them."""
+        return self.time_ns() // 1000
 
 
 SYSTEM_CLOCK = Clock()

@@ -31,9 +31,9 @@ class ManualClock(Clock):
         self._wall_us = round(start * _MICROSECONDS)
         self._monotonic_us = round(monotonic * _MICROSECONDS)
 
-    def time_us(self) -> int:
-        """Return microseconds since the Unix epoch."""
-        return self._wall_us
+    def time_ns(self) -> int:
+        """Return nanoseconds since the Unix epoch."""
+        return self._wall_us * 1000
 
     def monotonic(self) -> float:
         """Return seconds that never run backwards."""

@@ -12,7 +12,7 @@ from asynccache.cache.cache import AsyncCache
 from asynccache.core.calls import CallRequest, Fetched, Mode, Status
 from asynccache.core.counters import Outcome
 from asynccache.core.engine import Engine
-from asynccache.core.flight import Caller, NotSharedError, Reader
+from asynccache.core.flight import Caller, NotSharedError, Reader, WaitedTooLongError
 from asynccache.entries.entry import Entry
 from asynccache.errors import NotCanonicalError, ReplayMiss
 from asynccache.openai.client import sdk
@@ -23,7 +23,6 @@ from asynccache.openai.client.lookup import CallOptions, Lookup, ResultForm
 from asynccache.openai.client.outbound import PAST, OutboundCheck, is_beneath
 from asynccache.openai.client.results import built
 from asynccache.openai.client.upstream import RawCall, UpstreamCall
-from asynccache.runtime.waiters import WaitedTooLongError
 
 
 class ClientCache:

@@ -10,14 +10,13 @@ from typing import Any, Final, Generic, TypeVar
 from openai import APIConnectionError, APIError, AsyncStream
 from pydantic import ValidationError
 
-from asynccache.core.flight import Reader
+from asynccache.core.flight import Reader, WaitedTooLongError
 from asynccache.entries.entry import Meta
 from asynccache.openai.client import sdk, sdk_responses
 from asynccache.openai.client.replay import event_builder, headers_of
 from asynccache.openai.client.sse import EventReader
 from asynccache.providers.facts import DONE, members
 from asynccache.runtime.pacer import Pacer
-from asynccache.runtime.waiters import WaitedTooLongError
 
 T = TypeVar("T")
 

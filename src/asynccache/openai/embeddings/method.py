@@ -17,7 +17,7 @@ from asynccache.cache.settings import Settings
 from asynccache.core.bulk import BulkCall, fetch_many
 from asynccache.core.calls import Answer, CallRequest, Fetched
 from asynccache.core.counters import Outcome
-from asynccache.core.flight import Caller, NotSharedError, Scope
+from asynccache.core.flight import Caller, NotSharedError, Scope, WaitedTooLongError
 from asynccache.entries.entry import Entry, Meta
 from asynccache.keys.canonical import canonical_json
 from asynccache.keys.key import KEY_BYTES
@@ -38,7 +38,6 @@ from asynccache.openai.client.upstream import meta_of
 from asynccache.openai.embeddings import assembly
 from asynccache.openai.embeddings.inputs import ENCODE, inputs_of, keys_of, shares_of
 from asynccache.providers.facts import Facts
-from asynccache.runtime.waiters import WaitedTooLongError
 
 MakeCall = Callable[[Any], Awaitable[Any]]
 """Makes the SDK's call for an ``input``, and returns its raw response."""

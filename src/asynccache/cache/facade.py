@@ -52,6 +52,7 @@ from asynccache.core.flight import (
     Flight as Flight,
     NotSharedError as NotSharedError,
     Reader as Reader,
+    Scope as ErrorScope,  # noqa: F401 - a Scope is among them already
 )
 from asynccache.core.modes import Mode as Mode
 from asynccache.runtime.waiters import WaitedTooLongError as WaitedTooLongError

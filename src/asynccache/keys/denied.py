@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from operator import itemgetter
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
+
+T = TypeVar("T")
 
 CREDENTIAL_HEADERS: Final = frozenset({
     "authorization", "proxy-authorization", "api-key", "x-api-key", "cookie",
@@ -52,8 +54,8 @@ def is_denied_query(name: str) -> bool:
 
 
 def kept_headers(
-    headers: Iterable[tuple[str, str]], ignore: frozenset[str] = frozenset()
-) -> list[tuple[str, str]]:
+    headers: Iterable[tuple[str, T]], ignore: frozenset[str] = frozenset()
+) -> list[tuple[str, T]]:
     """Return the headers that belong in a key: names in lower case, sorted.
 
     Args:

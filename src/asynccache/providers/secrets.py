@@ -21,11 +21,9 @@ _URL: Final = "server_url"
 _OF_DOMAIN_SECRETS: Final = ("value",)
 _LONG_ENOUGH: Final = 8  # characters: a shorter secret may well stand in an answer by chance
 _ENCODE: Final = msgspec.json.Encoder().encode
-
-
-def may_hold_secrets(canonical: bytes) -> bool:
-    """Tell whether a canonical body has to be looked at; nearly none has."""
-    return b'"mcp"' in canonical or b'"domain_secrets"' in canonical
+MCP: Final = b'"mcp"'
+DOMAIN_SECRETS: Final = b'"domain_secrets"'
+"""One of these two is in each canonical body that may hold secrets; in nearly none is."""
 
 
 def without_secrets(body: Any, found: list[str], list_name: str = "") -> Any:

@@ -21,7 +21,7 @@ from openai.types.chat import ChatCompletionMessage
 
 import asynccache
 from asynccache import Cache
-from asynccache.openai.wrapping import DOORS
+from asynccache.openai.wrapping import CACHED_METHODS
 from tests.helpers.http import httpx
 from tests.helpers.openai_api import GetWeather, Weather, whole_api
 from tests.helpers.openai_server import MESSAGES, ask, state
@@ -185,7 +185,7 @@ async def test_every_parameter_is_in_the_key(method, name, bare, api):
 
 def test_every_method_is_looked_at():
     """The methods above are those that have a way of their own through the cache."""
-    own = {f"{endpoint.resource}.{name}" for endpoint, name, _ in DOORS}
+    own = {f"{endpoint.resource}.{name}" for endpoint, name, _ in CACHED_METHODS}
     assert own == set(METHODS)
 
 

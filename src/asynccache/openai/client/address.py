@@ -17,6 +17,7 @@ from asynccache.keys.denied import (
 )
 from asynccache.keys.key import Namespace, Prefix
 from asynccache.openai.client import sdk
+from asynccache.runtime.bounded import BoundedDict
 
 _REMEMBERED: Final = 256  # prefixes: one per namespace and set of extra headers in use
 _CREDENTIALS: Final = ("organization", "project", "admin_api_key", "_azure_ad_token")
@@ -56,7 +57,7 @@ class RequestAddress:
         self._http: tuple[Any, Any] = (None, None)
         self._url = ""
         self._plain: dict[Namespace, Prefix] = {}
-        self._special: dict[tuple[Namespace, bytes], Prefix] = {}
+        self._special: BoundedDict[tuple[Namespace, bytes], Prefix] = BoundedDict(_REMEMBERED)
         self._followed = 0  # how often the client's settings were found changed
         self._own: tuple[Any, ...] = ()
         self._own_digest = b""
@@ -90,7 +91,7 @@ class RequestAddress:
             or (client.default_headers if self._own_headers else client._custom_headers)
             != self._headers
             or (client.default_query if self._own_query else client._custom_query) != self._query
-            or sdk.http_defaults(client._client) != self._http
+            or _http_defaults(client._client) != self._http
         ):
             self._follow()
         headers: dict[str, str | None] = {}
@@ -108,8 +109,6 @@ class RequestAddress:
         known = (namespace, canonical_value((headers, shown)))
         prefix = self._special.get(known)
         if prefix is None:
-            if len(self._special) >= _REMEMBERED:
-                self._special.clear()
             prefix = self._special[known] = self._make(namespace, headers, query)
         return prefix
 
@@ -123,7 +122,7 @@ class RequestAddress:
             client.default_headers if self._own_headers else client._custom_headers
         )
         self._query = dict(client.default_query if self._own_query else client._custom_query)
-        headers, params = sdk.http_defaults(client._client)
+        headers, params = _http_defaults(client._client)
         self._http = (list(headers), params)
         self._base_url = client._base_url
         self._url = without_query(str(client._base_url)).rstrip("/") + self._path
@@ -200,14 +199,22 @@ def _changes(headers: Mapping[str, Any], ignore: frozenset[str]) -> dict[str, st
     Raises:
         NotCanonicalError: One isn't text.
     """
-    given = {name.lower(): v for name, v in headers.items() if not sdk.is_not_given(v)}
     found: dict[str, str | None] = {}
-    for name, _ in kept_headers(((name, "") for name in given), ignore):
-        value = given[name]
-        if not isinstance(value, str) and not sdk.is_omit(value):
+    for name, value in kept_headers(headers.items(), ignore):
+        if isinstance(value, str):
+            found[name] = value
+        elif sdk.is_omit(value):
+            found[name] = None
+        elif not sdk.is_not_given(value):
             raise NotCanonicalError(f"the header {name!r} isn't a str")
-        found[name] = value if isinstance(value, str) else None
     return found
+
+
+def _http_defaults(http: Any) -> tuple[list[Any], Any]:
+    """Return what an HTTP client adds to every request, to be compared with later."""
+    headers = http.headers
+    # The list inside, where it can be had, as building one of it costs a microsecond a call.
+    return getattr(headers, "_list", None) or headers.raw, http.params
 
 
 def _listed(params: Any) -> dict[str, Any]:

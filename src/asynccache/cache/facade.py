@@ -48,11 +48,11 @@ from asynccache.core.counters import Outcome as Outcome
 from asynccache.core.engine import Engine as Engine
 from asynccache.core.flight import (
     Caller as Caller,
+    ErrorScope as ErrorScope,
     Fate as Fate,
     Flight as Flight,
     NotSharedError as NotSharedError,
     Reader as Reader,
-    Scope as ErrorScope,  # noqa: F401 - a Scope is among them already
 )
 from asynccache.core.modes import Mode as Mode
 from asynccache.runtime.waiters import WaitedTooLongError as WaitedTooLongError

@@ -107,12 +107,16 @@ def check_of(client: Any, call: KeyedCall, canonical: bytes) -> OutboundCheck:
         scope = call.scope
         settings = scope.cache.settings
         try:
-            headers = sdk.headers_in(options)
-            sent, _ = keyed_form(
-                *sdk.body_in(options),
-                ignore=settings.ignore,
-                rename_call_ids=settings.rename_call_ids,
-            )
+            headers = dict(sdk.headers_in(options) or {})
+            headers.pop(sdk.RAW_HEADER, None)  # ours
+            data, sent = sdk.body_in(options)
+            if sent != canonical:  # nearly every body is its own keyed form
+                sent, _ = keyed_form(
+                    data,
+                    sent,
+                    ignore=settings.ignore,
+                    rename_call_ids=settings.rename_call_ids,
+                )
             if sent != canonical:
                 return False
             query.update(options.params)

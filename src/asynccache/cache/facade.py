@@ -49,6 +49,7 @@ from asynccache.core.counters import Outcome as Outcome
 from asynccache.core.engine import Engine as Engine
 from asynccache.core.flight import (
     Caller as Caller,
+    ErrorScope as ErrorScope,
     Fate as Fate,
     Flight as Flight,
     NotSharedError as NotSharedError,

@@ -38,11 +38,11 @@ def _ride(self, flight, caller, *, started=False):
 _fetch = Engine.fetch
 
 
-def fetch(self, mode, *rest):
+def fetch(self, mode, *rest, **named):
     if not rest:
         call = mode
         return _fetch(self, call.mode, call.key, call.caller, lambda: call)
-    return _fetch(self, mode, *rest)
+    return _fetch(self, mode, *rest, **named)
 
 
 async def _arrive(self, flight, caller, deadline, *, started):

@@ -9,20 +9,20 @@ from typing import Any, Final, TypeVar, cast
 
 from openai import AsyncOpenAI, OpenAI
 
-from asynccache.cache.cache import AsyncCache
+from asynccache.cache.facade import AsyncCache
 from asynccache.openai.client import sdk
 from asynccache.openai.client.cached_method import CachedMethod
 from asynccache.openai.client.cached_request import CachedRequest
 from asynccache.openai.client.client_cache import ClientCache
-from asynccache.openai.client.endpoints import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, Endpoint
+from asynccache.openai.client.endpoints import CHAT, COMPLETIONS, RESPONSES, Endpoint
 from asynccache.openai.client.parse import ParsedChatMethod, ParsedResponseMethod
 from asynccache.openai.client.sync_request import SyncCachedRequest
 from asynccache.openai.client.web_sockets import connector
-from asynccache.openai.embeddings.method import EmbeddingsMethod
+from asynccache.openai.embeddings.method import EMBEDDINGS, EmbeddingsMethod
 
 ClientT = TypeVar("ClientT", bound=AsyncOpenAI | OpenAI)
 
-DOORS: Final[tuple[tuple[Endpoint, str, type[CachedMethod]], ...]] = (
+CACHED_METHODS: Final[tuple[tuple[Endpoint, str, type[CachedMethod]], ...]] = (
     (CHAT, "create", CachedMethod),
     (CHAT, "parse", ParsedChatMethod),
     (RESPONSES, "create", CachedMethod),
@@ -30,11 +30,17 @@ DOORS: Final[tuple[tuple[Endpoint, str, type[CachedMethod]], ...]] = (
     (COMPLETIONS, "create", CachedMethod),
     (EMBEDDINGS, "create", EmbeddingsMethod),
 )
-"""The fast ways of the asynchronous client. Whatever isn't here still passes through the net."""
+"""The asynchronous client's methods that are cached by their arguments, the shortest way.
+
+What isn't here is cached by the options that the client's ``request`` gets.
+"""
+ENDPOINTS: Final = {
+    endpoint.path: endpoint for endpoint in (CHAT, RESPONSES, COMPLETIONS, EMBEDDINGS)
+}
 _OURS: Final = ("request", "copy", "with_options")
 _MARK: Final = "_asynccache_wrapped"
-EXCHANGE: Final = "_asynccache_exchange"
-"""Where an instrumented client has its exchange."""
+CLIENT_CACHE: Final = "_asynccache_client_cache"
+"""Where an instrumented client has its `ClientCache`."""
 
 
 def wrap(client: ClientT, *, cache: AsyncCache, upstream: str | None = None) -> ClientT:
@@ -55,7 +61,7 @@ def wrap(client: ClientT, *, cache: AsyncCache, upstream: str | None = None) -> 
     for name in list(own):  # resources, which point to the client that made them
         if isinstance(getattr(type(twin), name, None), functools.cached_property):
             del own[name]
-    own.pop(EXCHANGE, None)
+    own.pop(CLIENT_CACHE, None)
     if own.pop(_MARK, False):
         for name in _OURS:
             del own[name]
@@ -66,20 +72,20 @@ def wrap(client: ClientT, *, cache: AsyncCache, upstream: str | None = None) -> 
 
 
 def _patch(client: ClientT, cache: AsyncCache, upstream: str | None) -> ClientT:
-    exchange = ClientCache(client, cache, upstream)
+    ours = ClientCache(client, ENDPOINTS, cache, upstream)
     changed = cast("Any", client)
     is_sync = sdk.is_sync(client)
-    for endpoint, name, door in () if is_sync else DOORS:
+    for endpoint, name, cached in () if is_sync else CACHED_METHODS:
         resource = attrgetter(endpoint.resource)(changed)
         method = getattr(resource, name, None)
         if method is not None:  # older SDKs lack some
-            setattr(resource, name, door(exchange, endpoint, name, method).method())
+            setattr(resource, name, cached(ours, endpoint, name, method).method())
     # Not `beta`'s own, as looking at it loads a third of a second of modules.
     connect = getattr(changed.responses, "connect", None)
     if connect is not None:
-        changed.responses.connect = connector(exchange, RESPONSES.path, connect)
-    net = SyncCachedRequest if is_sync else CachedRequest
-    changed.request = net(exchange, changed.request).method()
+        changed.responses.connect = connector(ours, RESPONSES.path, connect)
+    request = SyncCachedRequest if is_sync else CachedRequest
+    changed.request = request(ours, changed.request).method()
     copy_client: Any = changed.copy
 
     @functools.wraps(copy_client)

@@ -21,7 +21,7 @@ from openai.types.chat import ChatCompletionMessage
 
 import asynccache
 from asynccache import Cache
-from asynccache.openai.wrapping import DOORS
+from asynccache.openai.wrapping import CACHED_METHODS
 from tests.helpers.http import httpx
 from tests.helpers.openai_api import GetWeather, Weather, whole_api
 from tests.helpers.openai_server import MESSAGES, ask, state
@@ -185,7 +185,7 @@ async def test_every_parameter_is_in_the_key(method, name, bare, api):
 
 def test_every_method_is_looked_at():
     """The methods above are those that have a way of their own through the cache."""
-    own = {f"{endpoint.resource}.{name}" for endpoint, name, _ in DOORS}
+    own = {f"{endpoint.resource}.{name}" for endpoint, name, _ in CACHED_METHODS}
     assert own == set(METHODS)
 
 
@@ -236,6 +236,8 @@ async def test_what_is_sent_keeps_the_callers_order(cached, bare, api):
         {"default_headers": {"X-Stainless-Lang": "other"}},
         {"default_headers": {"Idempotency-Key": "other"}},
         {"default_headers": {"traceparent": "other"}},
+        {"default_headers": {"X-Goog-Api-Key": "other"}},
+        {"default_headers": {"X-Request-Id": "other"}},
         {"default_query": {"api-key": "other"}},
     ],
     ids=str,
@@ -253,6 +255,8 @@ async def test_credentials_and_transport_are_not_in_the_key(changes, cached):
         {"X-Stainless-Anything": "x"},
         {"User-Agent": "x"},
         {"X-Request-Id": "x"},
+        {"X-Goog-Api-Key": "x"},
+        {"traceparent": "x"},
     ],
     ids=str,
 )

@@ -18,7 +18,7 @@ from autogen_core.models import ChatCompletionClient, CreateResult
 from pydantic import BaseModel
 
 from asynccache.core.calls import Answer
-from asynccache.core.flight import Flight, Scope
+from asynccache.core.flight import ErrorScope, Flight
 from asynccache.entries.entry import Entry, Meta
 
 T = TypeVar("T")
@@ -148,7 +148,7 @@ def built(entry: Entry) -> CreateResult | None:
     return last if isinstance(last, CreateResult) else None
 
 
-def scope_of(error: BaseException) -> Scope:
+def scope_of(error: BaseException) -> ErrorScope:
     """Return for whom an error of any client is true: to be safe, for those of its credentials.
 
     Two clients of the same credentials have the same patience too, as far as theirs is known.

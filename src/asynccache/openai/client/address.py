@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from asynccache.errors import NotCanonicalError
 from asynccache.keys.canonical import canonical_value
-from asynccache.keys.key import DENIED_QUERY, Namespace, Prefix, kept_headers
+from asynccache.keys.denied import (
+    is_credential_header,
+    is_denied_query,
+    kept_headers,
+    without_query,
+)
+from asynccache.keys.key import Namespace, Prefix
 from asynccache.openai.client import sdk
+from asynccache.runtime.bounded import BoundedDict
 
 _REMEMBERED: Final = 256  # prefixes: one per namespace and set of extra headers in use
-_CREDENTIAL_HEADERS: Final = frozenset({
-    "authorization", "proxy-authorization", "api-key", "x-api-key", "cookie",
-    "openai-organization", "openai-project", "x-amz-security-token", "x-goog-api-key",
-})  # fmt: skip
 _CREDENTIALS: Final = ("organization", "project", "admin_api_key", "_azure_ad_token")
 _CREDENTIAL_SOURCES: Final = (
     "_api_key_provider", "_azure_ad_token_provider", "workload_identity", "_provider",
@@ -54,7 +57,7 @@ class RequestAddress:
         self._http: tuple[Any, Any] = (None, None)
         self._url = ""
         self._plain: dict[Namespace, Prefix] = {}
-        self._special: dict[tuple[Namespace, bytes], Prefix] = {}
+        self._special: BoundedDict[tuple[Namespace, bytes], Prefix] = BoundedDict(_REMEMBERED)
         self._followed = 0  # how often the client's settings were found changed
         self._own: tuple[Any, ...] = ()
         self._own_digest = b""
@@ -88,7 +91,7 @@ class RequestAddress:
             or (client.default_headers if self._own_headers else client._custom_headers)
             != self._headers
             or (client.default_query if self._own_query else client._custom_query) != self._query
-            or sdk.http_defaults(client._client) != self._http
+            or _http_defaults(client._client) != self._http
         ):
             self._follow()
         headers: dict[str, str | None] = {}
@@ -106,8 +109,6 @@ class RequestAddress:
         known = (namespace, canonical_value((headers, shown)))
         prefix = self._special.get(known)
         if prefix is None:
-            if len(self._special) >= _REMEMBERED:
-                self._special.clear()
             prefix = self._special[known] = self._make(namespace, headers, query)
         return prefix
 
@@ -121,10 +122,10 @@ class RequestAddress:
             client.default_headers if self._own_headers else client._custom_headers
         )
         self._query = dict(client.default_query if self._own_query else client._custom_query)
-        headers, params = sdk.http_defaults(client._client)
+        headers, params = _http_defaults(client._client)
         self._http = (list(headers), params)
         self._base_url = client._base_url
-        self._url = sdk.plain_url(client._base_url).rstrip("/") + self._path
+        self._url = without_query(str(client._base_url)).rstrip("/") + self._path
 
     def _make(
         self,
@@ -171,7 +172,7 @@ class RequestAddress:
             self._own_digest = self._digest_of(own)
         if not extra_headers and not extra_query:
             return self._own_digest
-        beside = (_named(_CREDENTIAL_HEADERS, extra_headers), _named(DENIED_QUERY, extra_query))
+        beside = (_named(is_credential_header, extra_headers), _named(is_denied_query, extra_query))
         return sha256(self._own_digest + repr(beside).encode("utf-8", "replace")).digest()
 
     def _digest_of(self, own: tuple[Any, ...]) -> bytes:
@@ -181,15 +182,15 @@ class RequestAddress:
         whole = (
             own[:-1],
             client._base_url.userinfo,
-            [_named(_CREDENTIAL_HEADERS, given) for given in headers],
-            [_named(DENIED_QUERY, given) for given in queries],
+            [_named(is_credential_header, given) for given in headers],
+            [_named(is_denied_query, given) for given in queries],
         )
         return sha256(repr(whole).encode("utf-8", "replace")).digest()
 
 
-def _named(names: Collection[str], given: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    """Return those of headers or query parameters that have one of some names."""
-    return sorted((n.lower(), str(v)) for n, v in (given or {}).items() if n.lower() in names)
+def _named(chosen: Callable[[str], bool], given: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Return those headers or query parameters whose name is chosen."""
+    return sorted((n.lower(), str(v)) for n, v in (given or {}).items() if chosen(n))
 
 
 def _changes(headers: Mapping[str, Any], ignore: frozenset[str]) -> dict[str, str | None]:
@@ -198,14 +199,22 @@ def _changes(headers: Mapping[str, Any], ignore: frozenset[str]) -> dict[str, st
     Raises:
         NotCanonicalError: One isn't text.
     """
-    given = {name.lower(): v for name, v in headers.items() if not sdk.is_not_given(v)}
     found: dict[str, str | None] = {}
-    for name, _ in kept_headers(((name, "") for name in given), ignore):
-        value = given[name]
-        if not isinstance(value, str) and not sdk.is_omit(value):
+    for name, value in kept_headers(headers.items(), ignore):
+        if isinstance(value, str):
+            found[name] = value
+        elif sdk.is_omit(value):
+            found[name] = None
+        elif not sdk.is_not_given(value):
             raise NotCanonicalError(f"the header {name!r} isn't a str")
-        found[name] = value if isinstance(value, str) else None
     return found
+
+
+def _http_defaults(http: Any) -> tuple[list[Any], Any]:
+    """Return what an HTTP client adds to every request, to be compared with later."""
+    headers = http.headers
+    # The list inside, where it can be had, as building one of it costs a microsecond a call.
+    return getattr(headers, "_list", None) or headers.raw, http.params
 
 
 def _listed(params: Any) -> dict[str, Any]:

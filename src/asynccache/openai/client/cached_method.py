@@ -1,106 +1,75 @@
-"""A method of the SDK, cached: the fast way, which makes nothing for a hit that only calls need."""
+"""A method of the SDK, cached: the way in for calls with keyword arguments."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Any, Final, cast
 
-from msgspec import UNSET
+import msgspec
 
-from asynccache.cache import in_force
-from asynccache.cache.settings import Settings
-from asynccache.core.calls import Mode
 from asynccache.errors import NotCanonicalError
+from asynccache.keys.canonical import canonical_json
 from asynccache.openai.client import sdk
-from asynccache.openai.client.body import (
-    FrozenArguments,
-    RequestBody,
-    body_of_arguments,
-    check_model,
-)
+from asynccache.openai.client.call import KeyedCall, RawCall, Read, ResultForm, WayIn
 from asynccache.openai.client.client_cache import ClientCache
 from asynccache.openai.client.endpoints import Endpoint
-from asynccache.openai.client.lookup import CallOptions, Lookup, ResultForm
 
 Arguments = dict[str, Any]
+Body = tuple[dict[str, Any], bytes]
+"""The body of a request as plain data, and its canonical form."""
+
+_TRANSPORT: Final = frozenset({"extra_headers", "extra_query", "extra_body", "timeout"})
+_ENCODE: Final = msgspec.json.Encoder().encode
+_DECODE: Final = msgspec.json.Decoder().decode
 
 
-class CachedMethod:
+class CachedMethod(WayIn):
     """A cached method. `method` returns it, to stand in the place of the SDK's own.
 
     Args:
-        exchange: The wrapped client's.
+        client: The wrapped client's cache.
         endpoint: Which endpoint it asks.
         name: Of the method.
         original: The SDK's own method, bound.
         latest: Call what is patched onto the SDK's class by then, instead of this very method.
     """
 
+    waits = True
     uncopied: tuple[str, ...] = ()
-    """Arguments that no JSON stands for."""
-    whole = True
-    """The entry under a request's key is the answer to it, and not a part of one."""
+    """Arguments that no JSON stands for, such as the class to parse into."""
 
     def __init__(
         self,
-        exchange: ClientCache,
+        client: ClientCache,
         endpoint: Endpoint,
         name: str,
         original: Callable[..., Awaitable[Any]],
         *,
         latest: bool = True,
     ) -> None:
-        self._exchange = exchange
+        self._client = client
         self._endpoint = endpoint
         self._name = name
         bound = cast("Any", original)
         self._signed: Any = bound
         self._resource: Any = bound.__self__
         self._latest = latest
-        self._known, self._takes_all = _parameters(bound.__func__)
-        self._wanted = ResultForm(endpoint.result, endpoint.event)
+        self._plain_form = ResultForm(endpoint.result, endpoint.event)
 
     def method(self) -> Callable[..., Awaitable[Any]]:
         """Return the method as a real coroutine function with the SDK's name and signature."""
-        exchange = self._exchange
+        answer, endpoint = self._client.answer, self._endpoint
+        path, required = endpoint.path, endpoint.required
+        known, takes_all = _parameters(self._signed.__func__)
 
-        # All in one coroutine, as thousands of them wait at once.
         @functools.wraps(self._signed)
         async def create(*args: Any, **kwargs: Any) -> Any:
-            options = in_force.current_options()
-            cache = exchange.in_force(options)
-            if cache is None:
-                return await self._original(*args, **kwargs)
-            mode: Mode = cache.settings.mode if options.mode is UNSET else options.mode
-            if mode == "off" or not (cache.is_open or mode == "replay"):
-                reason = None if mode == "off" else "the cache isn't open"
-                return await self._past(cache, mode, reason, args, kwargs)
-            engine = cache.engine()
-            if engine.pacer.spent():
-                await engine.pacer.slot()
-            if not self._fits(args, kwargs):
+            fits = takes_all or known.issuperset(kwargs)
+            if args or not fits or not kwargs.keys() >= required:
                 return await self._original(*args, **kwargs)  # which says best what is wrong
-            headers = kwargs.get("extra_headers")
-            try:
-                body = self._body(cache.settings, kwargs)
-                if body is None:
-                    return await self._original(*args, **kwargs)
-                check_model(exchange.client, kwargs, kwargs.get("extra_body"))
-                asked = exchange.ask(
-                    cache, engine, mode, options, self._endpoint, body=body, headers=headers,
-                    query=kwargs.get("extra_query"), streaming=self._streams(kwargs),
-                )  # fmt: skip
-            except NotCanonicalError as exc:
-                reason = f"{self._endpoint.path}: {exc}"
-                return await self._past(cache, mode, reason, args, kwargs)
-            wanted = self._want(kwargs, headers)
-            if self.whole:
-                entry = engine.inline(mode, asked.namespace, asked.key)
-                if entry is not None:
-                    return exchange.hit(asked, wanted, entry)
-            return await self._fetch(asked, wanted, kwargs)
+            return await answer(self, kwargs, path, endpoint)
 
         return create
 
@@ -113,66 +82,71 @@ class CachedMethod:
         found: Awaitable[Any] = getattr(kind, self._name)(self._resource, *args, **kwargs)
         return found
 
-    async def _past(
-        self, cache: Any, mode: Mode, reason: str | None, args: tuple[Any, ...], kwargs: Arguments
-    ) -> Any:
-        return await self._exchange.bypass(
-            cache, mode, reason, self._endpoint.path, lambda: self._original(*args, **kwargs)
-        )
+    # -- the way in --------------------------------------------------------------------------
 
-    def _fits(self, args: tuple[Any, ...], kwargs: Arguments) -> bool:
-        return (
-            not args
-            and (self._takes_all or self._known.issuperset(kwargs))
-            and kwargs.keys() >= self._endpoint.required
-        )
+    def read(self, given: Arguments) -> Read | None:
+        """Return what a call asks for, None where only the SDK can tell.
 
-    def _streams(self, kwargs: Arguments) -> bool:
-        """Tell whether a call wants a stream, as the SDK reads it; its markers are false."""
-        return bool(kwargs.get("stream"))
+        Raises:
+            NotCanonicalError: The request has no key.
+        """
+        headers = given.get("extra_headers")
+        form = self._form(given, headers)
+        body = self._body(given)
+        if body is None:
+            return None
+        if extra := given.get("extra_body"):
+            sdk.check_model(self._client.client, given, extra)
+        # A stream as the SDK reads it: its markers for what is left out are false.
+        streaming = bool(given.get("stream"))
+        return (*body, headers, given.get("extra_query"), streaming, form)
 
-    def _body(self, settings: Settings, kwargs: Arguments) -> RequestBody | None:
+    def _body(self, given: Arguments) -> Body | None:
         """Return the body that a call would send, None where only the SDK can tell."""
-        return body_of_arguments(kwargs, self._endpoint.params, settings)
+        return body_of(given, self._endpoint.params)
 
-    def _want(self, kwargs: Arguments, headers: Any) -> ResultForm:
-        """Return as what a call wants its answer."""
+    def _form(self, given: Arguments, headers: Any) -> ResultForm:
+        """Return in which form a call wants its answer."""
         if not headers or sdk.RAW_HEADER not in headers:
-            return self._wanted
+            return self._plain_form
         return self._finished(headers, None)
 
-    def _finished(self, headers: Any, finish: Callable[[Any], Any] | None) -> ResultForm:
+    def _finished(
+        self, headers: Any, finish: Callable[[Any], Any] | None, *, decode: bool | None = None
+    ) -> ResultForm:
         """Return the same for an answer that the SDK makes something of in the end."""
         endpoint = self._endpoint
         if not headers or sdk.RAW_HEADER not in headers:
-            return ResultForm(endpoint.result, endpoint.event, finish=finish)
+            return ResultForm(endpoint.result, endpoint.event, finish=finish, decode=decode)
         return ResultForm(
             endpoint.result,
             endpoint.event,
             finish=finish,
             raw=headers[sdk.RAW_HEADER],
-            stream_cls=None
-            if endpoint.event is None
-            else sdk.stream_class(self._exchange.client, endpoint.event),
+            stream_cls=sdk.stream_class(self._client.client, endpoint.event),
             options=sdk.request_options(endpoint.path),
         )
 
-    async def _fetch(self, asked: Lookup, wanted: ResultForm, kwargs: Arguments) -> Any:
-        def prepare() -> Callable[[], Awaitable[Any]]:
-            sent = FrozenArguments(kwargs, self.uncopied)
-            return lambda: self._original(**sent.arguments())
+    def patience(self, given: Arguments) -> tuple[Any, Any]:
+        """Return the call's own timeout; retries are none of a method's arguments."""
+        return given.get("timeout", sdk.OMIT), None
 
-        return await self._exchange.fetch(
-            asked, wanted, self._asking(kwargs), prepare, lambda: self._original(**kwargs)
-        )
+    def again(self, call: KeyedCall) -> RawCall:
+        """Copy a call's arguments, and return what makes it for its raw response."""
+        copy = copied_arguments(call.given, self.uncopied)
 
-    def _asking(self, kwargs: Arguments) -> CallOptions:
-        return CallOptions(
-            kwargs.get("extra_headers"),
-            kwargs.get("extra_query"),
-            kwargs.get("timeout", sdk.OMIT),
-            None,
-        )
+        def make(*value: Any) -> Awaitable[Any]:
+            arguments = copy()
+            for one in value:
+                extra: Arguments = arguments.get("extra_body") or {}
+                (extra if "input" in extra else arguments)["input"] = one
+            return self._original(**arguments)
+
+        return make
+
+    def past(self, given: Arguments) -> Awaitable[Any]:
+        """Make a call as it came."""
+        return self._original(**given)
 
 
 @functools.lru_cache(maxsize=64)
@@ -184,3 +158,94 @@ def _parameters(function: Callable[..., Any]) -> tuple[frozenset[str], bool]:
     parameters = inspect.signature(function).parameters
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     return frozenset(parameters) - {"self"}, takes_all
+
+
+# -- from arguments to a body, and back --------------------------------------------------------
+
+
+def body_of(arguments: Arguments, params: Any) -> Body:
+    """Return the body of a call, and leave in ``arguments`` only what can be read again.
+
+    Args:
+        arguments: Of the call, by name. What isn't plain data is replaced by its wire form, so that
+            an iterator that this has read is still sent whole.
+        params: The SDK's type of the arguments, for turning models and iterables into JSON.
+
+    Raises:
+        NotCanonicalError: The body has no canonical form.
+        Exception: What an argument itself raises while it is read, as it would in the SDK.
+    """
+    try:
+        data = arguments
+        if not _TRANSPORT.isdisjoint(arguments):
+            data = {name: value for name, value in arguments.items() if name not in _TRANSPORT}
+            if extra := arguments.get("extra_body"):
+                data = {**data, **extra}
+        return data, canonical_json(data)
+    except (NotCanonicalError, TypeError):
+        data = _wire_body(arguments, params)
+        return data, canonical_json(data)
+
+
+def _wire_body(arguments: Arguments, params: Any) -> dict[str, Any]:
+    """Return the body by the SDK's road: models, tuples, generators and the like become JSON."""
+    given = {k: v for k, v in arguments.items() if k not in _TRANSPORT and sdk.is_given(v)}
+    transformed = sdk.transformed(given, params)
+    arguments.update(transformed)  # whatever was an iterator is a list now
+    body = sdk.json_body(transformed)
+    arguments.update(body)
+    if not (extra := arguments.get("extra_body")):
+        return body
+    if not hasattr(extra, "items"):
+        raise NotCanonicalError("extra_body is no mapping")
+    added = sdk.json_body({k: v for k, v in extra.items() if sdk.is_given(v)})
+    arguments["extra_body"] = added
+    body |= added
+    for name, value in extra.items():
+        if sdk.is_omit(value) and name in body:  # so much for that argument
+            del body[name]
+            arguments[name] = value
+    return body
+
+
+def copied(body: Mapping[str, Any]) -> Callable[[], dict[str, Any]]:
+    """Return what makes copies of a body of plain data as it is now.
+
+    A caller may change its own while the call waits for its turn upstream.
+    """
+    encoded = _ENCODE(body)
+
+    def copy() -> dict[str, Any]:
+        found: dict[str, Any] = _DECODE(encoded)
+        return found
+
+    return copy
+
+
+def copied_arguments(
+    arguments: Arguments, uncopied: Collection[str] = ()
+) -> Callable[[], Arguments]:
+    """Return what makes copies of a call's arguments that ask the SDK for its raw response.
+
+    Args:
+        arguments: As `body_of` left them.
+        uncopied: Names of arguments that no JSON stands for.
+    """
+    apart = _TRANSPORT.union(uncopied) if uncopied else _TRANSPORT
+    body = copied(
+        {k: v for k, v in arguments.items() if k not in apart and not isinstance(v, sdk.MARKERS)}
+    )
+    extra = arguments.get("extra_body")
+    extra_body = copied(extra) if extra else None
+    headers: Arguments = {**(arguments.get("extra_headers") or {}), sdk.RAW_HEADER: "true"}
+    query = dict(arguments.get("extra_query") or {})
+
+    def copy() -> Arguments:
+        made: Arguments = {**arguments, **body(), "extra_headers": dict(headers)}
+        if query:
+            made["extra_query"] = query
+        if extra_body is not None:
+            made["extra_body"] = extra_body()
+        return made
+
+    return copy

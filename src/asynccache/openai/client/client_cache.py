@@ -1,292 +1,302 @@
-"""What all doors of one client share: from a request to its key, and on to its result."""
+"""The one place where a client's calls are answered, by whichever way in they come."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 from msgspec import UNSET
 
-from asynccache.cache import events, in_force
-from asynccache.cache.cache import AsyncCache
-from asynccache.core.calls import CallRequest, Fetched, Mode, Status
-from asynccache.core.counters import Outcome
-from asynccache.core.engine import Engine
-from asynccache.core.flight import Caller, NotSharedError, Reader, WaitedTooLongError
+from asynccache.cache.facade import (
+    AsyncCache,
+    Bypass,
+    Caller,
+    CallRequest,
+    CallWatch,
+    Fetched,
+    NotSharedError,
+    Options,
+    Outcome,
+    Reader,
+    Scope,
+    Status,
+    WaitedTooLongError,
+    behind,
+    current_options,
+    is_watched,
+    resolve,
+    status_of,
+    watch,
+)
 from asynccache.entries.entry import Entry
 from asynccache.errors import NotCanonicalError, ReplayMiss
-from asynccache.openai.client import sdk
+from asynccache.openai.client import sdk, sdk_responses
 from asynccache.openai.client.address import RequestAddress
-from asynccache.openai.client.body import RequestBody, body_of_options
-from asynccache.openai.client.endpoints import EMBEDDINGS, Endpoint
-from asynccache.openai.client.lookup import CallOptions, Lookup, ResultForm
-from asynccache.openai.client.outbound import PAST, OutboundCheck, is_beneath
-from asynccache.openai.client.results import built
-from asynccache.openai.client.upstream import RawCall, UpstreamCall
+from asynccache.openai.client.call import KeyedCall, WayIn
+from asynccache.openai.client.endpoints import Endpoint
+from asynccache.openai.client.replay import built, mark
+from asynccache.openai.client.upstream import (
+    PAST,
+    OutboundCheck,
+    UpstreamCall,
+    check_of,
+    is_beneath,
+)
+from asynccache.providers.bodies import STATEFUL, keyed_form
+from asynccache.providers.secrets import DOMAIN_SECRETS, MCP
+
+ON_LOOP: Final = (
+    "a synchronous client was called on an event loop's own thread, where nothing may wait for the"
+    " cache: use AsyncOpenAI, or asyncio.to_thread"
+)
+CHANGED: Final = "something changes requests on their way"
 
 
 class ClientCache:
-    """One client's way through caches.
+    """Answers one client's calls.
 
     Args:
         client: The SDK's, synchronous or not.
+        endpoints: Those whose answers are cached, by their paths.
         cache: The cache it was wrapped with; None for none.
         upstream: A name that takes the base URL's place in keys.
     """
 
     def __init__(
-        self, client: Any, cache: AsyncCache | None = None, upstream: str | None = None
+        self,
+        client: Any,
+        endpoints: Mapping[str, Endpoint],
+        cache: AsyncCache | None = None,
+        upstream: str | None = None,
     ) -> None:
         self.client = client
-        self.cache = cache
+        self.endpoints = endpoints
+        self._own = cache
         self._upstream = upstream
         self._opaque = sdk.changes_requests(client)
-        self._addresses: dict[tuple[frozenset[str], str], RequestAddress] = {}
-        self._own: dict[str, RequestAddress] = {}  # those for the client's own cache
+        self._addresses: dict[tuple[str, frozenset[str]], RequestAddress] = {}
 
-    def in_force(self, options: in_force.Options) -> AsyncCache | None:
-        """Return the cache that a call under these options goes to; None for none."""
-        chosen = options.cache
-        found: AsyncCache | None = self.cache if chosen is UNSET else chosen
-        return found
+    def in_force(self) -> tuple[AsyncCache | None, Options]:
+        """Return the cache that a call goes to, None for none, and the options in force."""
+        options = current_options()
+        return self._own if options.cache is UNSET else options.cache, options
 
-    def address(self, cache: AsyncCache, path: str) -> RequestAddress:
-        """Return where an endpoint's requests go; caches may ignore different headers."""
-        if cache is self.cache:
-            own = self._own.get(path)
-            if own is not None:
-                return own
-        ignore = cache.settings.ignore_headers
-        address = self._addresses.get((ignore, path))
-        if address is None:
-            address = RequestAddress(self.client, path, self._upstream, ignore)
-            self._addresses[ignore, path] = address
-        if cache is self.cache:
-            self._own[path] = address
-        return address
+    async def answer(self, way: WayIn, given: Any, path: str, endpoint: Endpoint | None) -> Any:
+        """Return the result of a call: stored, shared with others, from upstream, or past a cache.
 
-    # -- past the cache ----------------------------------------------------------------------
-
-    async def bypass(
-        self,
-        cache: AsyncCache,
-        mode: Mode,
-        reason: str | None,
-        endpoint: str,
-        call: Callable[[], Awaitable[Any]],
-    ) -> Any:
-        """Make a call past the cache, counted; ``reason`` is logged once.
-
-        Raises:
-            ReplayMiss: In mode "replay".
-            CacheClosedError: In mode "replay", with the cache closed.
+        Args:
+            way: How it came.
+            given: The call as it came.
+            path: Of its endpoint, below the base URL.
+            endpoint: None for one whose answers aren't cached.
         """
-        watch = events.watch(cache.settings.observer, endpoint)
+        cache, options = self.in_force()
+        if cache is None:
+            return await way.past(given)
+        if endpoint is None:
+            return await self.bypass(_uncached(cache, options, None), way, given, path)
+        found = resolve(cache, options)
+        if isinstance(found, Bypass):
+            return await self.bypass(found, way, given, path)
+        engine = found.engine
+        if way.waits and engine.pacer.spent():
+            await engine.pacer.slot()
         try:
-            if mode == "replay":
-                cache.engine()  # raises if the cache isn't open
-                raise ReplayMiss(  # noqa: TRY301 - told to whoever watches, below
-                    f"this call can't be replayed: {reason or 'it is never cached'}"
-                )
-            cache.note_bypass(reason)
-            result = await PAST.over(call)
-        except BaseException as exc:
-            if watch is not None:
-                watch.failed(exc)
-            raise
-        if watch is not None:
-            watch.passed(reason)
-        return result
+            call = self._call(found, way, given, endpoint)
+        except NotCanonicalError as exc:
+            past = Bypass(found.cache, found.mode, f"{path}: {exc}")
+            return await self.bypass(past, way, given, path)
+        if call is None:
+            return await way.past(given)  # the SDK says best what is wrong with it
+        if endpoint.parts is not None:
+            result = await endpoint.parts(self, call)
+        elif isinstance(entry := engine.peek(found.mode, found.namespace, call.key), Entry):
+            result = self._hit(call, entry)
+        elif way.waits:
+            result = await self._fetch(call, missing=entry is None)
+        else:
+            return await self.past(call, ON_LOOP)
+        return await self._processed(call, result) if call.form.strange else result
 
-    # -- from a request to its key -----------------------------------------------------------
-
-    def ask(
-        self,
-        cache: AsyncCache,
-        engine: Engine,
-        mode: Mode,
-        options: in_force.Options,
-        endpoint: Endpoint,
-        *,
-        body: RequestBody,
-        headers: Mapping[str, Any] | None,
-        query: Mapping[str, Any] | None,
-        streaming: bool,
-    ) -> Lookup:
-        """Return what a call asks for.
+    def _call(self, scope: Scope, way: WayIn, given: Any, endpoint: Endpoint) -> KeyedCall | None:
+        """Return what is asked for, and its key; None where only the SDK can tell.
 
         Raises:
             NotCanonicalError: The request has no key.
         """
         if self._opaque is not None:
             raise NotCanonicalError(self._opaque)
-        if endpoint is EMBEDDINGS and "input" not in body.data:
-            raise NotCanonicalError("it has no input")  # the server says best what it thinks of it
-        namespace = options.namespace(cache.settings.namespace)
-        address = self.address(cache, endpoint.path)
-        prefix = address.prefix(namespace, headers, query)
-        key, sample = prefix.key(body.canonical), 0
-        if options.samples is not None or options.sample:
-            sample = options.sample if options.samples is None else options.samples.next(key)
-            key = prefix.key(body.canonical, sample)
-        return Lookup(
-            cache, engine, endpoint, address, mode, namespace, prefix, body, key, sample, streaming
-        )
-
-    def matches(self, asked: Lookup, expected: RequestBody, options: Any) -> bool:
-        """Tell whether what is being sent is what was asked for, with the body that is expected."""
-        path, query = sdk.request_place(self.client, options.url)
-        if query is None or path != asked.endpoint.path or options.method.lower() != "post":
-            return False
-        try:
-            body = body_of_options(options, asked.cache.settings)
-            prefix = asked.address.prefix(
-                asked.namespace, sdk.headers_in(options), {**query, **options.params}
+        read = way.read(given)
+        if read is None:
+            return None
+        data, canonical, headers, query, streaming, form = read
+        settings = scope.cache.settings
+        secrets: tuple[str, ...] = ()
+        # Looked at here, as nearly every body is its own keyed form.
+        if (
+            settings.ignore
+            or settings.rename_call_ids
+            or MCP in canonical
+            or DOMAIN_SECRETS in canonical
+            or not STATEFUL.isdisjoint(data)
+        ):
+            canonical, secrets = keyed_form(
+                data, canonical, ignore=settings.ignore, rename_call_ids=settings.rename_call_ids
             )
-        except NotCanonicalError:
-            return False
-        if body.canonical != expected.canonical:
-            return False
-        # Two prefixes may stand for one request, as its headers may have come by another way.
-        return prefix is asked.prefix or prefix.key(b"") == asked.prefix.key(b"")
+        address = self._addresses.get((endpoint.path, settings.ignore_headers))
+        if address is None:
+            ignore = settings.ignore_headers
+            address = RequestAddress(self.client, endpoint.path, self._upstream, ignore)
+            self._addresses[endpoint.path, ignore] = address
+        prefix = address.prefix(scope.namespace, headers, query)
+        key, sample = prefix.key(canonical), 0
+        if scope.options.samples is not None or scope.options.sample:
+            sample = scope.sample(key)
+            key = prefix.key(canonical, sample)
+        return KeyedCall(
+            way, given, scope, endpoint, address, prefix, key, sample, data, canonical, secrets,
+            headers, query, streaming, form,
+        )  # fmt: skip
 
-    def sent(self, sending: OutboundCheck) -> bool:
-        """Tell whether what was sent is what the key stands for. Lookup before it is stored."""
-        return sending.same
+    def _hit(self, call: KeyedCall, entry: Entry) -> Any:
+        """Return the result of a call whose answer was at hand."""
+        call.scope.engine.count_hit(entry)
+        if is_watched(call.scope.cache.settings.observer):
+            watcher = watch(call.scope.cache.settings.observer, call.endpoint.path)
+            if watcher is not None:
+                watcher.served("hit", entry, call.scope.now())
+        return self.result(call, entry, "hit")
 
-    # -- from a key to a result --------------------------------------------------------------
+    # -- past the cache ----------------------------------------------------------------------
 
-    async def fetch(
-        self,
-        asked: Lookup,
-        wanted: ResultForm,
-        asking: CallOptions,
-        prepare: Callable[[], RawCall],
-        past: Callable[[], Awaitable[Any]],
-    ) -> Any:
-        """Return the result of a call whose answer wasn't at hand.
+    async def bypass(self, past: Bypass, way: WayIn, given: Any, path: str) -> Any:
+        """Make a call past the cache, counted; a reason is logged once.
 
-        Args:
-            asked: What for.
-            wanted: As what.
-            asking: The rest of the call.
-            prepare: Copies the call's arguments and returns what makes it; called at most once,
-                before anything is awaited.
-            past: Makes the call as it came, where nobody else's answer would do.
+        Raises:
+            ReplayMiss: In mode "replay".
         """
-        if is_beneath(asked.key):
-            return await past()
+        watcher = watch(past.cache.settings.observer, path)
         try:
-            return await self._fetch(asked, wanted, asking, prepare)
-        except NotSharedError:
-            return await self.unshared(asked, past)
+            self.note_bypass(past, path)
+            result = await PAST.over(lambda: way.past(given))
+        except BaseException as exc:
+            if watcher is not None:
+                watcher.failed(exc)
+            raise
+        if watcher is not None:
+            watcher.passed(past.reason)
+        return result
 
-    async def _fetch(
-        self, asked: Lookup, wanted: ResultForm, asking: CallOptions, prepare: Callable[[], RawCall]
-    ) -> Any:
-        engine = asked.engine
-        model = asked.body.data.get("model")
-        observer, path = asked.cache.settings.observer, asked.endpoint.path
-        watch = events.watch(observer, path, model, asked.key)
-        caller = self.caller(asked.address, asking)
-        fetched: Fetched | None = None
+    def note_bypass(self, past: Bypass, path: str) -> None:
+        """Count a call that goes past the cache.
+
+        Raises:
+            ReplayMiss: In mode "replay".
+        """
+        if past.mode == "replay":
+            reason = past.reason or "it is never cached"
+            raise ReplayMiss(f"this call can't be replayed: {reason}")
+        past.note()
+
+    def pass_by(self, path: str, reason: str) -> None:
+        """Count something else than a call that goes past the cache in force, if one is.
+
+        Raises:
+            ReplayMiss: In mode "replay".
+        """
+        cache, options = self.in_force()
+        if cache is not None:
+            past = _uncached(cache, options, reason)
+            watcher = watch(past.cache.settings.observer, path)
+            self.note_bypass(past, path)
+            if watcher is not None:
+                watcher.passed(reason)
+
+    def goes_past(self) -> bool:
+        """Tell whether any call goes past the cache now. Works in any thread."""
+        cache, options = self.in_force()
+        return cache is None or behind(cache).bypass(options) is not None
+
+    async def past(self, call: KeyedCall, reason: str) -> Any:
+        """Make a call past the cache whose key turned out to be of no use."""
+        bypass = Bypass(call.scope.cache, call.scope.mode, reason)
+        return await self.bypass(bypass, call.way, call.given, call.endpoint.path)
+
+    # -- what isn't at hand ------------------------------------------------------------------
+
+    async def _fetch(self, call: KeyedCall, *, missing: bool) -> Any:
+        """Return the result of a call whose answer isn't at hand.
+
+        ``missing`` is true where the engine knows that there is none: see `Engine.fetch`.
+        """
+        if is_beneath(call.key):
+            return await call.way.past(call.given)
+        engine, mode, key = call.scope.engine, call.scope.mode, call.key
+        path, model = call.endpoint.path, call.data.get("model")
+        observer = call.scope.cache.settings.observer
+        watcher = watch(observer, path, model, key) if is_watched(observer) else None
+        caller = self.caller(call)
         reader: Reader | None = None
-        flight = None if asked.streaming else engine.join(asked.mode, asked.key)
         try:
-            if flight is not None:
-                fetched = await engine.ride(flight, caller)
-            if fetched is None:
-                call = self._call(asked, caller, prepare)
-                if asked.streaming:
-                    fetched, reader = await engine.read(call)
-                else:
-                    fetched = await engine.fetch(call)
+            if call.streaming:
+                fetched, reader = await engine.read(self._request(call, caller))
+            else:
+                fetched = await engine.fetch(
+                    mode, key, caller, lambda: self._request(call, caller), missing=missing
+                )
         except NotSharedError:
-            raise  # nothing is told: the call is made anew
+            return await self.past(call, f"{path}: {CHANGED}")
         except WaitedTooLongError:
-            error = sdk.timed_out(asked.address.url)
-            if watch is not None:
-                watch.failed(error)
+            error = sdk.timed_out(call.address.url)
+            if watcher is not None:
+                watcher.failed(error)
             raise error from None
         except BaseException as exc:
-            if watch is not None:
-                watch.failed(exc)
+            if watcher is not None:
+                watcher.failed(exc)
             raise
-        if watch is not None:
-            self._tell(watch, asked, fetched, reader)
-        return self.result(asked, wanted, fetched.entry, fetched.outcome, reader)
+        if watcher is not None:
+            _tell(watcher, call, fetched, reader)
+        return self.result(call, fetched.entry, fetched.outcome, reader)
 
-    async def unshared(self, asked: Lookup, past: Callable[[], Awaitable[Any]]) -> Any:
-        """Make a call past the cache that had joined one of which nobody knows what it sent."""
-        path = asked.endpoint.path
-        reason = f"{path}: something changes requests on their way"
-        return await self.bypass(asked.cache, asked.mode, reason, path, past)
-
-    def caller(self, address: RequestAddress, asking: CallOptions) -> Caller:
+    def caller(self, call: KeyedCall) -> Caller:
         """Return whose call it is, and how long it would wait."""
         client = self.client
-        timeout = asking.timeout if sdk.is_given(asking.timeout) else client.timeout
-        retries = asking.retries if isinstance(asking.retries, int) else client.max_retries
-        return Caller(
-            address.credentials(asking.headers, asking.query), sdk.patience(timeout, retries)
-        )
+        timeout, retries = call.way.patience(call.given)
+        patience = sdk.patience(client, timeout, retries)
+        return Caller(call.address.credentials(call.headers, call.query), patience)
 
-    def _call(self, asked: Lookup, caller: Caller, prepare: Callable[[], RawCall]) -> CallRequest:
-        settings = asked.cache.settings
-        make = prepare()
-        sending = OutboundCheck(lambda options: self.matches(asked, asked.body, options), asked.key)
-        recipe = UpstreamCall(
-            lambda: sending.over(make),
-            asked.endpoint.facts,
-            asked.body.secrets,
-            lambda: sending.same,
-        )
+    def _request(self, call: KeyedCall, caller: Caller) -> CallRequest:
+        """Copy a call as it is now, and return what the engine makes of it."""
+        scope = call.scope
+        make = call.way.again(call)
+        check = check_of(self.client, call, call.canonical)
+        upstream = UpstreamCall(call, make, check)
         return CallRequest(
-            unchanged=lambda: self.sent(sending),
-            namespace=asked.namespace,
-            key=asked.key,
-            mode=asked.mode,
-            upstream=recipe.streamed(asked.engine.spawn) if asked.streaming else recipe.plain,
+            namespace=scope.namespace,
+            key=call.key,
+            mode=scope.mode,
+            upstream=upstream.streamed if call.streaming else upstream.plain,
             scope=sdk.scope_of,
             caller=caller,
-            ttl=asked.cache.ttl_in_force(None),
-            store_if=asked.cache.rule_in_force(),
-            canonical=asked.body.canonical,
-            facts=asked.prefix.digests,
-            keep_request=settings.keep_requests,
-            about=asked.about if asked.mode == "replay" else "",
+            ttl=scope.ttl,
+            store_if=scope.store_if,
+            canonical=call.canonical,
+            facts=call.prefix.digests,
+            keep_request=scope.cache.settings.keep_requests,
+            about=call.about if scope.mode == "replay" else "",
+            unchanged=lambda: self.is_sent(check),
         )
 
-    def _tell(
-        self, watch: events.CallWatch, asked: Lookup, fetched: Fetched, reader: Reader | None
-    ) -> None:
-        if reader is None:
-            watch.served(fetched.outcome, fetched.entry, asked.cache.now())
-            return
-        flight, before = reader.flight, reader.on_close
+    def is_sent(self, check: OutboundCheck) -> bool:
+        """Tell whether what was sent is what the key stands for; asked before it is stored."""
+        return check.same
 
-        def closed(error: BaseException | None) -> None:
-            if before is not None:
-                before(error)
-            if (failure := flight.error or error) is not None:
-                watch.failed(failure)
-            else:
-                watch.served(fetched.outcome, flight.entry or fetched.entry, asked.cache.now())
-
-        reader.on_close = closed
-
-    def hit(self, asked: Lookup, wanted: ResultForm, entry: Entry) -> Any:
-        """Return the result of a call whose answer was at hand."""
-        asked.engine.count_hit(entry)
-        watch = events.watch(asked.cache.settings.observer, asked.endpoint.path)
-        if watch is not None:
-            watch.served("hit", entry, asked.cache.now())
-        return self.result(asked, wanted, entry, "hit")
+    # -- results -----------------------------------------------------------------------------
 
     def result(
         self,
-        asked: Lookup,
-        wanted: ResultForm,
+        call: KeyedCall,
         entry: Entry,
         how: Outcome,
         reader: Reader | None = None,
@@ -294,11 +304,46 @@ class ClientCache:
         parts: tuple[bytes, ...] = (),
     ) -> Any:
         """Return an answer as its caller wants it, marked for `asynccache.status`."""
-        status = self.status(asked, entry, how, parts)
-        return built(self.client, asked, wanted, entry, status=status, reader=reader)
+        status = self.status(call, entry, how, parts)
+        return built(self.client, call, entry, status, reader)
 
     def status(
-        self, asked: Lookup, entry: Entry, how: Outcome, parts: tuple[bytes, ...] = ()
+        self, call: KeyedCall, entry: Entry, how: Outcome, parts: tuple[bytes, ...] = ()
     ) -> Status:
         """Return what `asynccache.status` says of an answer."""
-        return Status(how, entry.key, entry.created, asked.cache.now(), asked.namespace, parts)
+        scope = call.scope
+        return Status(how, entry.key, entry.created, scope.now(), scope.namespace, parts)
+
+    async def _processed(self, call: KeyedCall, result: Any) -> Any:
+        """Return what the SDK makes of a response in a form that is strange to us."""
+        status = status_of(result)
+        if status is None:  # it went past the cache, and is what the SDK has made of it
+            return result
+        made = await sdk_responses.processed(self.client, result, call.form)
+        mark(made, status)
+        return made
+
+
+def _uncached(cache: AsyncCache, options: Options, reason: str | None) -> Bypass:
+    """Return the bypass of what is never cached."""
+    found = behind(cache)
+    return Bypass(found, found.settings.mode if options.mode is UNSET else options.mode, reason)
+
+
+def _tell(watcher: CallWatch, call: KeyedCall, fetched: Fetched, reader: Reader | None) -> None:
+    """Tell who watches of an answer; of a stream once it was read or closed."""
+    now = call.scope.now
+    if reader is None:
+        watcher.served(fetched.outcome, fetched.entry, now())
+        return
+    flight, before = reader.flight, reader.on_close
+
+    def closed(error: BaseException | None) -> None:
+        if before is not None:
+            before(error)
+        if (failure := flight.error or error) is not None:
+            watcher.failed(failure)
+        else:
+            watcher.served(fetched.outcome, flight.entry or fetched.entry, now())
+
+    reader.on_close = closed

@@ -1,16 +1,12 @@
-"""The endpoints whose answers are cached, and the methods of the SDK that ask them."""
+"""An endpoint whose answers are cached, and those whose requests have one answer each."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from msgspec import Struct
-from openai.types import (
-    Completion,
-    CreateEmbeddingResponse,
-    completion_create_params as completion_params,
-    embedding_create_params as embedding_params,
-)
+from openai.types import Completion, completion_create_params as completion_params
 from openai.types.chat import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -41,6 +37,11 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     event: Any = None
     """The type of a streamed one's events; None where nothing is streamed."""
     facts: type[Facts] = Facts
+    parts: Callable[[Any, Any], Awaitable[Any]] | None = None
+    """Answers a `KeyedCall`, given a `ClientCache`, where entries are parts of answers.
+
+    None where the entry of a request's key is the answer to it.
+    """
 
 
 CHAT: Final = Endpoint(
@@ -67,13 +68,3 @@ COMPLETIONS: Final = Endpoint(
     result=Completion,
     event=Completion,
 )
-EMBEDDINGS: Final = Endpoint(
-    path="/embeddings",
-    resource="embeddings",
-    required=frozenset({"input", "model"}),
-    params=embedding_params.EmbeddingCreateParams,
-    result=CreateEmbeddingResponse,
-)
-BY_PATH: Final = {
-    endpoint.path: endpoint for endpoint in (CHAT, RESPONSES, COMPLETIONS, EMBEDDINGS)
-}

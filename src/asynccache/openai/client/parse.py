@@ -12,11 +12,10 @@ from openai.lib._parsing import (
 )
 from openai.lib._parsing._responses import parse_response, type_to_text_format_param
 
-from asynccache.cache.settings import Settings
 from asynccache.openai.client import sdk
-from asynccache.openai.client.body import RequestBody, body_of_arguments
-from asynccache.openai.client.cached_method import Arguments, CachedMethod
-from asynccache.openai.client.lookup import ResultForm
+from asynccache.openai.client.cached_method import Arguments, Body, CachedMethod, body_of
+from asynccache.openai.client.call import ResultForm
+from asynccache.runtime.bounded import BoundedDict
 
 _REMEMBERED: Final = 256  # classes that answers are parsed into
 
@@ -26,28 +25,28 @@ class ParsedChatMethod(CachedMethod):
 
     uncopied = ("response_format",)
 
-    def _body(self, settings: Settings, kwargs: Arguments) -> RequestBody | None:
+    def _body(self, given: Arguments) -> Body | None:
         derived: Arguments = {"stream": False}  # as the SDK sends it
-        kind = kwargs.get("response_format", sdk.OMIT)
+        kind = given.get("response_format", sdk.OMIT)
         if isinstance(kind, type):
             derived["response_format"] = _RESPONSE_FORMATS.of(kind)
         elif sdk.is_given(kind) and not isinstance(kind, dict):
             return None
-        if "tools" in kwargs:
-            tools = kwargs["tools"]
+        if "tools" in given:
+            tools = given["tools"]
             try:
                 if sdk.is_given(tools):
-                    kwargs["tools"] = tools = list(tools)
+                    given["tools"] = tools = list(tools)
                 derived["tools"] = validate_input_tools(tools)
             except (KeyError, TypeError, ValueError):
                 return None  # the SDK says best what is wrong with one
-        return _body_of(kwargs, derived, self._endpoint.params, settings)
+        return _body_of(given, derived, self._endpoint.params)
 
-    def _want(self, kwargs: Arguments, headers: Any) -> ResultForm:
-        kind = kwargs.get("response_format", sdk.OMIT)
-        tools = kwargs.get("tools", sdk.OMIT)
+    def _form(self, given: Arguments, headers: Any) -> ResultForm:
+        kind = given.get("response_format", sdk.OMIT)
 
         def finish(completion: Any) -> Any:
+            tools = given.get("tools", sdk.OMIT)  # a list by now
             return parse_chat_completion(
                 response_format=kind, input_tools=tools, chat_completion=completion
             )
@@ -60,36 +59,34 @@ class ParsedResponseMethod(CachedMethod):
 
     uncopied = ("text_format", "tools")
 
-    def _body(self, settings: Settings, kwargs: Arguments) -> RequestBody | None:
-        given = kwargs.get("input")
+    def _body(self, given: Arguments) -> Body | None:
+        asked = given.get("input")
         # What is parsed as depends on the input here, by rules of the SDK's own.
-        if "parse_as" in kwargs or not isinstance(given, str | None):
+        if "parse_as" in given or not isinstance(asked, str | None):
             return None
-        if sdk.is_given(kwargs.get("stream", sdk.OMIT)) or kwargs.get("extra_body"):
+        if sdk.is_given(given.get("stream", sdk.OMIT)) or given.get("extra_body"):
             return None
         derived: Arguments = {}
-        kind = kwargs.get("text_format", sdk.OMIT)
+        kind = given.get("text_format", sdk.OMIT)
         if sdk.is_given(kind):
-            text: dict[str, Any] = kwargs.get("text") or {}
+            text: dict[str, Any] = given.get("text") or {}
             if not isinstance(kind, type) or "format" in text:
                 return None
             derived["text"] = {**text, "format": _TEXT_FORMATS.of(kind)}
-        if "tools" in kwargs and sdk.is_given(kwargs["tools"]):
-            kwargs["tools"] = list(kwargs["tools"])
+        if "tools" in given and sdk.is_given(given["tools"]):
+            given["tools"] = list(given["tools"])
             try:
-                derived["tools"] = sdk.response_tools(kwargs["tools"])
+                derived["tools"] = sdk.response_tools(given["tools"])
             except Exception:  # noqa: BLE001 - the SDK raises bare ones, and says it again itself
                 return None
-        return _body_of(kwargs, derived, self._endpoint.params, settings, without="text_format")
+        return _body_of(given, derived, self._endpoint.params, without="text_format")
 
-    def _want(self, kwargs: Arguments, headers: Any) -> ResultForm:
-        kind = kwargs.get("text_format", sdk.OMIT)
-        tools = kwargs.get("tools", sdk.OMIT)
+    def _form(self, given: Arguments, headers: Any) -> ResultForm:
+        kind = given.get("text_format", sdk.OMIT)
 
         def finish(response: Any) -> Any:
-            return parse_response(
-                text_format=kind, input_tools=sdk.response_tools(tools), response=response
-            )
+            tools = sdk.response_tools(given.get("tools", sdk.OMIT))
+            return parse_response(text_format=kind, input_tools=tools, response=response)
 
         return self._finished(headers, finish)
 
@@ -103,7 +100,8 @@ class _Schemas:
 
     def __init__(self, derive: Callable[[Any], Any]) -> None:
         self._derive = derive
-        self._known: dict[type, tuple[Sequence[Any], object, Any]] = {}
+        self._known: BoundedDict[type, tuple[Sequence[Any], object, Any]]
+        self._known = BoundedDict(_REMEMBERED)
 
     def of(self, kind: type) -> Any:
         """Return what is sent for a class."""
@@ -115,8 +113,6 @@ class _Schemas:
         if models is None:
             self._known.pop(kind, None)
             return derived
-        if len(self._known) >= _REMEMBERED:
-            self._known.clear()
         self._known[kind] = (models, _version(kind, models), derived)
         return derived
 
@@ -165,14 +161,12 @@ _RESPONSE_FORMATS: Final = _Schemas(type_to_response_format_param)
 _TEXT_FORMATS: Final = _Schemas(type_to_text_format_param)
 
 
-def _body_of(
-    kwargs: Arguments, derived: Arguments, params: Any, settings: Settings, *, without: str = ""
-) -> RequestBody:
+def _body_of(given: Arguments, derived: Arguments, params: Any, *, without: str = "") -> Body:
     """Return the body of a call some of whose arguments the SDK replaces by what it derives."""
-    shown = {**kwargs, **derived}
+    shown = {**given, **derived}
     shown.pop(without, None)
-    body = body_of_arguments(shown, params, settings)
-    for name in kwargs:
+    body = body_of(shown, params)
+    for name in given:
         if name not in derived and name != without:  # what was an iterator is a list now
-            kwargs[name] = shown[name]
+            given[name] = shown[name]
     return body

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-import types
-from collections.abc import Callable
-from typing import Annotated, Any, Final, Union, get_args, get_origin
+from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
 from pydantic import ValidationError
 
-from asynccache.core.calls import Status
+from asynccache.cache.facade import Reader, Status
 from asynccache.entries.entry import Entry, Meta
 from asynccache.openai.client import sdk, sdk_responses
-from asynccache.openai.client.address import RequestAddress
+from asynccache.openai.client.call import KeyedCall
+from asynccache.openai.client.stream import EventSource, ReplayedStream, StreamBody
+from asynccache.openai.client.sync_stream import SyncStreamBody
 
 _REQUEST_ID: Final = "x-request-id"
 
@@ -27,31 +25,83 @@ def mark(response: object, status: Status) -> None:
         pass
 
 
-def typed(
-    client: Any,
-    address: RequestAddress,
-    entry: Entry,
-    cast_to: Any,
-    finish: Callable[[Any], Any] | None = None,
-) -> Any:
+def built(client: Any, call: KeyedCall, entry: Entry, status: Status, reader: Reader | None) -> Any:
+    """Return an answer as its caller wants it, marked for `asynccache.status`.
+
+    Args:
+        client: The SDK's.
+        call: What was asked for, and in which form it is wanted.
+        entry: The answer, or its head where a reader has the rest.
+        status: What becomes the result's.
+        reader: Of a stream that is still coming.
+    """
+    form = call.form
+    result: Any
+    if form.raw:
+        result = _raw(client, call, _response(client, call, entry, reader), status)
+    elif form.strange:
+        result = _response(client, call, entry, reader)
+    elif call.streaming:
+        url = call.address.url
+        result = ReplayedStream[Any](
+            client=client,
+            url=url,
+            cast_to=form.event,
+            meta=entry.meta,
+            source=EventSource(reader or entry.chunks, url),
+            pacer=call.scope.engine.pacer,
+        )
+    else:
+        result = _typed(client, call, entry)
+    mark(result, status)
+    return result
+
+
+def _response(client: Any, call: KeyedCall, entry: Entry, reader: Reader | None) -> Any:
+    """Return an answer as the HTTP response it came with."""
+    url, meta = call.address.url, entry.meta
+    content: Any = entry.body
+    if call.streaming:
+        body = SyncStreamBody if sdk.is_sync(client) else StreamBody
+        content = body(EventSource(reader or entry.chunks, url))
+    return sdk_responses.made_response(
+        url, meta.status, sdk_responses.headers_of(meta), content,
+        raw=call.form.raw, seconds=meta.seconds,
+    )  # fmt: skip
+
+
+def _raw(client: Any, call: KeyedCall, response: Any, status: Status) -> Any:
+    form = call.form
+
+    def parsed(result: Any) -> Any:
+        if form.finish is not None:
+            result = form.finish(result)
+        mark(result, status)
+        return result
+
+    return sdk_responses.raw_response(
+        client,
+        response,
+        form.result,
+        form.stream_cls if call.streaming else None,
+        sdk.with_parser(form.options, parsed),
+    )
+
+
+def _typed(client: Any, call: KeyedCall, entry: Entry) -> Any:
     """Return the object of a JSON body.
 
     Strict validation builds it straight from the bytes, and equals what the SDK builds whenever it
     succeeds, down to the dumps; only ``model_fields_set`` names unknown members too, as pydantic
     has it. Ill-typed answers, other content types and strict clients are left to the SDK itself.
-
-    Args:
-        client: The SDK's client.
-        address: Where the request went.
-        entry: The answer.
-        cast_to: The type of the SDK's that it is built as.
-        finish: What the SDK makes of the object in the end: parses it, for one.
     """
-    meta = entry.meta
+    form, meta = call.form, entry.meta
+    cast_to, finish = form.result, form.finish
     found: Any = None
     if is_buildable(client, meta):
         try:
-            found = cast_to.model_validate_json(entry.body, strict=True)
+            body = entry.chunks[0] if len(entry.chunks) == 1 else entry.body
+            found = cast_to.model_validate_json(body, strict=True)
         except ValidationError:
             pass  # the SDK is lenient where we are strict: it decides below
         else:
@@ -59,9 +109,7 @@ def typed(
                 object.__setattr__(found, "_request_id", request_id(meta))  # where the SDK keeps it
                 return found
     if found is None:
-        response = sdk_responses.made_response(
-            address.url, meta.status, headers_of(meta), entry.body
-        )
+        response = _response(client, call, entry, None)
         found = sdk_responses.parsed_by_sdk(client, response, cast_to)
     if finish is not None:
         found = finish(found)
@@ -94,51 +142,3 @@ def request_id(meta: Meta) -> str | None:
         if name == _REQUEST_ID:
             return value
     return None
-
-
-def headers_of(meta: Meta) -> list[tuple[str, str]]:
-    """Return the headers of the response that an answer came with, as far as they are kept."""
-    content_type = [("content-type", meta.content_type)] if meta.content_type else []
-    return [*content_type, *meta.headers]
-
-
-class _Typed(Struct):
-    type: str = ""
-
-
-_TYPE_OF: Final = msgspec.json.Decoder(_Typed).decode
-
-
-@functools.cache
-def event_builder(event: Any) -> Callable[[bytes], Any]:
-    """Return what builds an event of a stream from its JSON, by strict validation.
-
-    Args:
-        event: A model, or a union of models that are told apart by their ``type``.
-
-    The returned function raises ``ValidationError`` for what it can't build.
-    """
-    if sdk.is_typed(event):
-        return functools.partial(event.model_validate_json, strict=True)
-    models: dict[str, Any] = {}
-    for model in _members_of(event):
-        name = sdk.is_typed(model) and model.model_fields.get("type")
-        for value in get_args(name.annotation) if name else ():
-            models[value] = model
-
-    def build(data: bytes) -> Any:
-        try:
-            model = models[_TYPE_OF(data).type]
-        except (msgspec.MsgspecError, ValueError, KeyError) as exc:
-            raise ValidationError.from_exception_data("an event of no known type", []) from exc
-        return model.model_validate_json(data, strict=True)
-
-    return build
-
-
-def _members_of(union: Any) -> tuple[Any, ...]:
-    if get_origin(union) is Annotated:
-        return _members_of(get_args(union)[0])
-    if get_origin(union) in {Union, types.UnionType}:
-        return tuple(member for part in get_args(union) for member in _members_of(part))
-    return (union,)

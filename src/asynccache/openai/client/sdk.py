@@ -30,7 +30,10 @@ from openai._types import Omit
 from openai._utils import maybe_transform
 from openai._utils._json import openapi_dumps
 
-from asynccache.core.flight import Scope
+from asynccache.cache.facade import ErrorScope
+from asynccache.errors import NotCanonicalError
+from asynccache.keys.canonical import canonical_json, json_of
+from asynccache.keys.denied import without_query
 
 if TYPE_CHECKING:
     import httpx2 as httpx
@@ -48,6 +51,8 @@ _SERVER_ERROR: Final = 500  # HTTP's own: from here on it isn't the request's fa
 _MAPS_STREAM_ERRORS: Final = hasattr(_streaming, "APIConnectionError")
 AZURE: Final = (AsyncAzureOpenAI, AzureOpenAI)
 OMIT: Final = omit
+MARKERS: Final = (NotGiven, Omit)
+"""The classes of what stands for an argument that was left out."""
 
 
 def is_sync(client: Any) -> bool:
@@ -66,7 +71,7 @@ def sets_own(client: Any, name: str) -> bool:
 
 def is_given(value: object) -> bool:
     """Tell an argument that was passed from one left out."""
-    return not isinstance(value, NotGiven | Omit)
+    return not isinstance(value, MARKERS)
 
 
 def is_not_given(value: object) -> bool:
@@ -98,24 +103,22 @@ response_tools: Final = _tool_maker()
 """Returns the tools of a Responses request as the SDK sends them."""
 
 
-def dumped(body: object) -> bytes:
-    """Return a body's JSON as the SDK sends it."""
-    return openapi_dumps(body)
+def json_body(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a body as plain data, by way of the JSON that the SDK sends.
+
+    Raises:
+        NotCanonicalError: It has none.
+    """
+    try:
+        wire = openapi_dumps(data)
+    except Exception as exc:  # whatever user objects raise; the SDK's own call will say it better
+        # Not the message, which may show a value.
+        raise NotCanonicalError(f"an argument has no JSON form ({type(exc).__name__})") from exc
+    found: dict[str, Any] = json_of(wire)
+    return found
 
 
 # -- addresses --------------------------------------------------------------------------------
-
-
-def plain_url(url: Any) -> str:
-    """Return a URL without user-info, query and fragment."""
-    return str(httpx.URL(str(url)).copy_with(userinfo=b"", query=None, fragment=None))
-
-
-def http_defaults(http: Any) -> tuple[list[Any], Any]:
-    """Return what an HTTP client adds to every request, to be compared with later."""
-    headers = http.headers
-    # The list inside, where it can be had, as building one of it costs a microsecond a call.
-    return getattr(headers, "_list", None) or headers.raw, http.params
 
 
 def http_headers(http: Any) -> dict[str, str]:
@@ -126,7 +129,7 @@ def http_headers(http: Any) -> dict[str, str]:
 # -- errors -----------------------------------------------------------------------------------
 
 
-def scope_of(error: BaseException) -> Scope:
+def scope_of(error: BaseException) -> ErrorScope:
     """Return for whom an error of the SDK, or one that it lets through, is true."""
     if isinstance(error, APIStatusError):
         return "credentials" if error.status_code in _CREDENTIAL_STATUS else "all"
@@ -167,15 +170,26 @@ def timed_out_reading(url: str) -> Exception:
     return error
 
 
-def patience(timeout: Any, retries: int) -> float:
-    """Return seconds that a call with this timeout and these retries would wait for an answer."""
+def patience(client: Any, timeout: Any, retries: Any) -> float:
+    """Return seconds that a call of a client would wait for an answer.
+
+    Args:
+        client: Whose timeout and retries count where the call has none.
+        timeout: The call's.
+        retries: The call's; no number for none.
+    """
+    if isinstance(timeout, MARKERS):
+        timeout = client.timeout
+    if not isinstance(retries, int):
+        retries = client.max_retries
     if timeout is None:
         return math.inf
     if not isinstance(timeout, int | float):
         timeout = getattr(timeout, "read", None)
         if timeout is None:
             return math.inf
-    return float(timeout) * (1 + max(0, retries))
+    found: float = timeout * (1 + max(0, retries))
+    return found
 
 
 # -- requests ---------------------------------------------------------------------------------
@@ -194,7 +208,7 @@ def request_place(client: Any, url: str) -> tuple[str, dict[str, Any] | None]:
     if parts.is_absolute_url:
         base = httpx.URL(str(client._base_url))
         if parts.copy_with(raw_path=b"/") != base.copy_with(raw_path=b"/"):
-            return plain_url(url), None
+            return without_query(url), None
         path = path.removeprefix(base.path.rstrip("/"))
     path = f"/{path.lstrip('/')}"
     query = dict(parts.params)
@@ -209,6 +223,24 @@ def headers_in(options: Any) -> Mapping[str, Any] | None:
     """Return the headers of a request's options, None if there are none."""
     headers: Any = options.headers
     return headers if is_given(headers) else None
+
+
+def body_in(options: Any) -> tuple[dict[str, Any], bytes]:
+    """Return the body in a request's options as plain data, and its canonical form.
+
+    Raises:
+        NotCanonicalError: It isn't a JSON object, or has no canonical form.
+    """
+    data: Any = options.json_data
+    extra: Any = options.extra_json
+    if options.content is not None or options.files or not isinstance(data, dict | None):
+        raise NotCanonicalError("its body isn't a JSON object")
+    merged: dict[str, Any] = {**(data or {}), **(extra or {})}
+    try:
+        return merged, canonical_json(merged)
+    except (NotCanonicalError, TypeError):
+        merged = json_body({k: v for k, v in merged.items() if not is_omit(v)})
+        return merged, canonical_json(merged)
 
 
 def request_options(path: str) -> Any:
@@ -283,16 +315,20 @@ def changes_requests(client: Any) -> str | None:
     return None
 
 
-def moves_with_model(client: Any, body: Any, extra: object) -> bool:
-    """Tell whether a body's model, replaced by ``extra_body``, still names where it goes.
+def check_model(client: Any, body: Any, extra: object) -> None:
+    """Look at what ``extra_body`` does to the model in the body proper.
 
     Azure's client makes the path of a deployment of the model that a method was called with.
+
+    Raises:
+        NotCanonicalError: The body doesn't tell where the request goes.
     """
     if not isinstance(client, AZURE) or not isinstance(extra, Mapping):
-        return False
+        return
     given = cast("Mapping[str, object]", extra)
     named = cast("Mapping[str, object]", body or {})
-    return "model" in given and given["model"] != named.get("model")
+    if "model" in given and given["model"] != named.get("model"):
+        raise NotCanonicalError("its deployment is another than its body's model")
 
 
 def _name_of(value: object) -> str:

@@ -11,7 +11,9 @@ from openai._legacy_response import LegacyAPIResponse
 from openai._models import FinalRequestOptions, add_request_id
 from openai._response import APIResponse, AsyncAPIResponse
 
+from asynccache.entries.entry import Meta
 from asynccache.openai.client import sdk
+from asynccache.openai.client.call import ResultForm
 
 if TYPE_CHECKING:
     import httpx2 as httpx
@@ -50,6 +52,12 @@ def made_response(
     return response
 
 
+def headers_of(meta: Meta) -> list[tuple[str, str]]:
+    """Return the headers of the response that an answer came with, as far as they are kept."""
+    content_type = [("content-type", meta.content_type)] if meta.content_type else []
+    return [*content_type, *meta.headers]
+
+
 def raw_response(client: Any, response: Any, cast_to: Any, stream_cls: Any, options: Any) -> Any:
     """Return the raw response of the kind that the response's request asks for."""
     legacy = response.request.headers.get(sdk.RAW_HEADER) == "true"
@@ -66,14 +74,14 @@ def raw_response(client: Any, response: Any, cast_to: Any, stream_cls: Any, opti
     )
 
 
-async def processed(client: Any, response: Any, cast_to: Any, stream_cls: Any, options: Any) -> Any:
+async def processed(client: Any, response: Any, form: ResultForm) -> Any:
     """Return what the SDK itself makes of a response, however it was asked for."""
     found = client._process_response(
-        cast_to=cast_to,
-        options=options,
+        cast_to=form.result,
+        options=form.options,
         response=response,
-        stream=stream_cls is not None,
-        stream_cls=stream_cls,
+        stream=form.stream_cls is not None,
+        stream_cls=form.stream_cls,
     )
     return await found if inspect.isawaitable(found) else found
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import types
 from collections import deque
-from collections.abc import AsyncIterator
-from typing import Any, Final, Generic, TypeVar
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any, Final, Generic, TypeVar, Union, get_args, get_origin
 
+import msgspec
+from msgspec import Struct
 from openai import APIConnectionError, APIError, AsyncStream
 from pydantic import ValidationError
 
-from asynccache.core.flight import Reader, WaitedTooLongError
+from asynccache.cache.facade import Reader, WaitedTooLongError
 from asynccache.entries.entry import Meta
 from asynccache.openai.client import sdk, sdk_responses
-from asynccache.openai.client.replay import event_builder, headers_of
-from asynccache.openai.client.sse import EventReader
 from asynccache.providers.facts import DONE, members
+from asynccache.providers.frames import EventReader
 from asynccache.runtime.pacer import Pacer
 
 T = TypeVar("T")
@@ -112,7 +115,7 @@ class _Reading(Generic[T]):
         self._meta = meta
         self._source = source
         self._pacer = pacer
-        self._build = event_builder(cast_to)
+        self._build = _event_builder(cast_to)
         self._lenient = not client._strict_response_validation
         self._count = 0
         self._events = EventReader()
@@ -124,7 +127,10 @@ class _Reading(Generic[T]):
         """An HTTP response with the recorded status and headers, and the rest of the events."""
         if self._made is None:
             self._made = sdk_responses.made_response(
-                self._url, self._meta.status, headers_of(self._meta), StreamBody(self._source)
+                self._url,
+                self._meta.status,
+                sdk_responses.headers_of(self._meta),
+                StreamBody(self._source),
             )
         return self._made
 
@@ -237,3 +243,45 @@ class ReplayedStream(AsyncStream[T]):
     async def aclose(self) -> None:
         """Do as `close`, under the name that 3.x of the SDK has for it too."""
         await self.close()
+
+
+class _Kind(Struct):
+    type: str = ""
+
+
+_TYPE_OF: Final = msgspec.json.Decoder(_Kind).decode
+
+
+@functools.cache
+def _event_builder(event: Any) -> Callable[[bytes], Any]:
+    """Return what builds an event of a stream from its JSON, by strict validation.
+
+    Args:
+        event: A model, or a union of models that are told apart by their ``type``.
+
+    The returned function raises ``ValidationError`` for what it can't build.
+    """
+    if sdk.is_typed(event):
+        return functools.partial(event.model_validate_json, strict=True)
+    models: dict[str, Any] = {}
+    for model in _members_of(event):
+        name = sdk.is_typed(model) and model.model_fields.get("type")
+        for value in get_args(name.annotation) if name else ():
+            models[value] = model
+
+    def build(data: bytes) -> Any:
+        try:
+            model = models[_TYPE_OF(data).type]
+        except (msgspec.MsgspecError, ValueError, KeyError) as exc:
+            raise ValidationError.from_exception_data("an event of no known type", []) from exc
+        return model.model_validate_json(data, strict=True)
+
+    return build
+
+
+def _members_of(union: Any) -> tuple[Any, ...]:
+    if get_origin(union) is Annotated:
+        return _members_of(get_args(union)[0])
+    if get_origin(union) in {Union, types.UnionType}:
+        return tuple(member for part in get_args(union) for member in _members_of(part))
+    return (union,)

@@ -1,23 +1,30 @@
-"""Makes the SDK's own call and records it: a body as it came, or a stream event by event."""
+"""Makes the SDK's own call, checks what leaves the client, and records the answer.
+
+Every way in leads to the client's ``request`` in the end. A call that goes upstream for an entry,
+or past the cache, leaves a check in a context variable. ``request`` finds it there, lets the call
+pass, and shows it what is sent. Whatever stands in between (a patch on the SDK's class, an
+override, another version of the SDK) can then cost an entry, but never make a wrong one.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Final
+from contextvars import ContextVar
+from typing import Any, Final, TypeVar
 
-from asynccache.core.calls import Answer
-from asynccache.core.flight import Fate, Flight
+from asynccache.cache.facade import Answer, Fate, Flight
 from asynccache.entries.entry import Kind, Meta
+from asynccache.errors import NotCanonicalError
 from asynccache.openai.client import sdk, sdk_responses
-from asynccache.openai.client.sse import EventReader, EventSplitter
+from asynccache.openai.client.call import KeyedCall, RawCall
+from asynccache.providers.bodies import keyed_form
 from asynccache.providers.facts import Facts
+from asynccache.providers.frames import EventReader, EventSplitter
 from asynccache.providers.secrets import repeats
 
-Spawn = Callable[[Coroutine[Any, Any, None]], Any]
-RawCall = Callable[[], Awaitable[Any]]
-"""Makes the SDK's call and returns its raw response."""
+T = TypeVar("T")
 
 _KEPT_HEADERS: Final = (
     "x-request-id",
@@ -29,68 +36,147 @@ _KEPT_HEADERS: Final = (
 _DRAIN: Final = 1.0  # seconds to read on after the last event, so that the connection can be reused
 
 
-class UpstreamCall:
-    """How one kind of request is made and recorded.
+_sending: Final[ContextVar[OutboundCheck | None]] = ContextVar("asynccache_sending", default=None)
+
+
+class OutboundCheck:
+    """One call of ours that goes upstream.
 
     Args:
-        call: Makes it.
-        facts: Reads what the answer says of itself.
-        secrets: Of the request: an answer that repeats one isn't stored.
-        same: Tells whether what was sent is what the key stands for.
+        key: The request's; empty for none.
+        matches: Tells whether the options of a request are what the key stands for; None for a
+            call that has no key.
     """
 
-    __slots__ = ("_call", "_facts", "_same", "_secrets")
+    __slots__ = ("_matches", "_strayed", "key", "same")
 
-    def __init__(
-        self,
-        call: RawCall,
-        facts: type[Facts],
-        secrets: Sequence[str],
-        same: Callable[[], bool],
-    ) -> None:
+    def __init__(self, key: bytes = b"", matches: Callable[[Any], bool] | None = None) -> None:
+        self.key: Final = key
+        self.same = False
+        """Whether the request of the key was really sent, and no other."""
+        self._matches = matches
+        self._strayed = False
+
+    def note(self, options: Any) -> None:
+        """Look at a request that is being sent."""
+        # Once something else was sent, nobody knows which of the answers came back.
+        if self._matches is not None and not self._strayed:
+            self.same = self._matches(options)
+            self._strayed = not self.same
+
+    async def over(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Await a call whose requests are let pass."""
+        before = _sending.get()
+        _sending.set(self)
+        try:
+            return await call()
+        finally:
+            _sending.set(before)
+            # A connection that was opened meanwhile keeps the context it was opened in, and us.
+            self._matches = None
+
+
+PAST: Final = OutboundCheck()
+"""A call that goes past the cache."""
+
+
+def current_sending() -> OutboundCheck | None:
+    """Return the call of ours that the caller is beneath, if it is."""
+    return _sending.get()
+
+
+def is_beneath(key: bytes) -> bool:
+    """Tell whether the caller is beneath a call of ours for the same, which waits for it."""
+    sending = _sending.get()
+    return sending is not None and sending.key == key
+
+
+def check_of(client: Any, call: KeyedCall, canonical: bytes) -> OutboundCheck:
+    """Return what checks that the request sent for a call is the one that its key stands for.
+
+    Args:
+        client: The SDK's.
+        call: The call.
+        canonical: What of the body that is to be sent is in keys: see `keyed_form`.
+    """
+
+    def matches(options: Any) -> bool:
+        path, query = sdk.request_place(client, options.url)
+        if query is None or path != call.endpoint.path or options.method.lower() != "post":
+            return False
+        scope = call.scope
+        settings = scope.cache.settings
+        try:
+            headers = dict(sdk.headers_in(options) or {})
+            headers.pop(sdk.RAW_HEADER, None)  # ours
+            data, sent = sdk.body_in(options)
+            if sent != canonical:  # nearly every body is its own keyed form
+                sent, _ = keyed_form(
+                    data,
+                    sent,
+                    ignore=settings.ignore,
+                    rename_call_ids=settings.rename_call_ids,
+                )
+            if sent != canonical:
+                return False
+            query.update(options.params)
+            prefix = call.address.prefix(scope.namespace, headers, query)
+        except NotCanonicalError:
+            return False
+        # Two prefixes may stand for one request, as its headers may have come by another way.
+        return prefix is call.prefix or prefix.key(b"") == call.prefix.key(b"")
+
+    return OutboundCheck(call.key, matches)
+
+
+class UpstreamCall:
+    """Makes one call and records its answer.
+
+    Args:
+        call: The call.
+        make: Makes it.
+        check: Looks at what is sent.
+    """
+
+    __slots__ = ("_call", "_check", "_make")
+
+    def __init__(self, call: KeyedCall, make: RawCall, check: OutboundCheck) -> None:
         self._call = call
-        self._facts = facts
-        self._secrets = secrets
-        self._same = same
+        self._make = make
+        self._check = check
 
     async def plain(self, flight: Flight) -> Answer:
         """Make a call whose answer is one JSON body."""
-        response = (await self._call()).http_response
+        response = (await self._check.over(self._make)).http_response
         body: bytes = response.content
-        facts = self._facts()
+        facts = self._call.endpoint.facts()
         facts.read(body)
         flight.add(body)
         return self._answer(facts, response, "json", (body,), complete=facts.complete)
 
-    def streamed(self, spawn: Spawn) -> Callable[[Flight], Awaitable[Answer]]:
-        """Return what makes a call whose answer is a stream of server-sent events.
-
-        ``spawn`` starts the task that reads on after the last event: no flight waits for it.
-        """
-
-        async def upstream(flight: Flight) -> Answer:
-            raw = await self._call()
-            response = sdk_responses.http_of(raw)
-            facts = self._facts()
-            pieces = response.aiter_bytes()
-            if not self._same():
-                flight.worsen(Fate.PRIVATE)
-            flight.start_body(meta_of(facts, response, "sse"))
-            try:
-                await _record(flight, facts, pieces)
-                chunks = tuple(flight.chunks)
-                complete = facts.closed and facts.complete
-                return self._answer(facts, response, "sse", chunks, complete=complete)
-            except Exception as exc:
-                error = sdk.as_sdk_error(exc, response.request)
-                if error is exc:
-                    raise
-                raise error from exc
-            finally:
-                # In a task of its own, as this one may have been cancelled.
-                spawn(_finish(raw, response, pieces if facts.closed else None))
-
-        return upstream
+    async def streamed(self, flight: Flight) -> Answer:
+        """Make a call whose answer is a stream of server-sent events."""
+        raw = await self._check.over(self._make)
+        response = sdk_responses.http_of(raw)
+        facts = self._call.endpoint.facts()
+        pieces = response.aiter_bytes()
+        if not self._check.same:
+            flight.worsen(Fate.PRIVATE)
+        flight.start_body(meta_of(facts, response, "sse"))
+        try:
+            await _record(flight, facts, pieces)
+            chunks = tuple(flight.chunks)
+            complete = facts.closed and facts.complete
+            return self._answer(facts, response, "sse", chunks, complete=complete)
+        except Exception as exc:
+            error = sdk.as_sdk_error(exc, response.request)
+            if error is exc:
+                raise
+            raise error from exc
+        finally:
+            # In a task of its own, as this one may have been cancelled. No flight waits for it.
+            rest = pieces if facts.closed else None
+            self._call.scope.engine.spawn(_finish(raw, response, rest))
 
     def _answer(
         self,
@@ -101,13 +187,14 @@ class UpstreamCall:
         *,
         complete: bool,
     ) -> Answer:
+        secrets = self._call.secrets
         return Answer(
             meta=meta_of(facts, response, kind),
             chunks=chunks,
             error=facts.error,
             filtered=facts.filtered,
             complete=complete,
-            private=bool(self._secrets) and repeats(b"".join(chunks), self._secrets),
+            private=bool(secrets) and repeats(b"".join(chunks), secrets),
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from asynccache.keys.canonical import canonical_json, without_paths
-from asynccache.openai.client.lookup import Lookup
+from asynccache.openai.client.call import KeyedCall
 
 ENCODE: Final = msgspec.json.Encoder(order="sorted").encode
 """Writes an input as canonical JSON does."""
@@ -23,19 +23,19 @@ def inputs_of(given: object) -> Sequence[Any]:
     return [given]
 
 
-def keys_of(asked: Lookup, inputs: Sequence[Any]) -> list[bytes]:
+def keys_of(call: KeyedCall, inputs: Sequence[Any]) -> list[bytes]:
     """Return each input's key: that of a request for it alone, in a list, marked as an input's."""
     rest = without_paths(
-        {name: value for name, value in asked.body.data.items() if name != "input"},
-        asked.cache.settings.ignore,
+        {name: value for name, value in call.data.items() if name != "input"},
+        call.scope.cache.settings.ignore,
     )
     before = canonical_json({name: value for name, value in rest.items() if name < "input"})[:-1]
     after = canonical_json({name: value for name, value in rest.items() if name > "input"})[1:]
     # No request's body begins with the mark: what is stored for an input is no answer to a request.
     left = b"#" + before + (b',"input":[' if len(before) > 1 else b'"input":[')
     right = b"]" + (b"," if len(after) > 1 else b"") + after
-    key, sample = asked.prefix.key, asked.sample
-    if inputs == [[]] and not asked.body.data["input"]:  # none at all, which isn't an empty one
+    key, sample = call.prefix.key, call.sample
+    if inputs == [[]] and not call.data["input"]:  # none at all, which isn't an empty one
         return [key(left + right, sample)]
     return [key(left + ENCODE(one) + right, sample) for one in inputs]
 

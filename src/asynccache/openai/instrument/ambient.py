@@ -9,15 +9,20 @@ from typing import Any, Final, cast
 
 from msgspec import UNSET
 
-from asynccache.cache import in_force, scopes
-from asynccache.cache.cache import AsyncCache
-from asynccache.core.calls import Mode, Status
-from asynccache.core.counters import Outcome
+from asynccache.cache.facade import (
+    AsyncCache,
+    Bypass,
+    Options,
+    Outcome,
+    Status,
+    current_cache,
+    current_options,
+)
 from asynccache.entries.entry import Entry
+from asynccache.openai.client.call import KeyedCall
 from asynccache.openai.client.client_cache import ClientCache
-from asynccache.openai.client.lookup import Lookup
-from asynccache.openai.client.outbound import OutboundCheck, current_sending
-from asynccache.openai.wrapping import EXCHANGE
+from asynccache.openai.client.upstream import OutboundCheck, current_sending
+from asynccache.openai.wrapping import CLIENT_CACHE, ENDPOINTS
 
 _log = logging.getLogger("asynccache")
 
@@ -76,37 +81,31 @@ ambience: Final = Ambience()
 
 
 class AmbientClientCache(ClientCache):
-    """The way of a client that nobody wrapped through whatever cache is in force."""
+    """Answers the calls of a client that nobody wrapped, from whatever cache is in force."""
 
     def __init__(self, client: Any) -> None:
-        super().__init__(client)
-        self.doors: dict[int, tuple[object, Callable[..., Awaitable[Any]]]] = {}
+        super().__init__(client, ENDPOINTS)
+        self.methods: dict[int, tuple[object, Callable[..., Awaitable[Any]]]] = {}
         """By the identity of the method they stand in for, which wrappers of methods lie about."""
 
-    def in_force(self, options: in_force.Options) -> AsyncCache | None:
-        return in_force_here(options)
+    def in_force(self) -> tuple[AsyncCache | None, Options]:
+        options = current_options()
+        return _in_force(options), options
 
-    async def bypass(
-        self,
-        cache: AsyncCache,
-        mode: Mode,
-        reason: str | None,
-        endpoint: str,
-        call: Callable[[], Awaitable[Any]],
-    ) -> Any:
+    def note_bypass(self, past: Bypass, path: str) -> None:
         if not ambience.watch.over:
-            ambience.watch.past(reason or f"{endpoint} in mode {mode}")
-        return await super().bypass(cache, mode, reason, endpoint, call)
+            ambience.watch.past(past.reason or f"{path} in mode {past.mode}")
+        super().note_bypass(past, path)
 
     def status(
-        self, asked: Lookup, entry: Entry, how: Outcome, parts: tuple[bytes, ...] = ()
+        self, call: KeyedCall, entry: Entry, how: Outcome, parts: tuple[bytes, ...] = ()
     ) -> Status:
         if how != "miss":
             ambience.watch.served()
-        return super().status(asked, entry, how, parts)
+        return super().status(call, entry, how, parts)
 
-    def sent(self, sending: OutboundCheck) -> bool:
-        same = super().sent(sending)
+    def is_sent(self, check: OutboundCheck) -> bool:
+        same = super().is_sent(check)
         if same:
             ambience.watch.served()
         elif not ambience.watch.over:
@@ -114,27 +113,25 @@ class AmbientClientCache(ClientCache):
         return same
 
 
-def in_force_here(options: in_force.Options) -> AsyncCache | None:
+def _in_force(options: Options) -> AsyncCache | None:
     if options.cache is not UNSET:
         return cast("AsyncCache | None", options.cache)
-    return scopes.current_cache() or ambience.cache
+    return current_cache() or ambience.cache
 
 
 def anything_to_do() -> bool:
     """Tell whether a call has anything to do with a cache, at the least cost where it hasn't."""
     return (
-        ambience.active
-        and current_sending() is None
-        and in_force_here(in_force.current_options()) is not None
+        ambience.active and current_sending() is None and _in_force(current_options()) is not None
     )
 
 
-def exchange_of(client: Any) -> AmbientClientCache:
+def client_cache_of(client: Any) -> AmbientClientCache:
     kept: dict[str, Any] = client.__dict__
-    found: Any = kept.get(EXCHANGE)
+    found: Any = kept.get(CLIENT_CACHE)
     if isinstance(found, AmbientClientCache) and found.client is client:  # another's in copies
         return found
-    made = kept[EXCHANGE] = AmbientClientCache(client)
+    made = kept[CLIENT_CACHE] = AmbientClientCache(client)
     return made
 
 

@@ -6,7 +6,7 @@ import threading
 from types import TracebackType
 from typing import Final, Self
 
-from asynccache.cache.cache import AsyncCache
+from asynccache.cache.facade import AsyncCache
 from asynccache.openai.instrument.ambient import ambience
 from asynccache.openai.instrument.patches import patch_all, unpatch_all
 

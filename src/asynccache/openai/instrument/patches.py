@@ -15,11 +15,11 @@ from openai import AsyncOpenAI, OpenAI
 from openai.resources import chat, completions, embeddings, responses
 
 from asynccache.openai.client.cached_method import CachedMethod
-from asynccache.openai.client.cached_request import CachedRequest, RequestArguments, road_of
+from asynccache.openai.client.cached_request import CachedRequest
 from asynccache.openai.client.endpoints import Endpoint
 from asynccache.openai.client.sync_request import SyncCachedRequest
-from asynccache.openai.instrument.ambient import anything_to_do, exchange_of, passes
-from asynccache.openai.wrapping import DOORS
+from asynccache.openai.instrument.ambient import anything_to_do, client_cache_of, passes
+from asynccache.openai.wrapping import CACHED_METHODS
 
 _CLASSES: Final = {
     "chat.completions": chat.completions.AsyncCompletions,
@@ -69,9 +69,9 @@ def patch_all() -> None:
         (
             _CLASSES[endpoint.resource],
             name,
-            functools.partial(_patched_door, endpoint, name, door),
+            functools.partial(_patched_method, endpoint, name, cached),
         )
-        for endpoint, name, door in DOORS
+        for endpoint, name, cached in CACHED_METHODS
     ]
     # On the clients themselves, where others put theirs: beneath those ours would not be called.
     places.append((AsyncOpenAI, "request", _patched_request))
@@ -108,18 +108,21 @@ def _bound(original: Any, owner: object) -> Any:
 # -- what stands in the place of the SDK's methods -----------------------------------------------
 
 
-def _patched_door(
-    endpoint: Endpoint, name: str, door: type[CachedMethod], original: Callable[..., Awaitable[Any]]
+def _patched_method(
+    endpoint: Endpoint,
+    name: str,
+    cached: type[CachedMethod],
+    original: Callable[..., Awaitable[Any]],
 ) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(original)
     async def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not anything_to_do():
             return await _bound(original, self)(*args, **kwargs)
-        exchange = exchange_of(self._client)
-        of, made = exchange.doors.get(id(original), (None, None))
+        client = client_cache_of(self._client)
+        of, made = client.methods.get(id(original), (None, None))
         if made is None or of is not original:
-            made = door(exchange, endpoint, name, _bound(original, self), latest=False).method()
-            exchange.doors[id(original)] = (original, made)
+            made = cached(client, endpoint, name, _bound(original, self), latest=False).method()
+            client.methods[id(original)] = (original, made)
         return await made(*args, **kwargs)
 
     return method
@@ -130,15 +133,10 @@ def _patched_request(original: Callable[..., Awaitable[Any]]) -> Callable[..., A
     async def request(
         self: Any, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None
     ) -> Any:
+        send = _bound(original, self)
         if not passes(options):
-            exchange, wish = (
-                exchange_of(self),
-                RequestArguments(cast_to, options, stream, stream_cls),
-            )
-            road = road_of(exchange, wish)
-            if road is not None:
-                return await CachedRequest(exchange, _bound(original, self)).send(wish, road)
-        return await _bound(original, self)(cast_to, options, stream=stream, stream_cls=stream_cls)
+            send = CachedRequest(client_cache_of(self), send).send
+        return await send(cast_to, options, stream=stream, stream_cls=stream_cls)
 
     return request
 
@@ -148,14 +146,9 @@ def _patched_sync_request(original: Callable[..., Any]) -> Callable[..., Any]:
     def request(
         self: Any, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None
     ) -> Any:
+        send = _bound(original, self)
         if not passes(options):
-            exchange, wish = (
-                exchange_of(self),
-                RequestArguments(cast_to, options, stream, stream_cls),
-            )
-            road = road_of(exchange, wish)
-            if road is not None:
-                return SyncCachedRequest(exchange, _bound(original, self)).send(wish, road)
-        return _bound(original, self)(cast_to, options, stream=stream, stream_cls=stream_cls)
+            send = SyncCachedRequest(client_cache_of(self), send).send_now
+        return send(cast_to, options, stream=stream, stream_cls=stream_cls)
 
     return request

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, strategies as st
 from openai._streaming import SSEDecoder
 
-from asynccache.openai.client.sse import EventReader, EventSplitter
+from asynccache.providers.frames import EventReader, EventSplitter
 
 LINES = st.sampled_from(
     [

@@ -1,16 +1,16 @@
 """Server-sent events as bytes: cut into whole events without changing any, and read for their data.
 
-Line and event ends follow the HTML standard, "Interpreting an event stream". What an event's lines
-mean is left to the SDK's own decoder, so that odd ones are read as it reads them.
+Line ends, event ends and fields follow the HTML standard, "Interpreting an event stream". Where the
+decoders of OpenAI's and Anthropic's SDKs differ from it, they are followed: an event without data
+counts if it or an earlier one has an id, and a byte order mark is text.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
-
-from openai._streaming import SSEDecoder
 
 # An event ends with an empty line. The group is atomic, as "\r\n" is one line end, never two.
 _EVENT_END: Final = re.compile(rb"(?>\r\n|\n|\r){2}")
@@ -61,10 +61,13 @@ class EventSplitter:
 class EventReader:
     """Reads the data of one stream's events, in their order."""
 
-    __slots__ = ("_decoder",)
+    __slots__ = ("_data", "_event", "_id", "_retry")
 
     def __init__(self) -> None:
-        self._decoder: SSEDecoder | None = None
+        self._data: list[str] = []
+        self._event = ""
+        self._id = ""  # stays from event to event, as the standard has it
+        self._retry = False
 
     def read(self, event: bytes) -> Sequence[bytes]:
         """Return the data that an event carries: one as a rule, none in a comment or keep-alive.
@@ -82,14 +85,29 @@ class EventReader:
         ):
             # One line of data, maybe with a name before it, and nothing else: nearly all.
             return (event[start + len(_PLAIN) : end],)
-        if self._decoder is None:
-            self._decoder = SSEDecoder()
         found: list[bytes] = []
         lines = _LINE_END.split(event)
         if not lines[-1]:
             del lines[-1]  # nothing follows the last line end
         for line in lines:
-            decoded = self._decoder.decode(line.decode())
-            if decoded is not None:
-                found.append(decoded.data.encode())
+            if line:
+                self._take(line.decode())
+            elif self._data or self._event or self._id or self._retry:
+                found.append("\n".join(self._data).encode())
+                self._data, self._event, self._retry = [], "", False
         return found
+
+    def _take(self, line: str) -> None:
+        """Take in one line: a field and its value. Comments have a field without a name."""
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if field == "data":
+            self._data.append(value)
+        elif field == "event":
+            self._event = value
+        elif field == "id" and "\0" not in value:
+            self._id = value
+        elif field == "retry":
+            with suppress(ValueError):
+                int(value)
+                self._retry = True

@@ -58,18 +58,16 @@ class CosmosAccount(Struct, frozen=True):
             ValueError: It says nothing that an account could be reached by, or too much.
             TypeError: ``client`` is no client of azure-cosmos's ``aio``.
         """
+        if sum(map(bool, (client is not None, connection_string, endpoint or credential))) > 1:
+            raise ValueError(
+                "give a connection_string, or endpoint and credential, or a client, not both"
+            )
         if client is not None:
             if not isinstance(client, CosmosClient):
-                raise TypeError(
-                    "client must be an azure.cosmos.aio.CosmosClient,"
-                    f" not {type(client).__module__}.{type(client).__qualname__}"
-                )
-            if connection_string or endpoint or credential:
-                raise ValueError("give a client, or what makes one, not both")
+                kind = f"{type(client).__module__}.{type(client).__qualname__}"
+                raise TypeError(f"client must be an azure.cosmos.aio.CosmosClient, not {kind}")
             return cls(lent=client)
         if connection_string:
-            if endpoint or credential:
-                raise ValueError("give a connection_string, or endpoint and credential, not both")
             pairs = (part.partition("=") for part in connection_string.split(";"))
             parts = {name.strip().lower(): value.strip() for name, _, value in pairs}
             endpoint, credential = parts.get("accountendpoint"), parts.get("accountkey")
@@ -88,8 +86,7 @@ class CosmosAccount(Struct, frozen=True):
     def new_client(self) -> Any:  # noqa: ANN401 - the SDK's client
         """Return a client that leaves retrying to us, but for regions that fail over."""
         return CosmosClient(
-            self.endpoint,
-            self.credential,
+            self.endpoint, self.credential,
             retry_total=0, retry_connect=0, retry_read=0, retry_status=0,
             retry_throttle_total=_NEVER,
         )  # fmt: skip

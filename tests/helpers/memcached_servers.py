@@ -53,8 +53,8 @@ class Memcached:
             connection.sendall(command)
             return connection.makefile("rb").readline()
 
-    def flush(self):
-        """Empty it."""
+    def empty(self):
+        """Remove all keys."""
         assert self.ask(b"flush_all\r\n") == b"OK\r\n"
 
     def freeze(self):

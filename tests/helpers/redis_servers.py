@@ -96,6 +96,11 @@ class Valkey:
             retry=redis_py.retry.Retry(redis_py.backoff.NoBackoff(), 0), **options,
         )  # fmt: skip
 
+    def empty(self):
+        """Remove all keys."""
+        with self.client() as client:
+            client.flushall()
+
     def freeze(self):
         """Stop it in its tracks: it accepts connections, and answers nothing."""
         freeze(self.process)
@@ -139,6 +144,11 @@ class Cluster:
     def url(self):
         """Where it is."""
         return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+    def empty(self):
+        """Remove all keys of all nodes."""
+        for node in self.nodes:
+            node.empty()
 
     def start(self):
         """Start the nodes, deal the slots out, and wait until all agree."""

@@ -11,6 +11,7 @@ from asynccache.entries.entry import Meta
 from asynccache.keys.key import value_key
 from asynccache.stores.memory import MemoryStore
 from asynccache.testing import FaultyStore, Gate
+from tests.helpers.inside import engine_of
 
 PHASES: dict[str, Any] = {"lookup": "get_many", "claim": "claim", "call": None, "store": "set_many"}
 EVENTS = (b"data: 1\n\n", b"data: 2\n\n", b"data: [DONE]\n\n")
@@ -79,7 +80,7 @@ class Scene:
     async def ask_streamed(self, key="question"):
         """Ask for a stream and read it to its end."""
         call = self.streamed_call(key)
-        fetched, reader = await self.cache.engine().read(call)
+        fetched, reader = await engine_of(self.cache).read(call)
         if reader is None:
             return fetched.entry.chunks
         try:
@@ -92,7 +93,7 @@ class Scene:
 
     async def reader(self):
         """Ask for a stream and return its reader."""
-        _, reader = await self.cache.engine().read(self.streamed_call())
+        _, reader = await engine_of(self.cache).read(self.streamed_call())
         assert reader is not None
         return reader
 
@@ -116,6 +117,6 @@ class Scene:
 
 async def settled(scene):
     """Wait until the cache has nothing under way in this loop."""
-    engine = scene.cache.engine()
+    engine = engine_of(scene.cache)
     while engine._tasks:
         await asyncio.wait(engine._tasks)

@@ -17,6 +17,7 @@ from asynccache import Cache
 from asynccache.core.calls import Answer, CallRequest
 from asynccache.entries.entry import Meta
 from asynccache.keys.key import value_key
+from tests.helpers.inside import engine_of
 
 META = Meta("sse", content_type="text/event-stream")
 
@@ -59,7 +60,7 @@ class Swarmer:
         call = CallRequest(
             namespace=namespace, key=key, mode="read_write", upstream=self.pay_streamed
         )
-        fetched, reader = await self.cache.engine().read(call)
+        fetched, reader = await engine_of(self.cache).read(call)
         if reader is None:
             return json.loads(fetched.entry.chunks[1])
         try:

@@ -184,23 +184,23 @@ class Cache:
         """
         settings = settings_of(cache_seed, options)
         try:
+            from asynccache.stores.cosmos.account import ContainerPlace, CosmosAccount
             from asynccache.stores.cosmos.store import CosmosStore
         except ImportError as exc:
             raise ImportError(
                 "Cache.cosmos_db needs azure-cosmos: install asynccache[cosmos]"
             ) from exc
 
-        store = CosmosStore(
-            connection_string,
+        account = CosmosAccount.of(
+            connection_string, endpoint=endpoint, credential=credential, client=client
+        )
+        place = ContainerPlace(
+            database_id,
             _COSMOS_CONTAINER if container_id is None else container_id,
-            database_id=database_id,
-            endpoint=endpoint,
-            credential=credential,
-            client=client,
             create=create,
             expiring=settings.ttl is not None,
-            timeout=settings.timeout(remote=True),
         )
+        store = CosmosStore(account, place, timeout=settings.timeout(remote=True))
         return AsyncCache(_with_copies(store, local_max_bytes, local_ttl), settings)
 
     @staticmethod

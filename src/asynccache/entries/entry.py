@@ -6,15 +6,15 @@ newer bytes a `Flaw` instead of an answer.
 
 from __future__ import annotations
 
-import importlib
 import struct
-import sys
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Raw, Struct
+
+from asynccache.entries.compression import compress, decompress
 
 _MAGIC: Final = b"ayc\n"
 _VERSION: Final = 1
@@ -29,8 +29,6 @@ _HEAD: Final = struct.Struct("<4s16sBBBx32sQQQQ8s")
 ENVELOPE_BYTES: Final = _HEAD.size
 _COPY_BELOW: Final = 64 * 1024  # bytes: a copy is cheaper to hash than a view, if it is small
 _COMPRESS_ABOVE: Final = 4096  # bytes: below, zstd saves less than its 20 microseconds are worth
-_ZSTD_LEVEL: Final = 3
-_ZSTD_BUILT_IN: Final = sys.version_info >= (3, 14)
 
 Kind = Literal["json", "sse", "value"]
 
@@ -110,7 +108,7 @@ def encode_entry(entry: Entry) -> bytes:
     payload = _ENCODE(_Payload(entry.meta, entry.chunks))
     plain, codec = len(payload), _RAW
     if plain > _COMPRESS_ABOVE:
-        payload, codec = _zstd().compress(payload, _ZSTD_LEVEL), _ZSTD
+        payload, codec = compress(payload), _ZSTD
     head = _HEAD.pack(
         _MAGIC, b"", _VERSION, 0, codec, entry.key, entry.created, entry.expires, len(payload),
         plain, _NO_KEY,
@@ -152,7 +150,7 @@ def decode_entry(
         return Flaw("expired")
     try:
         if codec == _ZSTD:
-            payload = _decompress(payload, plain)
+            payload = _decompressed(payload, plain)
         found = _DECODE(payload)
     except (ValueError, RecursionError, msgspec.MsgspecError):  # the sum is right: ours, and wrong
         return Flaw("corrupt")
@@ -183,18 +181,9 @@ def decode_paths(paths: Raw) -> dict[str, Any]:
     return msgspec.msgpack.decode(paths, type=dict[str, Any])
 
 
-def _decompress(payload: memoryview, plain: int) -> memoryview:
+def _decompressed(payload: memoryview, plain: int) -> memoryview:
     # One byte more than announced is asked for, so that a payload that lies about its size shows.
-    zstd = _zstd()
-    try:
-        found = zstd.ZstdDecompressor().decompress(payload, plain + 1)
-    except zstd.ZstdError as exc:
-        raise ValueError("the payload isn't what its envelope says") from exc
+    found = decompress(payload, plain + 1)
     if len(found) != plain:
         raise ValueError("the payload's size isn't what its envelope says")
     return memoryview(found)
-
-
-def _zstd() -> Any:  # noqa: ANN401 - one module under two names
-    """Return the zstd module, which small entries never need."""
-    return importlib.import_module("compression.zstd" if _ZSTD_BUILT_IN else "backports.zstd")

@@ -6,28 +6,52 @@ What a driver opens belongs to the loop that opened it: this keeps one of it for
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
-import weakref
-from collections.abc import AsyncGenerator, Callable
-from typing import Any, Final, Generic, Protocol, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from typing import Any, Final, Generic, TypeVar
 
 from asynccache.errors import StoreUnavailableError
 from asynccache.runtime.background import blocked_loop
+from asynccache.runtime.forks import forget_in_child
 from asynccache.runtime.loops import done_in
 
 _FOREIGN_CLOSE: Final = 5.0  # seconds that another loop may take to close its connections
+_ENDING: Final = 2.0  # seconds that cancelled tasks may take to end when a link is closed
 
 
-class Closing(Protocol):
-    """What a link must be able to do."""
+T = TypeVar("T")
 
+
+class LoopLink(ABC):
+    """What one event loop has of a server. Only that loop may use it."""
+
+    def __init__(self) -> None:
+        self.loop: Final = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Start a task that goes on if its caller gives up; closing the link ends it."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def end_tasks(self, *, patience: float = 0.0) -> None:
+        """Wait some seconds for the tasks, then cancel those that aren't done."""
+        if self._tasks and patience:
+            await asyncio.wait(self._tasks, timeout=patience)
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_ENDING)
+
+    @abstractmethod
     async def aclose(self) -> None:
-        """Give connections back."""
-        ...
+        """End the tasks, and give connections back."""
 
 
-LinkT = TypeVar("LinkT", bound=Closing)
+LinkT = TypeVar("LinkT", bound=LoopLink)
 
 
 class Links(Generic[LinkT]):
@@ -42,15 +66,29 @@ class Links(Generic[LinkT]):
         self.are_open = False
         self._make = make
         self._only_one = only_one
+        self._opening = 0
         self._lock = threading.Lock()
         self._links: dict[asyncio.AbstractEventLoop, LinkT] = {}
         self._endings: dict[asyncio.AbstractEventLoop, AsyncGenerator[None]] = {}
         self._leaked: object = None
-        _ALL.add(self)
+        forget_in_child(self)
 
-    def open(self) -> None:
-        """Let loops have links from now on."""
-        self.are_open = True
+    async def open(self, reach: Callable[[LinkT], Awaitable[object]]) -> None:
+        """Let loops have links from now on, if the running loop's link reaches the server.
+
+        Args:
+            reach: Asks the server for something; what it raises is raised.
+        """
+        was_open, self.are_open = self.are_open, True
+        self._opening += 1
+        try:
+            await reach(self.mine())
+        except BaseException:
+            if not was_open and self._opening == 1:  # nobody else is trying at the moment
+                await self.aclose()
+            raise
+        finally:
+            self._opening -= 1
 
     def mine(self) -> LinkT:
         """Return the running loop's link.
@@ -95,7 +133,7 @@ class Links(Generic[LinkT]):
         self._lock = threading.Lock()
 
 
-async def _until_the_loop_ends(link: Closing) -> AsyncGenerator[None]:
+async def _until_the_loop_ends(link: LoopLink) -> AsyncGenerator[None]:
     """Wait to be closed; asyncio closes what is left of such generators when a loop ends."""
     try:
         yield
@@ -110,15 +148,3 @@ def _begin(ending: AsyncGenerator[None]) -> None:
         first.send(None)
     except StopIteration:
         return
-
-
-_ALL: Final[weakref.WeakSet[Links[Any]]] = weakref.WeakSet()
-
-
-def _forked() -> None:
-    for links in list(_ALL):
-        links.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)

@@ -25,8 +25,6 @@ from asynccache.stores.aiocache import AiocacheStore
 from asynccache.stores.aiocache.forms import names_of
 from asynccache.stores.base import Record
 from asynccache.testing import ManualClock
-from tests.helpers import memcached_servers
-from tests.helpers.redis_servers import Valkey
 from tests.stores.aiocache.test_contract import PlainCache
 
 HOME = Namespace.of("home")
@@ -46,27 +44,13 @@ class Upstream:
         return self.value or f"made {self.calls}"
 
 
-@pytest.fixture(scope="module")
-def valkey():
-    """One Valkey."""
-    with Valkey() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def server():
-    """One memcached with its own limits."""
-    with memcached_servers.running() as server:
-        yield server
-
-
 @pytest.fixture
-async def memcached(server):
+async def memcached(memcached_server):
     """A cache of aiocache's on it, empty."""
     from aiocache import MemcachedCache
 
-    server.flush()
-    cache = MemcachedCache(port=server.port)
+    memcached_server.empty()
+    cache = MemcachedCache(port=memcached_server.port)
     yield cache
     await cache.close()
 
@@ -331,8 +315,7 @@ def test_child_of_a_fork():
 
 async def test_leases_hold_between_two_caches(valkey):
     """Two caches over one Redis, as in two processes, make one call between them."""
-    with valkey.client() as client:
-        client.flushall()
+    valkey.empty()
     async with redis_cache(valkey) as left, redis_cache(valkey) as right:
         upstream = Upstream()
         async with Cache.aiocache(left) as one, Cache.aiocache(right) as two:
@@ -372,13 +355,13 @@ async def test_memcached_keeps_for_longer_than_a_month(memcached):
         assert await cache.get("a") == 1
 
 
-async def test_cancelled_lookups_leave_no_answers_behind(server, memcached):
+async def test_cancelled_lookups_leave_no_answers_behind(memcached_server, memcached):
     """Who is cancelled while memcached is silent leaves no answer for the next to read."""
     store = AiocacheStore(memcached)
     await store.open()
     records = [Record(key=bytes([n]) * 32, body=b"value %d" % n) for n in range(10)]
     await store.set_many(HOME, records)
-    server.freeze()
+    memcached_server.freeze()
     try:
         async with anyio.create_task_group() as group:
             for record in records:
@@ -386,7 +369,7 @@ async def test_cancelled_lookups_leave_no_answers_behind(server, memcached):
             await asyncio.sleep(0.05)
             group.cancel_scope.cancel()
     finally:
-        server.thaw()
+        memcached_server.thaw()
     for record in reversed(records):
         assert await store.get_many(HOME, [record.key]) == [record.body]
     await store.aclose()
@@ -416,17 +399,17 @@ async def test_nothing_overtakes_what_was_left_alone():
     await store.aclose()
 
 
-async def test_a_silent_memcached_costs_a_deadline(server, memcached):
+async def test_a_silent_memcached_costs_a_deadline(memcached_server, memcached):
     """Calls go upstream past a memcached that doesn't answer, and come back to it when it does."""
     upstream = Upstream()
     async with Cache.aiocache(memcached, store_timeout=1.0) as cache:
         assert await cache.set("before", 1)
-        server.freeze()
+        memcached_server.freeze()
         try:
             assert await cache.get_or_create("a", upstream) == "made 1"
             assert cache.stats().store_errors["timeout"] > 0
         finally:
-            server.thaw()
+            memcached_server.thaw()
         with anyio.fail_after(20):
             while await cache.get("before") != 1:
                 await asyncio.sleep(0.05)

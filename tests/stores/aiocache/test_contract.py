@@ -11,7 +11,7 @@ from asynccache.stores.aiocache import AiocacheStore
 from asynccache.stores.base import Capabilities
 from asynccache.testing import ManualClock, StoreContract
 from tests.helpers import memcached_servers
-from tests.helpers.redis_servers import Valkey
+from tests.helpers.remote_stores import opened
 
 
 class PlainCache(BaseCache):  # type: ignore[misc] # aiocache has no types
@@ -43,14 +43,7 @@ class PlainCache(BaseCache):  # type: ignore[misc] # aiocache has no types
 
 
 @pytest.fixture(scope="module")
-def valkey():
-    """One Valkey."""
-    with Valkey() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def memcached():
+def memcached_server():
     """One memcached that takes values as large as the contract's."""
     with memcached_servers.running("-I", "8m") as server:
         yield server
@@ -65,6 +58,11 @@ class OverAiocache(StoreContract):
     def clock(self):
         return ManualClock()
 
+    @pytest.fixture
+    async def store(self, clock, backing):
+        async with opened(AiocacheStore(backing, clock=clock)) as store:
+            yield store
+
 
 class TestOverMemory(OverAiocache):
     """Its serializer would unpickle; it isn't asked."""
@@ -72,36 +70,26 @@ class TestOverMemory(OverAiocache):
     capabilities = Capabilities(leases=True)
 
     @pytest.fixture
-    async def store(self, clock):
-        store = AiocacheStore(SimpleMemoryCache(serializer=PickleSerializer()), clock=clock)
-        await store.open()
-        yield store
-        await store.aclose()
+    def backing(self):
+        return SimpleMemoryCache(serializer=PickleSerializer())
 
 
 class TestOverAPlainCache(OverAiocache):
     capabilities = Capabilities(remote=True)
 
     @pytest.fixture
-    async def store(self, clock):
-        store = AiocacheStore(PlainCache(namespace="mine:"), clock=clock)
-        await store.open()
-        yield store
-        await store.aclose()
+    def backing(self):
+        return PlainCache(namespace="mine:")
 
 
 class TestOverRedis(OverAiocache):
     capabilities = Capabilities(leases=True, durable=True, remote=True)
 
     @pytest.fixture
-    async def store(self, clock, valkey):
-        with valkey.client() as client:
-            client.flushall()
+    async def backing(self, valkey):
+        valkey.empty()
         cache = RedisCache(port=valkey.port)
-        store = AiocacheStore(cache, clock=clock)
-        await store.open()
-        yield store
-        await store.aclose()
+        yield cache
         await cache.client.aclose()
 
 
@@ -109,13 +97,10 @@ class TestOverMemcached(OverAiocache):
     capabilities = Capabilities(leases=True, durable=True, remote=True)
 
     @pytest.fixture
-    async def store(self, clock, memcached):
+    async def backing(self, memcached_server):
         from aiocache import MemcachedCache
 
-        memcached.flush()
-        cache = MemcachedCache(port=memcached.port, namespace="app")
-        store = AiocacheStore(cache, clock=clock)
-        await store.open()
-        yield store
-        await store.aclose()
+        memcached_server.empty()
+        cache = MemcachedCache(port=memcached_server.port, namespace="app")
+        yield cache
         await cache.close()

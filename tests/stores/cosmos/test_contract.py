@@ -14,7 +14,8 @@ from azure.cosmos import CosmosClient
 
 from asynccache.stores.cosmos import CosmosStore
 from asynccache.testing import ManualClock, StoreContract
-from tests.helpers.cosmos_servers import CosmosServer
+from tests.helpers.cosmos_servers import CosmosServer, store_in
+from tests.helpers.remote_stores import opened
 
 LIVE = os.environ.get("ASYNCCACHE_COSMOS") == "live"
 
@@ -49,10 +50,10 @@ def anyio_backend():
 
 
 @pytest.fixture(scope="module")
-def server():
+def running():
     """One server, or a real account."""
-    with Account() if LIVE else CosmosServer() as running:
-        yield running
+    with Account() if LIVE else CosmosServer() as server:
+        yield server
 
 
 class TestCosmosStore(StoreContract):
@@ -64,14 +65,5 @@ class TestCosmosStore(StoreContract):
 
     @pytest.fixture
     async def store(self, server, clock):
-        server.empty()
-        store = CosmosStore(
-            server.connection_string,
-            server.container,
-            database_id=server.database,
-            timeout=60 if LIVE else 10,
-            clock=clock,
-        )
-        await store.open()
-        yield store
-        await store.aclose()
+        async with opened(store_in(server, timeout=60, clock=clock)) as store:
+            yield store

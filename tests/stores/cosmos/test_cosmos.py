@@ -14,7 +14,6 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
@@ -34,51 +33,20 @@ from asynccache.entries.entry import Entry, Meta, encode_entry
 from asynccache.keys.key import Namespace, value_key
 from asynccache.runtime import pacer
 from asynccache.stores.base import Claim, Record
-from asynccache.stores.cosmos import CosmosStore
-from asynccache.stores.cosmos.items import Form, id_of, pack, prefix_of, read, unpack
-from tests.helpers.cosmos_servers import CosmosServer
-from tests.helpers.inside import store_of
-from tests.helpers.scenes import settled
+from asynccache.stores.cosmos.items import (
+    document,
+    id_of,
+    item_content,
+    pack,
+    prefix_of,
+    read,
+    unpack,
+)
+from tests.helpers.cosmos_servers import CosmosServer, store_in
+from tests.helpers.inside import engine_of, store_of
+from tests.helpers.remote_stores import Upstream, opened, settled, used
 
 ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture(scope="module")
-def anyio_backend():
-    """One loop of the two."""
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-def running():
-    """One server for all."""
-    with CosmosServer() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running):
-    """The server, empty."""
-    running.empty()
-    return running
-
-
-class Upstream:
-    """Counts calls."""
-
-    def __init__(self):
-        self.calls = 0
-
-    async def __call__(self):
-        self.calls += 1
-        await asyncio.sleep(0)
-        return {"call": self.calls}
-
-
-def open_cache(server, **options):
-    """A cache in the server's container."""
-    names = {"container_id": server.container, "database_id": server.database}
-    return Cache.cosmos_db(server.connection_string, **{**names, "store_timeout": 5, **options})
 
 
 async def make_container(server, *paths, **properties):
@@ -89,22 +57,6 @@ async def make_container(server, *paths, **properties):
         await database.create_container(server.container, key, **properties)
 
 
-async def used(cache):
-    """Use a cache in all its ways; it must work, without an error of the store."""
-    upstream = Upstream()
-    async with cache:
-        for _ in range(2):
-            assert await cache.get_or_create("key", upstream) == {"call": 1}
-            await settled(SimpleNamespace(cache=cache))
-        assert await cache.set_many([(n, n) for n in range(30)]) == [True] * 30
-        assert await cache.get_many(range(30)) == list(range(30))
-        assert await cache.delete(0)
-        assert not await cache.contains(0)
-        assert await cache.clear() == 30
-        assert cache.stats().store_errors == {}
-        assert cache.stats().hits == 1
-
-
 # -- containers ------------------------------------------------------------------------------------
 
 
@@ -112,8 +64,8 @@ async def used(cache):
 async def test_any_single_partition_key_works(server, path):
     """A container of the user's own is used as it is, whatever single path partitions it."""
     await make_container(server, path, default_ttl=-1)
-    await used(open_cache(server, ttl=3600))
-    async with open_cache(server) as cache:
+    await used(server.cache(ttl=3600))
+    async with server.cache() as cache:
         await cache.set("key", os.urandom(2_000_000))  # parts are items, too
         assert len(await cache.get("key")) == 2_000_000
     for item in server.items():
@@ -127,7 +79,7 @@ async def test_hierarchical_key_is_refused(server):
     """A container with a hierarchical key is refused, with what to do, and left untouched."""
     await make_container(server, "/tenant", "/user")
     with pytest.raises(StoreRefusedError, match=r"hierarchical.*single path, such as /id"):
-        await open_cache(server).open()
+        await server.cache().open()
     assert server.items() == []
 
 
@@ -136,16 +88,16 @@ async def test_paths_that_answers_need_are_refused(server, path):
     """A container partitioned by a field of ours, or of Cosmos DB's, is refused."""
     await make_container(server, path)
     with pytest.raises(StoreRefusedError, match="such as /id"):
-        await open_cache(server).open()
+        await server.cache().open()
 
 
 async def test_ttl_switched_off(server):
     """Where the container's time to live is off, a ttl is refused; without one all works."""
     await make_container(server, "/id")
     with pytest.raises(StoreRefusedError, match="set its default TTL to -1"):
-        await open_cache(server, ttl=60).open()
-    await used(open_cache(server))
-    async with open_cache(server) as cache:  # one by one it is refused, too, and costs no call
+        await server.cache(ttl=60).open()
+    await used(server.cache())
+    async with server.cache() as cache:  # one by one it is refused, too, and costs no call
         assert not await cache.set("key", "value", ttl=60)
         assert await cache.get_or_create("other", Upstream(), ttl=60) == {"call": 1}
     assert cache.stats().store_errors == {"refused": 2}
@@ -155,15 +107,15 @@ async def test_ttl_switched_off(server):
 async def test_missing_database_and_container(server):
     """What is missing is named, and made where that is allowed."""
     with pytest.raises(StoreRefusedError, match=r"no database 'asynccache'.*create=True"):
-        await open_cache(server, create=False).open()
+        await server.cache(create=False).open()
     with pytest.raises(StoreRefusedError, match="no database"):
-        await open_cache(server, mode="replay").open()
+        await server.cache(mode="replay").open()
     async with CosmosClient(server.endpoint, server.key) as client:
         await client.create_database(server.database)
     with pytest.raises(StoreRefusedError, match="no container 'answers' in database"):
-        await open_cache(server, create=False).open()
-    await used(open_cache(server))
-    await used(open_cache(server, create=False))
+        await server.cache(create=False).open()
+    await used(server.cache())
+    await used(server.cache(create=False))
     properties = None
     async with CosmosClient(server.endpoint, server.key) as client:
         container = client.get_database_client(server.database).get_container_client("answers")
@@ -175,7 +127,7 @@ async def test_missing_database_and_container(server):
 
 async def test_many_open_an_empty_account_at_once(server):
     """Caches that find nothing at the same moment all end up in one container."""
-    caches = [open_cache(server) for _ in range(8)]
+    caches = [server.cache() for _ in range(8)]
     await asyncio.gather(*(cache.open() for cache in caches))
     await caches[0].set("key", "value")
     assert await asyncio.gather(*(cache.get("key") for cache in caches)) == ["value"] * 8
@@ -336,10 +288,10 @@ SIZES = [1_000, 100_000, 1_900_000, 2_100_000, 16_000_000]
 async def test_sizes_come_back_whole(server, size):
     """Answers of any size come back byte for byte, and leave nothing when they are deleted."""
     value = random.Random(size).randbytes(size)
-    async with open_cache(server) as cache:
+    async with server.cache() as cache:
         assert await cache.set("key", value)
         assert all(len(str(item)) < 2**20 for item in server.items())
-    async with open_cache(server) as cache:
+    async with server.cache() as cache:
         assert await cache.get("key") == value
         assert await cache.get_many(["key"] * 2 + list(range(10))) == [value] * 2 + [None] * 10
         assert await cache.delete("key")
@@ -349,7 +301,7 @@ async def test_sizes_come_back_whole(server, size):
 
 async def test_overwriting_removes_parts(server):
     """What replaces a split entry, large or small, leaves no part of the old one behind."""
-    async with open_cache(server) as cache:
+    async with server.cache() as cache:
         for size in (2_900_000, 2_000_000, 10, 2_900_000):
             value = os.urandom(size)
             assert await cache.set("key", value)
@@ -363,7 +315,7 @@ async def test_overwriting_removes_parts(server):
 async def test_readers_of_split_entries_see_whole_ones(server):
     """While a split entry is overwritten again and again, a reader sees one or the other."""
     values = [os.urandom(1_600_000) for _ in range(2)]
-    async with open_cache(server) as cache, open_cache(server) as reader:
+    async with server.cache() as cache, server.cache() as reader:
         await cache.set("key", values[0])
 
         async def write():
@@ -382,7 +334,7 @@ async def test_readers_of_split_entries_see_whole_ones(server):
 async def test_overwritten_between_item_and_parts(server):
     """A reader whose parts are gone when it asks for them finds the entry that took their place."""
     values = [os.urandom(2_000_000) for _ in range(2)]
-    async with open_cache(server) as cache, open_cache(server) as reader:
+    async with server.cache() as cache, server.cache() as reader:
         await cache.set("key", values[0])
         server.control(reset=True)
         # The item is read at once, its three parts only after they were removed.
@@ -398,7 +350,6 @@ async def test_overwritten_between_item_and_parts(server):
 WRITER = """
 import asyncio, os, sys
 from asynccache import Cache
-from tests.helpers.inside import store_of
 
 async def main():
     names = {"container_id": "answers", "database_id": "asynccache", "store_timeout": 60}
@@ -417,7 +368,7 @@ async def test_kill_between_the_parts(server, before, passed):
     What was there stands, and clearing takes the rest away.
     """
     expected = "old" if before == "an answer" else None
-    async with open_cache(server) as cache:
+    async with server.cache() as cache:
         if expected:
             await cache.set("key", expected)
         old = len(server.items())
@@ -441,7 +392,7 @@ async def test_kill_between_the_parts(server, before, passed):
 
 async def test_missing_part_is_a_miss(server):
     """A split entry that has lost a part is nothing, and is made anew."""
-    async with open_cache(server) as cache:
+    async with server.cache() as cache:
         await cache.set("key", os.urandom(3_000_000))
         part = next(item["id"] for item in server.items() if "part" in item)
         async with CosmosClient(server.endpoint, server.key) as client:
@@ -449,7 +400,7 @@ async def test_missing_part_is_a_miss(server):
             await container.delete_item(part, part)
         assert await cache.get("key") is None
         assert await cache.get_or_create("key", Upstream()) == {"call": 1}
-        await settled(SimpleNamespace(cache=cache))
+        await settled(cache)
         assert await cache.get("key") == {"call": 1}
     assert [item for item in server.items() if "part" in item] == []
 
@@ -461,7 +412,7 @@ async def test_missing_part_is_a_miss(server):
 async def test_items_expire_by_their_own_ttl(server, size):
     """Cosmos DB ends an answer when its own time is over: by the server's clock, not by ours."""
     value = os.urandom(size)
-    async with open_cache(server) as cache:
+    async with server.cache() as cache:
         await cache.set("a minute", value, ttl=60)
         await cache.set("an hour", value, ttl=3600)
         await cache.set("for ever", value)
@@ -481,7 +432,7 @@ async def test_items_expire_by_their_own_ttl(server, size):
 async def test_items_expire_by_the_containers_default(server):
     """Without a ttl of its own an answer lasts as long as the container says."""
     await make_container(server, "/id", default_ttl=30)
-    async with open_cache(server) as cache:
+    async with server.cache() as cache:
         await cache.set("default", "value")
         await cache.set("own", "value", ttl=300)
         server.control(skew=29)
@@ -494,7 +445,7 @@ async def test_items_expire_by_the_containers_default(server):
 
 async def test_a_dead_holders_lease_ends(server):
     """A lease that nobody renews is ended by Cosmos DB, and leaves nothing behind."""
-    async with open_cache(server, lease_ttl=5) as cache:
+    async with server.cache(lease_ttl=5) as cache:
         store = store_of(cache)
         space, key = cache.settings.namespace, value_key(cache.settings.namespace, "value", "key")
         (claimed,) = await store.claim(space, [Claim(key=key, token=b"t" * 16)], 5)
@@ -510,11 +461,11 @@ async def test_a_dead_holder_is_succeeded_where_ttl_is_off(server):
     """Where Cosmos DB ends no lease, whoever waits takes a silent one over, and pays once."""
     await make_container(server, "/id")
     upstream = Upstream()
-    async with open_cache(server, lease_ttl=0.5) as cache:
+    async with server.cache(lease_ttl=0.5) as cache:
         space = cache.settings.namespace
         claim = Claim(key=value_key(space, "value", "key"), token=b"t" * 16)
         assert (await store_of(cache).claim(space, [claim], 0.5))[0].granted
-        async with open_cache(server, lease_ttl=0.5) as other:
+        async with server.cache(lease_ttl=0.5) as other:
             asked = [each.get_or_create("key", upstream) for each in (cache, other)]
             assert await asyncio.gather(*asked) == [{"call": 1}] * 2
     assert upstream.calls == 1
@@ -527,16 +478,14 @@ async def test_a_dead_holder_is_succeeded_where_ttl_is_off(server):
 
 async def test_what_the_portal_shows(server):
     """Beside the body an item says in plain words what it is; the body is packed."""
-    store = CosmosStore(server.connection_string, "answers", database_id="asynccache")
     space = Namespace.of(1, "Acme & Söhne/#?" * 13)
     key = value_key(space, "value", "key")
     meta = Meta("json", model="gpt-6", input_tokens=12, output_tokens=34)
     body = encode_entry(Entry(key, 1_764_000_000_000_000, 0, meta, (b"word " * 300,)))
-    await store.open()
-    await store.set_many(space, [Record(key=key, body=body, meta=meta)])
-    assert list(await store.get_many(space, [key])) == [body]
-    (item,) = server.items()
-    await store.aclose()
+    async with opened(store_in(server)) as store:
+        await store.set_many(space, [Record(key=key, body=body, meta=meta)])
+        assert list(await store.get_many(space, [key])) == [body]
+        (item,) = server.items()
     assert item["namespace"] == space.text
     assert item["key"] == key.hex()
     assert item["entry"]["model"] == "gpt-6"
@@ -556,11 +505,11 @@ async def test_answers_of_calls_say_their_model(server):
     async def upstream(flight):
         return Answer(meta=meta, chunks=(b"{}",))
 
-    async with open_cache(server) as cache:
+    async with server.cache() as cache:
         space = cache.settings.namespace
         call = CallRequest(namespace=space, key=value_key(space, "test", 1), mode="read_write",
                     upstream=upstream)  # fmt: skip
-        await cache.engine().read(call)
+        await engine_of(cache).read(call)
     (item,) = server.items()
     assert item["entry"]["model"] == "gpt-6"
 
@@ -571,10 +520,10 @@ async def test_requests_per_call(server, monkeypatch):
     Lookups of one slice of the loop travel together.
     """
     monkeypatch.setattr(pacer, "perf_counter", lambda: 0.0)  # a slow machine has smaller slices
-    async with open_cache(server, lease_ttl=60) as cache:  # nothing is renewed meanwhile
+    async with server.cache(lease_ttl=60) as cache:  # nothing is renewed meanwhile
         server.control(reset=True)
         await cache.get_or_create("key", Upstream())
-        await settled(SimpleNamespace(cache=cache))
+        await settled(cache)
         assert server.counts() == {"GET": 1, "POST": 1, "PUT": 1}
         (item,) = server.items()
         assert "lease" not in item
@@ -584,7 +533,7 @@ async def test_requests_per_call(server, monkeypatch):
         server.control(reset=True)
         asked = [cache.get_or_create(n, Upstream()) for n in range(300)]
         await asyncio.gather(*asked)
-        await settled(SimpleNamespace(cache=cache))
+        await settled(cache)
         counts = server.counts()
         assert (counts["POST"], counts["PUT"]) == (300, 300)
         assert counts.get("QUERY", 0) + counts.get("GET", 0) <= 10
@@ -600,7 +549,7 @@ async def test_requests_per_call(server, monkeypatch):
 
 async def test_local_copies_cost_nothing(server):
     """With copies in the process a second hit asks nobody."""
-    async with open_cache(server, local_max_bytes=2**20) as cache:
+    async with server.cache(local_max_bytes=2**20) as cache:
         await cache.set("key", "value")
         server.control(reset=True)
         assert [await cache.get("key") for _ in range(5)] == ["value"] * 5
@@ -610,7 +559,7 @@ async def test_local_copies_cost_nothing(server):
 async def test_clear_leaves_the_rest_alone(server):
     """Clearing removes this namespace's answers: not its leases, other namespaces', strangers'."""
     async with CosmosClient(server.endpoint, server.key) as client:
-        async with open_cache(server, cache_seed=4) as cache, open_cache(server) as other:
+        async with server.cache(cache_seed=4) as cache, server.cache() as other:
             await other.set("key", os.urandom(2_000_000))
             container = client.get_database_client("asynccache").get_container_client("answers")
             await container.create_item({"id": "stranger"})
@@ -647,18 +596,18 @@ async def test_damaged_items_are_misses(server):
         {"entry": {"head": "!", "body": ""}}, {"entry": {"head": "", "body": "AAAA"}},
         {"entry": {"head": good.head, "body": good.body[:-8], "codec": "zstd"}},
         {"entry": {"head": good.head, "body": "AAAA", "codec": "zstd"}},
-        {"entry": {"head": good.head, "parts": {"name": "gone", "count": 2}}},
-        {"entry": {"head": good.head, "parts": {"name": "gone", "count": -1}}},
+        {"entry": {"head": good.head, "parts": ["gone.0", "gone.1"]}},
+        {"entry": {"head": good.head, "parts": {"name": "gone"}}},
         {"lease": {"token": "zz", "renewals": 0, "seconds": 1}, "entry": 5},
     ]  # fmt: skip
-    async with CosmosClient(server.endpoint, server.key) as client, open_cache(server) as cache:
+    async with CosmosClient(server.endpoint, server.key) as client, server.cache() as cache:
         container = client.get_database_client("asynccache").get_container_client("answers")
         for damage in damages:
             await container.upsert_item({"id": name, **damage})
             assert await cache.get("key") is None
             upstream = Upstream()
             assert await cache.get_or_create("key", upstream) == {"call": 1}
-            await settled(SimpleNamespace(cache=cache))
+            await settled(cache)
             assert await cache.get_or_create("key", upstream) == {"call": 1}, damage
             await container.upsert_item({"id": name, **damage})
             await cache.clear()
@@ -683,8 +632,8 @@ def test_documents_are_read_as_written():
     entry, texts = pack(body, 0, None)
     assert texts == []
     for path in [("id",), ("partitionKey",), ("a", "b", "c")]:
-        document = Form(path).item(Namespace.of(1), b"k" * 32, entry=entry)
-        item = read({**document, "_etag": "x"})
+        content = item_content(b"k" * 32, entry, None, now=0)
+        item = read({**document("id", Namespace.of(1), path, content), "_etag": "x"})
         assert item.entry is not None
         assert unpack(item.entry) == body
 
@@ -694,7 +643,7 @@ def test_documents_are_read_as_written():
 
 async def test_loops_in_threads(server):
     """Each loop has a client of its own, and closes it when it ends."""
-    async with open_cache(server) as cache:
+    async with server.cache() as cache:
         await cache.set("key", "value")
 
         def elsewhere():
@@ -711,7 +660,7 @@ async def test_loops_in_threads(server):
 
 async def test_thread_of_a_loop_may_wait(server):
     """Calls that don't await have a client of their own, also while they hold their loop up."""
-    async with open_cache(server) as cache:
+    async with server.cache() as cache:
         await cache.set("a", 1)
         with cache as face:
             assert face.get("a") == 1
@@ -723,7 +672,7 @@ async def test_thread_of_a_loop_may_wait(server):
 
 def test_successive_loops(server):
     """One cache object works in one loop after another."""
-    cache = open_cache(server)
+    cache = server.cache()
 
     async def once():
         async with cache:
@@ -736,7 +685,7 @@ def test_successive_loops(server):
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 async def test_fork(server):
     """A forked child leaves the parent's client alone, and opens one of its own."""
-    async with open_cache(server) as cache:
+    async with server.cache() as cache:
         await cache.set("key", "value")
         child = os.fork()
         if not child:
@@ -759,9 +708,8 @@ async def test_fork(server):
 
 async def test_a_closed_store_says_so(server):
     """Asked after it was closed, a store says that it isn't open."""
-    store = CosmosStore(server.connection_string)
     with pytest.raises(StoreUnavailableError, match="isn't open"):
-        await store.get_many(Namespace.of(1), [b"k" * 32])
+        await store_in(server).get_many(Namespace.of(1), [b"k" * 32])
 
 
 # -- the docs --------------------------------------------------------------------------------------

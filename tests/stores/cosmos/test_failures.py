@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from asynccache import Cache, StoreThrottledError
-from asynccache.stores.base import Claim, Lease
-from asynccache.stores.cosmos import CosmosStore
+from asynccache.stores.base import Claim, Lease, Record
 from asynccache.testing.contract_parts import HOME, key_of
-from tests.helpers.cosmos_servers import CosmosServer
-from tests.helpers.scenes import settled
+from tests.helpers.cosmos_servers import store_in
+from tests.helpers.remote_stores import back, opened, settled
 
 CALLS = 500
 TIMEOUT = 0.5  # seconds: the caches' store_timeout here
@@ -38,22 +36,9 @@ FAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def anyio_backend():
-    """One loop of the two."""
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-def running():
-    """One server for all."""
-    with CosmosServer() as server:
-        yield server
-
-
 @pytest.fixture
 def server(running):
-    """The server, empty."""
+    """The server, empty, and without faults afterwards."""
     running.empty()
     yield running
     running.faults()
@@ -61,14 +46,11 @@ def server(running):
 
 def open_cache(server, **options):
     """A cache in the server's container."""
-    return Cache.cosmos_db(
-        server.connection_string, server.container, database_id=server.database,
-        **{"store_timeout": TIMEOUT, **options},
-    )  # fmt: skip
+    return server.cache(**{"store_timeout": TIMEOUT, **options})
 
 
-class Upstream:
-    """Answers a question, and counts."""
+class Questions:
+    """Answers questions, and counts."""
 
     def __init__(self):
         self.calls = 0
@@ -88,16 +70,6 @@ async def storm(cache, upstream, first=0):
     assert await asyncio.gather(*asked) == [f"answer {number}" for number in numbers]
 
 
-async def back(cache):
-    """Wait until a cache uses its server again."""
-    for attempt in range(1000):
-        await cache.get_or_create(("back", attempt), Upstream().answer_to(attempt))
-        if cache.stats().breaker == "closed" and await cache.contains(("back", attempt)):
-            return
-        await asyncio.sleep(0.02)
-    pytest.fail("the cache did not come back")
-
-
 @pytest.mark.parametrize(
     ("fault", "often"),
     [
@@ -110,7 +82,7 @@ async def test_faults_while_500_calls_run(server, fault, often):
 
     None waits as long as it is told to, and when it is over what was stored serves again.
     """
-    upstream = Upstream()
+    upstream = Questions()
     async with open_cache(server, store_timeout=10) as cache:
         await cache.set_many([(number, f"answer {number}") for number in range(CALLS // 2)])
     every = 2 if often == "every second" else 1
@@ -125,7 +97,7 @@ async def test_faults_while_500_calls_run(server, fault, often):
             "throttled", "unavailable", "timeout", "failover", "breaker_open",
         }  # fmt: skip
         await back(cache)
-        await settled(SimpleNamespace(cache=cache))
+        await settled(cache)
         paid = upstream.calls
         await cache.get_or_create(0, upstream.answer_to(0))
         assert upstream.calls == paid
@@ -134,11 +106,11 @@ async def test_faults_while_500_calls_run(server, fault, often):
 @pytest.mark.parametrize("status", [429, 449, 408, 410, 503])
 async def test_passing_refusals_are_retried(server, status):
     """What passes within the deadline is asked again, and nobody notices."""
-    upstream = Upstream()
+    upstream = Questions()
     async with open_cache(server, store_timeout=10) as cache:
         server.faults({"status": status, "retryAfter": 20, "times": 3})
         await cache.get_or_create(1, upstream.answer_to(1))
-        await settled(SimpleNamespace(cache=cache))
+        await settled(cache)
         server.faults({"status": status, "retryAfter": 20, "times": 2})
         await cache.get_or_create(1, upstream.answer_to(1))
         assert upstream.calls == 1
@@ -147,7 +119,7 @@ async def test_passing_refusals_are_retried(server, status):
 
 async def test_retry_after_beyond_the_deadline_is_a_miss_at_once(server):
     """Told to come back after the deadline, nobody waits for it: one request, then a miss."""
-    upstream = Upstream()
+    upstream = Questions()
     async with open_cache(server) as cache:
         server.faults({"status": 429, "retryAfter": AGES, "times": -1})
         before = sum(server.counts().values())
@@ -168,12 +140,10 @@ async def test_throttling_is_raised_where_asked_for(server):
 
 async def test_lost_answers_are_made_good(server):
     """A claim, a store, a renewal or a release whose answer is lost is taken for what it was."""
-    store = CosmosStore(server.connection_string, timeout=10)
-    await store.open()
     lost = {"drop": "after", "times": 1}
     lease = Lease(key_of("a"), b"t" * 16)
     claim = Claim(key=lease.key, token=lease.token)
-    try:
+    async with opened(store_in(server)) as store:
         server.faults({**lost, "methods": ["POST"]})
         (claimed,) = await store.claim(HOME, [claim], 5)
         assert claimed.granted
@@ -188,8 +158,6 @@ async def test_lost_answers_are_made_good(server):
         await store.release(HOME, [lease])
         (claimed,) = await store.claim(HOME, [claim], 5)
         assert claimed.granted
-    finally:
-        await store.aclose()
 
 
 @pytest.mark.parametrize("size", [10, 2_000_000])
@@ -206,9 +174,20 @@ async def test_lost_answers_to_writes(server, size):
     assert cache.stats().store_errors == {}
 
 
+async def test_a_split_write_that_fails_leaves_nothing(server):
+    """Where a part can't be written the store says why, and takes the other parts away."""
+    record = Record(key=key_of("a"), body=random.Random(1).randbytes(2_000_000))
+    async with opened(store_in(server, timeout=0.2)) as store:
+        server.faults({"methods": ["POST"], "after": 1, "status": 429, "retryAfter": AGES,
+                       "times": -1})  # fmt: skip
+        with pytest.raises(StoreThrottledError):
+            await store.set_many(HOME, [record])
+    assert server.items() == []
+
+
 async def test_server_that_is_gone(server):
     """Without a server a cache opens all the same, and calls go past it."""
-    upstream = Upstream()
+    upstream = Questions()
     gone = server.connection_string.replace(str(server.port), "9")
     async with Cache.cosmos_db(gone, store_timeout=TIMEOUT) as cache:
         await storm(cache, upstream)
@@ -219,7 +198,7 @@ async def test_server_that_is_gone(server):
 
 async def test_server_that_goes_and_returns(server):
     """A server that stops and starts elsewhere in time is used again without reopening."""
-    upstream = Upstream()
+    upstream = Questions()
     async with open_cache(server) as cache:
         server.faults({"drop": "before", "times": -1, "all": True})
         await storm(cache, upstream)
@@ -232,7 +211,7 @@ async def test_server_that_goes_and_returns(server):
 
 async def test_container_that_is_deleted(server):
     """When the container is deleted, calls go past it; opened again, the cache has a new one."""
-    upstream = Upstream()
+    upstream = Questions()
     cache = open_cache(server)
     async with cache:
         await cache.set("key", "value")
@@ -245,7 +224,7 @@ async def test_container_that_is_deleted(server):
         assert sum(server.counts().values()) < 20
     async with cache:
         assert await cache.get_or_create(1, upstream.answer_to(1)) == "answer 1"
-        await settled(SimpleNamespace(cache=cache))
+        await settled(cache)
         assert await cache.contains(1)
 
 
@@ -263,7 +242,7 @@ async def test_cancelled_calls_leave_no_lease(server):
             for task in asked:
                 task.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
-        await settled(SimpleNamespace(cache=cache))
+        await settled(cache)
         assert [item for item in server.items() if "lease" in item] == []
-        assert await cache.get_or_create("key", Upstream().answer_to(1)) == "answer 1"
+        assert await cache.get_or_create("key", Questions().answer_to(1)) == "answer 1"
         assert cache.stats().store_errors == {}

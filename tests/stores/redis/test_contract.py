@@ -10,16 +10,10 @@ import pytest
 from asynccache.stores.near import NearCache
 from asynccache.stores.redis import RedisStore
 from asynccache.testing import StoreContract
-from tests.helpers.redis_servers import Cluster, Valkey
+from tests.helpers.redis_servers import Valkey
+from tests.helpers.remote_stores import opened
 
 REDIS = shutil.which("redis-server")
-
-
-@pytest.fixture(scope="module")
-def server():
-    """One Valkey."""
-    with Valkey() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -31,24 +25,13 @@ def debian():
         yield running
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """A cluster of three."""
-    with Cluster() as running:
-        yield running
-
-
 class TestRedisStore(StoreContract):
     capabilities = RedisStore.capabilities
 
     @pytest.fixture
     async def store(self, server):
-        with server.client() as client:
-            client.flushall()
-        store = RedisStore(server.unix_url, timeout=10)
-        await store.open()
-        yield store
-        await store.aclose()
+        async with opened(RedisStore(server.unix_url, timeout=10)) as store:
+            yield store
 
 
 class TestRedisStoreOnDebiansRedis(StoreContract):
@@ -58,12 +41,9 @@ class TestRedisStoreOnDebiansRedis(StoreContract):
 
     @pytest.fixture
     async def store(self, debian):
-        with debian.client() as client:
-            client.flushall()
-        store = RedisStore(debian.url, timeout=10)
-        await store.open()
-        yield store
-        await store.aclose()
+        debian.empty()
+        async with opened(RedisStore(debian.url, timeout=10)) as store:
+            yield store
 
 
 class TestRedisStoreOnACluster(StoreContract):
@@ -71,13 +51,9 @@ class TestRedisStoreOnACluster(StoreContract):
 
     @pytest.fixture
     async def store(self, cluster):
-        for node in cluster.nodes:
-            with node.client() as client:
-                client.flushall()
-        store = RedisStore(cluster.url, timeout=10)
-        await store.open()
-        yield store
-        await store.aclose()
+        cluster.empty()
+        async with opened(RedisStore(cluster.url, timeout=10)) as store:
+            yield store
 
 
 class TestRedisStoreBehindMemory(TestRedisStore):
@@ -87,9 +63,6 @@ class TestRedisStoreBehindMemory(TestRedisStore):
 
     @pytest.fixture
     async def store(self, server):
-        with server.client() as client:
-            client.flushall()
-        store = NearCache(RedisStore(server.unix_url, timeout=10), max_bytes=2**24, ttl=3600)
-        await store.open()
-        yield store
-        await store.aclose()
+        redis = RedisStore(server.unix_url, timeout=10)
+        async with opened(NearCache(redis, max_bytes=2**24, ttl=3600)) as store:
+            yield store

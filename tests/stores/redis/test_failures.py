@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +12,7 @@ from asynccache import Cache, StoreFullError
 from asynccache.stores.redis import RedisStore
 from tests.helpers.cutting_proxy import CuttingProxy
 from tests.helpers.redis_servers import Valkey
-from tests.helpers.scenes import settled
+from tests.helpers.remote_stores import Upstream, back, settled
 
 STORM = 2_000
 TIMEOUT = 0.3  # seconds: the caches' store_timeout here
@@ -22,27 +21,9 @@ PATIENT = 20  # seconds: the same where no test waits for its end, as machines m
 
 @pytest.fixture
 def server():
-    """A server of the test's own, which it may maltreat."""
+    """A server of the test's own, which it may maltreat; `valkey` is only looked at."""
     with Valkey() as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def shared():
-    """A server that is only looked at."""
-    with Valkey() as running:
-        yield running
-
-
-class Upstream:
-    """Counts calls."""
-
-    def __init__(self):
-        self.calls = 0
-
-    async def __call__(self):
-        self.calls += 1
-        return {"call": self.calls}
 
 
 def open_cache(server, **options):
@@ -60,16 +41,6 @@ async def storm(cache, upstream, first=0):
     asked = [cache.get_or_create(number, upstream) for number in range(first, first + STORM)]
     answers = await asyncio.gather(*asked)
     assert len(answers) == STORM
-
-
-async def back(cache, server):
-    """Wait until a cache uses its server again."""
-    for attempt in range(1000):
-        await cache.get_or_create(("back", attempt), Upstream())
-        if cache.stats().breaker == "closed" and await cache.contains(("back", attempt)):
-            return
-        await asyncio.sleep(0.02)
-    pytest.fail("the cache did not come back")
 
 
 @pytest.mark.parametrize("how", ["stopped", "frozen"])
@@ -113,7 +84,7 @@ async def test_redis_goes_and_returns(server, how, when):
         assert set(stats.store_errors) <= {"unavailable", "timeout", "breaker_open", "loading"}
         assert stats.upstream_errors == 0
         resume()
-        await back(cache, server)
+        await back(cache)
         await cache.get_or_create("kept", upstream)
         assert await cache.get("kept") is not None
 
@@ -123,7 +94,7 @@ async def test_delay_is_one_deadline(server):
     upstream = Upstream()
     async with open_cache(server) as cache:
         await cache.get_or_create("before", upstream)
-        await settled(SimpleNamespace(cache=cache))
+        await settled(cache)
         server.freeze()
         await cache.get_or_create("during", upstream)
         # One timeout for the lookup, and none for a claim; storing is nobody's delay.
@@ -144,7 +115,7 @@ async def test_connections_survive_a_pause(server):
             for _ in range(3):
                 found = await cache.get_many(range(10))
                 assert all(value in (None, f"value {n}") for n, value in enumerate(found))
-            await back(cache, server)
+            await back(cache)
             assert await cache.get_many(range(10)) == [f"value {n}" for n in range(10)]
             assert client.info("stats")["total_connections_received"] - before <= 1
 
@@ -160,11 +131,10 @@ async def test_connections_that_were_closed_meanwhile_are_made_anew(server):
         assert cache.stats().store_errors == {}
 
 
-async def test_replies_cut_at_every_byte(shared):
+async def test_replies_cut_at_every_byte(valkey):
     """However much of a reply arrives before the connection is cut: the answer is right or none."""
-    with shared.client() as client:
-        client.flushall()
-    async with CuttingProxy(shared.port) as proxy:
+    valkey.empty()
+    async with CuttingProxy(valkey.port) as proxy:
         url = f"redis://127.0.0.1:{proxy.port}/0"
         async with Cache.redis(redis_url=url, store_timeout=5) as cache:
             pairs = [(n, f"value {n}") for n in range(3)]
@@ -185,13 +155,12 @@ async def test_replies_cut_at_every_byte(shared):
         assert outcomes == {None, "value 0"}
 
 
-async def test_claims_and_stores_cut_at_every_byte(shared):
+async def test_claims_and_stores_cut_at_every_byte(valkey):
     """Cut in the middle of a claim or a store, a call has its own answer, and never another's."""
-    async with CuttingProxy(shared.port) as proxy:
+    async with CuttingProxy(valkey.port) as proxy:
         url = f"redis://127.0.0.1:{proxy.port}/0"
         for limit in range(60):
-            with shared.client() as client:
-                client.flushall()
+            valkey.empty()
 
             async def pay(limit=limit):
                 return f"answer {limit}"
@@ -211,7 +180,7 @@ POLICIES = ["noeviction", "allkeys-lru", "allkeys-lfu", "allkeys-random", "volat
 
 @pytest.mark.parametrize("ttl", [None, 3600], ids=["for-ever", "with-ttl"])
 @pytest.mark.parametrize("policy", POLICIES)
-async def test_maxmemory(shared, policy, ttl):
+async def test_maxmemory(valkey, policy, ttl):
     """A full Redis costs no call: it evicts, or refuses, which is counted under its own name."""
     upstream = Upstream()
 
@@ -219,7 +188,7 @@ async def test_maxmemory(shared, policy, ttl):
         await upstream()
         return os.urandom(40_000)  # nothing that compresses: 16 MB for 4 MiB of room
 
-    with shared.client() as client:
+    with valkey.client() as client:
         client.execute_command("FLUSHALL", "SYNC")
         while client.info("memory")["lazyfree_pending_objects"]:
             await asyncio.sleep(0.01)
@@ -228,7 +197,7 @@ async def test_maxmemory(shared, policy, ttl):
         client.config_set("maxmemory-policy", policy)
         client.config_set("maxmemory", used + 4 * 2**20)
         try:
-            async with patient(redis_url=shared.unix_url, ttl=ttl) as cache:
+            async with patient(redis_url=valkey.unix_url, ttl=ttl) as cache:
                 for first in range(0, 400, 100):
                     asked = [cache.get_or_create(first + n, pay) for n in range(100)]
                     await asyncio.gather(*asked)
@@ -247,12 +216,12 @@ async def test_maxmemory(shared, policy, ttl):
             client.config_set("maxmemory-policy", "noeviction")
 
 
-async def test_full_is_raised_where_asked_for(shared):
+async def test_full_is_raised_where_asked_for(valkey):
     """With ``on_store_error="raise"`` a full Redis is an error, which names its cause."""
-    with shared.client() as client:
+    with valkey.client() as client:
         client.config_set("maxmemory", 1)
         try:
-            async with patient(redis_url=shared.unix_url, on_store_error="raise") as cache:
+            async with patient(redis_url=valkey.unix_url, on_store_error="raise") as cache:
                 with pytest.raises(StoreFullError, match="maxmemory") as caught:
                     await cache.set("key", "value")
                 assert caught.value.__cause__ is not None
@@ -301,7 +270,7 @@ async def test_loading(server):
         assert cache.stats().store_errors["loading"] >= 1
         with server.client() as client:
             client.config_set("key-load-delay", 0)
-        await back(cache, server)
+        await back(cache)
 
 
 async def test_wrong_password(server):
@@ -346,7 +315,7 @@ async def test_every_change_is_logged_once(server, caplog):
         for number in range(50):
             await cache.get_or_create(number, Upstream())
         server.start()
-        await back(cache, server)
+        await back(cache)
     lines = [record.getMessage() for record in caplog.records]
     assert len([line for line in lines if "failed 5 times in a row" in line]) == 1
     assert len([line for line in lines if "answers again" in line]) == 1

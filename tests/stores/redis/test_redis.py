@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,32 +26,12 @@ from asynccache.stores.redis import RedisStore
 from asynccache.stores.redis.address import RedisAddress
 from asynccache.stores.redis.keys import names_of
 from asynccache.testing import FaultyStore
-from tests.helpers.redis_servers import Cluster, Sentinel, Valkey
-from tests.helpers.scenes import Scene, settled
+from tests.helpers.inside import engine_of
+from tests.helpers.redis_servers import Sentinel, Valkey
+from tests.helpers.remote_stores import Upstream, settled, used
+from tests.helpers.scenes import Scene
 
 DOCS = Path(__file__).parents[3] / "docs" / "stores" / "redis.md"
-
-
-@pytest.fixture(scope="module")
-def valkey():
-    """One server for all."""
-    with Valkey() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    """A cluster of three."""
-    with Cluster() as running:
-        yield running
-
-
-@pytest.fixture
-def server(valkey):
-    """The server, empty."""
-    with valkey.client() as client:
-        client.flushall()
-    return valkey
 
 
 @pytest.fixture(autouse=True)
@@ -68,34 +47,6 @@ async def stack():
         yield stack
 
 
-class Upstream:
-    """Counts calls."""
-
-    def __init__(self):
-        self.calls = 0
-
-    async def __call__(self):
-        self.calls += 1
-        await asyncio.sleep(0)
-        return {"call": self.calls}
-
-
-async def used(cache):
-    """Use a cache in all its ways; it must work, without an error of the store."""
-    upstream = Upstream()
-    async with cache:
-        for _ in range(2):
-            assert await cache.get_or_create("key", upstream) == {"call": 1}
-            await settled(SimpleNamespace(cache=cache))
-        assert await cache.set_many([(n, n) for n in range(300)]) == [True] * 300
-        assert await cache.get_many(range(300)) == list(range(300))
-        assert await cache.delete(0)
-        assert not await cache.contains(0)
-        assert await cache.clear() == 300
-        assert cache.stats().store_errors == {}
-        assert cache.stats().hits == 1
-
-
 def connections(server):
     """How many connections a server has taken so far, but for those that asked this."""
     with server.client() as client:
@@ -109,8 +60,8 @@ def connections(server):
 @pytest.mark.parametrize("where", ["url", "unix_url"])
 async def test_tcp_and_unix_sockets(server, where):
     """One server is reached over TCP and over a unix socket."""
-    await used(Cache.redis(redis_url=getattr(server, where)))
-    await used(Cache.from_url(getattr(server, where)))
+    await used(Cache.redis(redis_url=getattr(server, where)), 300)
+    await used(Cache.from_url(getattr(server, where)), 300)
 
 
 async def test_users_and_databases(server):
@@ -125,12 +76,12 @@ async def test_users_and_databases(server):
         (name,) = client.keys("*")
         assert name.startswith(b"asynccache:9:{")
         assert 0 < client.ttl(name) <= 60
-    await used(Cache.redis(redis_url=url))
+    await used(Cache.redis(redis_url=url), 300)
 
 
 async def test_cluster(cluster):
     """A cluster is found by any of its nodes, and holds a namespace on all of them."""
-    await used(Cache.redis(redis_url=cluster.url))
+    await used(Cache.redis(redis_url=cluster.url), 300)
     node = cluster.nodes[1]
     async with Cache.from_url(f"redis+cluster://127.0.0.1:{node.port}?ttl=3600") as cache:
         await cache.set_many([(n, n) for n in range(600)])
@@ -179,7 +130,9 @@ async def test_cluster_slots_that_move(cluster):
 async def test_sentinel(server):
     """The primary is found by asking sentinels, under its name."""
     with Sentinel(server, "prime") as sentinel:
-        await used(Cache.redis(redis_url=f"redis+sentinel://127.0.0.1:{sentinel.port}/prime/0"))
+        await used(
+            Cache.redis(redis_url=f"redis+sentinel://127.0.0.1:{sentinel.port}/prime/0"), 300
+        )
         url = f"redis+sentinel://127.0.0.1:{sentinel.port}/another"
         async with Cache.redis(redis_url=url) as cache:
             assert await cache.get_or_create("key", Upstream()) == {"call": 1}
@@ -221,7 +174,7 @@ async def test_client_of_ones_own(server, decoding, protocol, stack):
     )
     stack.push_async_callback(client.aclose)
     await client.set("mine", "1")
-    await used(Cache.redis(client=client))
+    await used(Cache.redis(client=client), 300)
     assert await client.get("mine") == ("1" if decoding else b"1")
 
 
@@ -230,7 +183,7 @@ async def test_cluster_client_of_ones_own(cluster, stack):
     host, port = "127.0.0.1", cluster.nodes[0].port
     client = redis_asyncio.RedisCluster(host=host, port=port, decode_responses=True)
     stack.push_async_callback(client.aclose)
-    await used(Cache.redis(client=client))
+    await used(Cache.redis(client=client), 300)
     assert await client.set("mine", "1")
     assert await client.delete("mine") == 1
 
@@ -331,7 +284,7 @@ async def test_round_trips(server):
     """A hit is one command; a miss is three, and its caller waits for two of them."""
     async with Cache.redis(redis_url=server.url) as cache:
         await cache.get_or_create("warm", Upstream())
-        await settled(SimpleNamespace(cache=cache))
+        await settled(cache)
 
         def commands():
             with server.client() as client:
@@ -353,7 +306,7 @@ async def test_round_trips(server):
                 return "made"
 
             await cache.get_or_create("cold", upstream)
-            await settled(SimpleNamespace(cache=cache))
+            await settled(cache)
             stats = client.info("commandstats")
             assert stats["cmdstat_evalsha"]["calls"] == 2
             assert stats["cmdstat_mget"]["calls"] == 1 + 2 + 1
@@ -440,7 +393,7 @@ async def test_foreign_values_are_misses(server):
         client.rpush(names.lease(digest), "another", "list")
         async with Cache.redis(redis_url=server.url) as cache:
             assert await cache.get_or_create("key", upstream) == {"call": 1}
-            await settled(SimpleNamespace(cache=cache))
+            await settled(cache)
             assert await cache.get("key") == {"call": 1}
             client.set(names.entry(digest), b"no entry")
             assert await cache.get_or_create("key", upstream) == {"call": 2}
@@ -458,12 +411,12 @@ async def test_damaged_bytes_keep_no_answer_out(server):
             with server.client() as client:
                 client.set(names.entry(digest), b"no entry")
                 client.delete(names.lease(digest))
-            while cache.engine()._leases._held:  # until a renewal has found the lease lost
+            while engine_of(cache)._leases._held:  # until a renewal has found the lease lost
                 await asyncio.sleep(0.01)
             return await upstream()
 
         assert await cache.get_or_create("key", slow) == {"call": 1}
-        await settled(SimpleNamespace(cache=cache))
+        await settled(cache)
         assert await cache.get("key") == {"call": 1}
         assert cache.stats().not_stored == {}
 
@@ -478,7 +431,7 @@ async def test_documented_rights_are_enough(server):
         client.execute_command("ACL", "SETUSER", "agent", *rule.split())
         client.execute_command("ACL", "LOG", "RESET")
         url = f"redis://agent:secret@127.0.0.1:{server.port}/0"
-        await used(Cache.redis(redis_url=url))
+        await used(Cache.redis(redis_url=url), 300)
         async with Cache.redis(redis_url=url) as cache:
             await waited_for(cache)
         denied = [entry["object"] for entry in client.acl_log()]
@@ -504,7 +457,7 @@ async def test_every_documented_right_is_needed(server, word):
         url = f"redis://agent:secret@127.0.0.1:{server.port}/0"
         async with Cache.redis(redis_url=url) as cache:
             assert await cache.get_or_create("key", Upstream()) == {"call": 1}
-            await settled(SimpleNamespace(cache=cache))
+            await settled(cache)
             await waited_for(cache)
             for call in (cache.delete("key"), cache.clear()):
                 await asyncio.gather(call, return_exceptions=True)
@@ -516,13 +469,13 @@ async def test_documented_rights_are_enough_in_a_cluster(cluster):
     (rule,) = re.findall(r"^ACL SETUSER agent (.*)$", DOCS.read_text("utf-8"), re.MULTILINE)
     (more,) = re.findall(r"^In a cluster also (.*?);", DOCS.read_text("utf-8"), re.MULTILINE)
     words = [*rule.split(), *re.findall(r"`(\+[^`]*)`", more)]
+    cluster.empty()
     for node in cluster.nodes:
         with node.client() as client:
-            client.flushall()
             client.execute_command("ACL", "SETUSER", "agent", *words)
             client.execute_command("ACL", "LOG", "RESET")
     url = cluster.url.replace("://", "://agent:secret@")
-    await used(Cache.redis(redis_url=url))
+    await used(Cache.redis(redis_url=url), 300)
     async with Cache.redis(redis_url=url) as cache:
         await waited_for(cache)
         await cache.clear()

@@ -1,9 +1,8 @@
-"""What azure-cosmos raises, as errors of a store: the edge that none passes."""
+"""Turns what azure-cosmos raises into errors of a store, and says what may be asked again."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any, Final
 
 from azure.core.exceptions import AzureError, ClientAuthenticationError
@@ -31,11 +30,10 @@ NOT_FOUND: Final = 404
 CONFLICT: Final = 409
 CHANGED: Final = 412
 
-_THROTTLED: Final = 429
-_RETRY_WITH: Final = 449
-_FORBIDDEN: Final = 403
+CHARGE: Final = "x-ms-request-charge"
+"""The header that says how many request units a request has cost."""
 _FAILING_OVER: Final = frozenset({3, 1008})  # not the write region any more; not there any more
-_PASSING: Final = frozenset({408, 410, _RETRY_WITH, 500, 502, 503, 504})
+_PASSING: Final = frozenset({408, 410, 449, 500, 502, 503, 504})  # statuses
 _NO_CONTAINER: Final = 1003  # sub-status of a 404
 _FIRST_PAUSE: Final = 0.02  # seconds, doubled each time, where Cosmos DB doesn't say how long
 
@@ -45,36 +43,34 @@ def status_of(exc: BaseException) -> int:
     return int(exc.status_code or 0) if isinstance(exc, CosmosHttpResponseError) else 0
 
 
-def answer_in(exc: BaseException) -> int | None:
-    """Return the status of a refusal that is an answer: not there, there already, or changed."""
+def answer_in(exc: BaseException) -> int:
+    """Return the status of a refusal that is an answer: not there, there already, or changed.
+
+    Other errors are 0. So is a missing container: it isn't the item that wasn't found.
+    """
     status = status_of(exc)
-    if status not in (NOT_FOUND, CONFLICT, CHANGED) or _is_homeless(exc):
-        return None
-    return status
-
-
-def charge_of(exc: BaseException) -> float:
-    """Return the request units that a refused request has cost."""
-    return _number(exc, "x-ms-request-charge") or 0.0
+    if status == NOT_FOUND and _sub_status(exc) == _NO_CONTAINER:
+        return 0
+    return status if status in (NOT_FOUND, CONFLICT, CHANGED) else 0
 
 
 def pause_before_retry(exc: BaseException, attempt: int) -> float | None:
     """Return after how many seconds a request may be repeated; None if that is of no use."""
     status = status_of(exc)
     backoff: float = _FIRST_PAUSE * 2**attempt
-    if status == _THROTTLED:
-        milliseconds = _number(exc, "x-ms-retry-after-ms")
+    if status == 429:  # noqa: PLR2004 - throttled
+        milliseconds = number_in(exc, "x-ms-retry-after-ms")
         return backoff if milliseconds is None else milliseconds / 1000
-    if status in _PASSING or (status == _FORBIDDEN and _is_failover(exc)):
+    if status in _PASSING or _meaning(exc)[0] is StoreFailoverError:
         return backoff
     if status or isinstance(exc, ClientAuthenticationError | ValueError | KeyError | TypeError):
         return None
-    # A connection that broke off: a pooled one may have been closed long ago, a new one works.
+    # The connection broke. A pooled one may have been closed long ago, and a new one works.
     return 0.0 if attempt == 0 else backoff
 
 
 def mapped(exc: BaseException) -> StoreError:
-    """Return the error of a store that a driver's error is; raise it ``from`` the latter."""
+    """Return the store's error for a driver's error; raise it ``from`` the latter."""
     if isinstance(exc, StoreError):
         return exc
     said = str(getattr(exc, "message", "") or str(exc) or type(exc).__name__).split("\n")[0][:300]
@@ -83,50 +79,46 @@ def mapped(exc: BaseException) -> StoreError:
 
 
 def _meaning(exc: BaseException) -> tuple[type[StoreError], str]:
-    match status_of(exc):
-        case 401:
+    match status_of(exc), _sub_status(exc):
+        case 401, _:
             return StoreAuthError, (
                 "Cosmos DB doesn't accept this key or token: check connection_string or credential"
             )
-        case 403 if _is_failover(exc):
+        case 403, sub if sub in _FAILING_OVER:
             return StoreFailoverError, "the account is between one write region and the next"
-        case 403:
+        case 403, _:
             return StoreDeniedError, (
                 "this identity may not do that in Cosmos DB: give it the role"
                 " 'Cosmos DB Built-in Data Contributor', and create database and container first"
             )
-        case 404 if _is_homeless(exc):
+        case 404, 1003:
             return StoreUnavailableError, (
                 "the container was deleted: close the cache and open it again, which makes it anew"
             )
-        case 408:
-            return StoreTimeoutError, "Cosmos DB did not answer in time"
-        case 413:
+        case 413, _:
             return StoreFullError, "Cosmos DB takes no item of this size"
-        case 429:
+        case 429, _:
             return StoreThrottledError, (
                 "Cosmos DB has no request units left: raise the container's throughput"
             )
-        case 0 if isinstance(exc, ClientAuthenticationError):
+        case 0, _ if isinstance(exc, ClientAuthenticationError):
             return StoreAuthError, "there is no token for Cosmos DB: check the credential"
-        case 0 if isinstance(exc, TimeoutError | CosmosClientTimeoutError):
+        case status, _ if status == 408 or isinstance(  # noqa: PLR2004 - as the others
+            exc, TimeoutError | CosmosClientTimeoutError
+        ):
             return StoreTimeoutError, "Cosmos DB did not answer in time"
         case _:
             return StoreUnavailableError, "Cosmos DB can't be used"
 
 
-def _is_homeless(exc: BaseException) -> bool:
-    """Tell whether it isn't the item that is missing, but its container."""
-    return getattr(exc, "sub_status", 0) == _NO_CONTAINER
+def _sub_status(exc: BaseException) -> int:
+    return getattr(exc, "sub_status", None) or 0
 
 
-def _number(exc: BaseException, header: str) -> float | None:
-    headers: Mapping[str, Any] = getattr(exc, "headers", None) or {}
+def number_in(exc: BaseException, header: str) -> float | None:
+    """Return what a header of a refusal says; None if there is none."""
+    headers: dict[str, Any] = getattr(exc, "headers", None) or {}
     try:
         return float(headers[header])
     except (KeyError, TypeError, ValueError):
         return None
-
-
-def _is_failover(exc: BaseException) -> bool:
-    return getattr(exc, "sub_status", 0) in _FAILING_OVER

@@ -7,20 +7,19 @@ and whatever path the container's partition key has, a point read finds the item
 
 from __future__ import annotations
 
-import importlib
 import math
 import secrets
-import sys
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import cache, lru_cache
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct, field
 
+from asynccache.entries.compression import compress, decompress
 from asynccache.entries.entry import ENVELOPE_BYTES, Meta, decode_head
 from asynccache.keys.key import Namespace
 from asynccache.stores.base import Lease
@@ -30,20 +29,13 @@ from asynccache.stores.base import Lease
 PART: Final = 750_000
 LARGE: Final = 128 * 1024  # bytes: above, turning them into text would hold the loop
 _SMALL: Final = 8192  # bytes: larger entries come compressed
-_LEVEL: Final = 3
 _SPACE: Final = 32  # characters of a namespace in an id: old containers hash 101 of a partition key
 _MICROSECONDS: Final = 1_000_000
 _LONGEST: Final = 2**31 - 1  # seconds: the longest ttl that an item may have
+_OUTLIVES: Final = 60  # seconds that parts are kept longer than their entry
 _DAMAGED: Final = "!"  # is no base64
 OURS: Final = frozenset({"entry", "lease", "part", "ttl", "namespace", "key"})
 """First words of paths that are no partition key for these items."""
-
-
-class Parts(Struct, frozen=True):
-    """Where the body of a split entry is."""
-
-    name: str
-    count: int
 
 
 class EntryText(Struct, frozen=True, kw_only=True):
@@ -52,10 +44,11 @@ class EntryText(Struct, frozen=True, kw_only=True):
     head: str
     """The envelope, base64."""
     body: str = ""
-    """The rest, base64; empty where it is in parts."""
+    """The rest, base64; empty where it is split."""
     codec: Literal["zstd", "none"] = "none"
     """How the rest was packed here; larger ones are compressed already."""
-    parts: Parts | None = None
+    parts: tuple[str, ...] = ()
+    """The names of the items that the rest is split over, in order."""
     expires: int = 0
     """Microseconds since the epoch; 0 is never."""
     created: str = ""
@@ -72,12 +65,18 @@ class LeaseText(Struct, frozen=True):
     seconds: int
     """How long it lasts without renewal, where the item holds nothing else."""
 
+    @classmethod
+    def of(cls, token: bytes, ttl: float, renewals: int = 0) -> LeaseText:
+        """Return a lease. Cosmos DB counts in whole seconds: its time to live is rounded up."""
+        return cls(token.hex(), renewals, max(1, math.ceil(ttl)))
 
-class Item(Struct, frozen=True, kw_only=True):
-    """What was read."""
+
+class CosmosItem(Struct, frozen=True, kw_only=True):
+    """What was read about a key: with neither entry nor lease, that there is nothing."""
 
     id: str
     etag: str = field(default="", name="_etag")
+    """Changes with the item; empty where there is none."""
     entry: EntryText | None = None
     lease: LeaseText | None = None
 
@@ -92,14 +91,20 @@ class Item(Struct, frozen=True, kw_only=True):
             return None
         return Lease(key, bytes.fromhex(self.lease.token), self.lease.renewals)
 
+    def held_by(self, token: bytes) -> LeaseText | None:
+        """Return the lease, if it is this token's."""
+        return self.lease if self.lease is not None and self.lease.token == token.hex() else None
 
-def read(document: Any) -> Item:  # noqa: ANN401 - JSON
+
+def read(document: Any) -> CosmosItem:  # noqa: ANN401 - JSON
     """Return what a document holds; of one that is damaged, an entry that is none."""
     try:
-        return msgspec.convert(document, Item)
+        return msgspec.convert(document, CosmosItem)
     except msgspec.ValidationError:
-        etag = str(document.get("_etag", ""))
-        return Item(id=str(document.get("id")), etag=etag, entry=EntryText(head=_DAMAGED))
+        damaged = EntryText(head=_DAMAGED)
+        return CosmosItem(
+            id=str(document.get("id")), etag=str(document.get("_etag", "")), entry=damaged
+        )
 
 
 # -- names ----------------------------------------------------------------------------------------
@@ -119,83 +124,67 @@ def id_of(namespace: Namespace, key: bytes) -> str:
     return prefix_of(namespace) + key.hex()
 
 
-def part_ids(namespace: Namespace, parts: Parts) -> list[str]:
-    """Return the ids of a split entry's parts, in order."""
-    prefix = prefix_of(namespace)
-    return [f"{prefix}+{parts.name}.{number}" for number in range(parts.count)]
+def part_ids(namespace: Namespace, entry: EntryText) -> list[str]:
+    """Return the ids of an entry's parts, in order; none if it isn't split."""
+    return [f"{prefix_of(namespace)}+{name}" for name in entry.parts]
 
 
 # -- writing --------------------------------------------------------------------------------------
 
 
-class Form(Struct, frozen=True):
-    """How documents look in a container.
+def document(
+    name: str, namespace: Namespace, path: Sequence[str], content: dict[str, Any]
+) -> dict[str, Any]:
+    """Return a document.
 
     Args:
-        path: The names that lead to its partition key.
+        name: Its id, which is its partition key, too.
+        namespace: Whose it is.
+        path: The names that lead to the container's partition key.
+        content: What it holds; a ``ttl`` of 0 is left out.
     """
-
-    path: tuple[str, ...]
-
-    def _document(self, name: str, content: dict[str, Any]) -> dict[str, Any]:
-        document: dict[str, Any] = {"id": name, **content}
-        if self.path != ("id",):
-            inner = document
-            for step in self.path[:-1]:
-                inner = inner.setdefault(step, {})
-            inner[self.path[-1]] = name
-        return document
-
-    def item(
-        self,
-        namespace: Namespace,
-        key: bytes,
-        *,
-        entry: EntryText | None = None,
-        lease: LeaseText | None = None,
-        now: int = 0,
-    ) -> dict[str, Any]:
-        """Return the document that holds an entry, a lease, or both."""
-        content: dict[str, Any] = {"namespace": namespace.text, "key": key.hex()}
-        if entry is not None:
-            content["entry"] = msgspec.to_builtins(entry)
-        if lease is not None:
-            content["lease"] = msgspec.to_builtins(lease)
-        seconds = 0 if lease is None else lease.seconds
-        if entry is None:
-            content["ttl"] = seconds
-        elif entry.expires:
-            content["ttl"] = max(_seconds(entry.expires, now), seconds)
-        return self._document(id_of(namespace, key), content)
-
-    def part(self, namespace: Namespace, name: str, body: str, ttl: int) -> dict[str, Any]:
-        """Return the document that holds a part of a split entry."""
-        content: dict[str, Any] = {"namespace": namespace.text, "part": body}
-        if ttl:
-            content["ttl"] = ttl
-        return self._document(name, content)
+    made: dict[str, Any] = {"id": name, "namespace": namespace.text, **content}
+    if not made["ttl"]:
+        del made["ttl"]
+    inner = made
+    for step in path[:-1]:
+        inner = inner.setdefault(step, {})
+    inner[path[-1]] = name
+    return made
 
 
-def part_ttl(expires: int, now: int) -> int:
-    """Return for how long a part is kept: longer than its entry; 0 for ever."""
-    return min(_LONGEST, _seconds(expires, now) + 60) if expires else 0
+def item_content(
+    key: bytes, entry: EntryText | None, lease: LeaseText | None, now: int
+) -> dict[str, Any]:
+    """Return what the document of an entry, a lease, or both holds."""
+    content: dict[str, Any] = {"key": key.hex(), "ttl": 0 if lease is None else lease.seconds}
+    if entry is not None:
+        content["entry"] = msgspec.to_builtins(entry)
+        ends = _seconds(entry.expires, now)
+        content["ttl"] = max(ends, content["ttl"]) if ends else 0
+    if lease is not None:
+        content["lease"] = msgspec.to_builtins(lease)
+    return content
+
+
+def part_content(text: str, expires: int, now: int) -> dict[str, Any]:
+    """Return what the document of a split entry's part holds."""
+    ends = _seconds(expires, now)
+    return {"part": text, "ttl": min(_LONGEST, ends + _OUTLIVES) if ends else 0}
 
 
 def _seconds(expires: int, now: int) -> int:
+    """Return for how many seconds more something is kept; 0 for ever."""
+    if not expires:
+        return 0
     return min(_LONGEST, max(1, math.ceil((expires - now) / _MICROSECONDS)))
-
-
-def new_lease(token: bytes, ttl: float, renewals: int = 0) -> LeaseText:
-    """Return a lease as text. Cosmos DB counts in whole seconds: it is rounded up."""
-    return LeaseText(token.hex(), renewals, max(1, math.ceil(ttl)))
 
 
 def pack(body: bytes, expires: int, meta: Meta | None) -> tuple[EntryText, list[str]]:
     """Return an encoded entry as text, and the text of its parts if one item hasn't room for it."""
     envelope, rest = body[:ENVELOPE_BYTES], memoryview(body)[ENVELOPE_BYTES:]
-    head = decode_head(body)
     beside: dict[str, Any] = {"head": _text(envelope), "expires": expires}
-    if head is not None:
+    if (head := decode_head(body)) is not None:
         moment = datetime.fromtimestamp(head.created // _MICROSECONDS, UTC)
         beside["created"] = moment.isoformat().replace("+00:00", "Z")
     if meta is not None:
@@ -204,10 +193,11 @@ def pack(body: bytes, expires: int, meta: Meta | None) -> tuple[EntryText, list[
         )
     if len(rest) > PART:
         texts = [_text(rest[start : start + PART]) for start in range(0, len(rest), PART)]
-        parts = Parts(secrets.token_hex(16), len(texts))
+        name = secrets.token_hex(16)
+        parts = tuple(f"{name}.{number}" for number in range(len(texts)))
         return EntryText(parts=parts, **beside), texts
     if len(rest) <= _SMALL:
-        packed = _zstd().compress(rest, _LEVEL)
+        packed = compress(rest)
         if len(packed) < len(rest):
             return EntryText(body=_text(packed), codec="zstd", **beside), []
     return EntryText(body=_text(rest), **beside), []
@@ -215,41 +205,21 @@ def pack(body: bytes, expires: int, meta: Meta | None) -> tuple[EntryText, list[
 
 def unpack(entry: EntryText, parts: Sequence[str] = ()) -> bytes:
     """Return the encoded entry that text holds; nothing, which is no entry, if it is damaged."""
+    texts = parts if entry.parts else (entry.body,)
     try:
-        head = b64decode(entry.head, validate=True)
-        if entry.parts is not None:
-            return b"".join([head, *(b64decode(part, validate=True) for part in parts)])
-        rest = b64decode(entry.body, validate=True)
+        head, *rest = (b64decode(text, validate=True) for text in (entry.head, *texts))
         if entry.codec == "zstd":
-            rest = _decompressed(rest)
-        return head + rest
+            # Nothing larger was packed here: what pretends to be is damaged.
+            rest = [decompress(b"".join(rest), _SMALL)]
     except ValueError:
         return b""
+    return b"".join((head, *rest))
 
 
-def text_bytes(text: str | None) -> bytes:
-    """Return the bytes that base64 stands for; none if it is damaged."""
-    try:
-        return b64decode(text or "", validate=True)
-    except ValueError:
-        return b""
+def envelope_of(entry: EntryText) -> bytes:
+    """Return an entry's envelope; nothing if it is damaged."""
+    return unpack(EntryText(head=entry.head))
 
 
 def _text(data: bytes | memoryview) -> str:
     return b64encode(data).decode()
-
-
-def _decompressed(data: bytes) -> bytes:
-    zstd = _zstd()
-    try:
-        # Nothing larger was packed here: what pretends to be is damaged.
-        rest: bytes = zstd.ZstdDecompressor().decompress(data, _SMALL)
-    except zstd.ZstdError as exc:
-        raise ValueError("this isn't what was packed") from exc
-    return rest
-
-
-@cache
-def _zstd() -> Any:  # noqa: ANN401 - one module under two names
-    built_in = sys.version_info >= (3, 14)
-    return importlib.import_module("compression.zstd" if built_in else "backports.zstd")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from redis.crc import key_slot
@@ -13,6 +13,7 @@ from asynccache.errors import StoreError, StoreTimeoutError
 from asynccache.runtime.batcher import Batcher
 from asynccache.runtime.pacer import Pacer
 from asynccache.stores.base import BATCH
+from asynccache.stores.links import LoopLink
 from asynccache.stores.redis.address import RedisAddress
 from asynccache.stores.redis.client import close_client, is_cluster, make_client
 from asynccache.stores.redis.errors import DRIVER_ERRORS, mapped
@@ -26,7 +27,6 @@ from asynccache.stores.redis.pool import (
 from asynccache.stores.redis.scripts import AWAIT, Script
 from asynccache.stores.redis.wake import Waker
 
-_ENDING: Final = 2.0  # seconds that tasks may take to end when a link is closed
 _GONE: Final = -2  # milliseconds that a key lasts which isn't there
 _FOR_EVER: Final = 3600.0  # seconds that a lease lasts to which somebody gave no end
 _REDIRECTED: Final = 5  # times that a command is sent on, until its cluster counts as unsettled
@@ -35,8 +35,8 @@ _REDIRECTIONS: Final = (MovedError, AskError, TryAgainError)
 _SLOTS: Final = [key_slot(b"{%02x}" % tag) for tag in range(256)]  # of the keys, by their tag
 
 
-class RedisLink:
-    """One loop's way to Redis. Only that loop may use it.
+class RedisLink(LoopLink):
+    """One loop's way to Redis.
 
     Args:
         address: Where Redis is, if no client is given.
@@ -53,8 +53,7 @@ class RedisLink:
         timeout: float,
         limit: int,
     ) -> None:
-        self.loop: Final = asyncio.get_running_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
+        super().__init__()
         self._timeout = timeout
         self._limit = limit
         self._lent = client is not None
@@ -86,13 +85,6 @@ class RedisLink:
 
     def _new_server(self, source: OwnSource | LentSource | NodeSource) -> Server:
         return Server(source, timeout=self._timeout, spawn=self.spawn)
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Start a task that lives until it ends or the link is closed."""
-        task = self.loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
     # -- where keys lie ------------------------------------------------------------------------
 
@@ -264,10 +256,7 @@ class RedisLink:
 
     async def aclose(self) -> None:
         """End what is under way, and close the connections that are ours."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_ENDING)
+        await self.end_tasks()
         if self._server is not None:
             await self._server.aclose()
         if not self._lent:

@@ -77,7 +77,6 @@ class RedisStore(Store):
             lambda: RedisLink(address, client, timeout=timeout, limit=max_connections),
             only_one=None if client is None else _LENT,
         )
-        self._opening = 0
         self._timeout = timeout
         self._clock = clock
         self._scans = Scans()
@@ -91,17 +90,7 @@ class RedisStore(Store):
         Raises:
             StoreError: Redis can't be used; the message says why.
         """
-        was_open = self._links.are_open
-        self._links.open()
-        self._opening += 1
-        try:
-            await self._links.mine().ask([0], [(b"MGET", b"asynccache:{00}:open")])
-        except BaseException:
-            if not was_open and self._opening == 1:  # nobody else is trying at the moment
-                await self._links.aclose()
-            raise
-        finally:
-            self._opening -= 1
+        await self._links.open(lambda link: link.ask([0], [(b"MGET", b"asynccache:{00}:open")]))
 
     async def aclose(self) -> None:
         """Close the connections of all loops, each in its own loop."""

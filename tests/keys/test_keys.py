@@ -30,10 +30,8 @@ from asynccache.keys.canonical import (
     json_of,
     without_paths,
 )
+from asynccache.keys.denied import DENIED_HEADERS, DENIED_PREFIXES, DENIED_QUERY
 from asynccache.keys.key import (
-    DENIED_HEADER_PREFIXES,
-    DENIED_HEADERS,
-    DENIED_QUERY,
     KEY_BYTES,
     Namespace,
     Prefix,
@@ -265,7 +263,7 @@ def test_headers_and_query_have_no_order_and_names_no_case():
 
 
 @pytest.mark.parametrize(
-    "name", sorted({*DENIED_HEADERS, *(start + "anything" for start in DENIED_HEADER_PREFIXES)})
+    "name", sorted({*DENIED_HEADERS, *(start + "anything" for start in DENIED_PREFIXES)})
 )
 def test_denied_headers_are_never_in_a_key(name):
     """Credentials, traces and what says who asks don't separate answers, however they are spelt."""

@@ -6,38 +6,18 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from hashlib import sha256
-from operator import itemgetter
 from typing import Any, Final
 from zlib import crc32
 
 from msgspec import Struct
 
 from asynccache.keys.canonical import canonical_json, canonical_value
+from asynccache.keys.denied import is_denied_query, kept_headers
 
 KEY_BYTES: Final = 32
 _FORM: Final = b"asynccache/1"  # of the canonical form: another form makes other keys
 _SEED: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")  # also a folder's and a key's part
 _TENANT_LIMIT: Final = 200  # characters
-
-DENIED_HEADERS: Final = frozenset({
-    # credentials, and whom to bill
-    "authorization", "proxy-authorization", "api-key", "x-api-key", "cookie",
-    "openai-organization", "openai-project", "x-amz-security-token", "x-goog-api-key",
-    # who asks, and how it travels
-    "user-agent", "host", "connection", "content-length", "accept", "accept-encoding",
-    "content-type", "idempotency-key",
-    # traces and request ids
-    "traceparent", "tracestate", "baggage", "b3", "sentry-trace", "x-amzn-trace-id",
-    "x-cloud-trace-context", "x-request-id", "x-client-request-id", "x-ms-client-request-id",
-    "x-correlation-id",
-})  # fmt: skip
-"""Headers that are never in a key, in lower case, beside those of `DENIED_HEADER_PREFIXES`."""
-DENIED_HEADER_PREFIXES: Final = ("x-stainless-", "x-b3-", "x-datadog-")
-DENIED_QUERY: Final = frozenset({
-    "api-key", "api_key", "apikey", "key", "token", "access_token", "sig", "signature",
-    "subscription-key",
-})  # fmt: skip
-"""Query parameters that carry credentials, in lower case: never in a key."""
 
 
 class Namespace(Struct, frozen=True):
@@ -94,8 +74,8 @@ class Prefix:
         method: The HTTP method, in capitals.
         upstream: Scheme, host, port and base path, or the name given to the upstream. No user-info.
         path: Path below the upstream.
-        query: Query parameters; those of `DENIED_QUERY` are left out here.
-        headers: Headers; those on the deny-list are left out here.
+        query: Query parameters; those that carry credentials are left out here.
+        headers: Headers; those that `denied` names are left out here.
         ignore_headers: Further names to leave out, in lower case.
     """
 
@@ -116,7 +96,7 @@ class Prefix:
             "method": method,
             "upstream": upstream,
             "path": path,
-            "query": {k: v for k, v in (query or {}).items() if k.lower() not in DENIED_QUERY},
+            "query": {k: v for k, v in (query or {}).items() if not is_denied_query(k)},
             "headers": _combined(kept_headers((headers or {}).items(), ignore_headers)),
         }
         self._digests: dict[str, int] | None = None
@@ -145,21 +125,6 @@ class Prefix:
         state = self._hash.copy()
         state.update(b"#%016x" % sample)  # of one length: the body that follows can't be confused
         return state
-
-
-def kept_headers(
-    headers: Iterable[tuple[str, str]], ignore: frozenset[str] = frozenset()
-) -> list[tuple[str, str]]:
-    """Return the headers that belong to a request's identity: names in lower case, sorted."""
-    lowered = ((name.lower(), value) for name, value in headers)
-    kept = (
-        (name, value)
-        for name, value in lowered
-        if name not in DENIED_HEADERS
-        and name not in ignore
-        and not name.startswith(DENIED_HEADER_PREFIXES)
-    )
-    return sorted(kept, key=itemgetter(0))  # values of one name stay in the order they are sent
 
 
 def _combined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:

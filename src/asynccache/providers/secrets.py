@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from typing import Any, Final, cast
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote
 
 import msgspec
 
-from asynccache.keys.key import DENIED_QUERY
+from asynccache.keys.denied import without_credentials
 
 _OF_MCP_TOOLS: Final = ("authorization", "headers")
 _URL: Final = "server_url"
@@ -42,7 +42,11 @@ def without_secrets(body: Any, found: list[str], list_name: str = "") -> Any:
         if list_name == "tools" and members.get("type") == "mcp":
             hidden = _OF_MCP_TOOLS
             if isinstance(url := members.get(_URL), str):
-                members = {**members, _URL: _plain_url(url, found)}
+                plain, secrets = without_credentials(url)
+                members = {**members, _URL: plain}
+                for secret in secrets:
+                    _collect(secret, found)
+                    _collect(unquote(secret), found)
         elif list_name == "domain_secrets":
             hidden = _OF_DOMAIN_SECRETS
         for name in hidden:
@@ -67,27 +71,6 @@ def _collect(value: object, found: list[str]) -> None:
     elif isinstance(value, dict):
         for inner in cast("dict[str, object]", value).values():
             _collect(inner, found)
-
-
-def _plain_url(url: str, found: list[str]) -> str:
-    """Return a URL less its credentials; one without any stays as it is, to the letter."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:  # no URL, so nobody knows what is in it
-        return url
-    user_info, _, host = parts.netloc.rpartition("@")
-    secrets = [user_info, user_info.partition(":")[2]]
-    kept: list[str] = []
-    for pair in parts.query.split("&"):
-        name, _, value = pair.partition("=")
-        denied = unquote(name).lower() in DENIED_QUERY
-        (secrets if denied else kept).append(value if denied else pair)
-    if not any(secrets):
-        return url
-    for secret in secrets:
-        _collect(secret, found)
-        _collect(unquote(secret), found)
-    return urlunsplit(parts._replace(netloc=host, query="&".join(kept)))
 
 
 def repeats(answer: bytes, secrets: Sequence[str]) -> bool:

@@ -77,3 +77,20 @@ async def test_three_streams_at_once_pay_once(server, model):
     assert one == two == three == await chunks()
     assert "".join(chunk["content"] for chunk in one) == "One two three"
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("name", ["X-Goog-Api-Key", "traceparent", "X-Request-Id"])
+async def test_headers_of_callers_and_traces_are_in_no_key(server, model, name):
+    """Two models that differ in such a header alone share an answer."""
+    await model.ainvoke("Hello?")
+    for value in ("one", "two"):
+        other = ChatOpenAI(
+            model="gpt-4o",
+            base_url=server.base_url,
+            api_key=SecretStr("sk-1"),
+            default_headers={name: value},
+            http_async_client=model.http_async_client,
+        )
+        await other.ainvoke("Hello?")
+        await model.ainvoke("Hello?", extra_headers={name: value})
+    assert len(server.requests) == 1

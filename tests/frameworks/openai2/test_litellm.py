@@ -112,6 +112,35 @@ async def test_everything_is_in_the_key(server, cache):
     assert own.get_cache_key(**base, _litellm_control={}) == keys[0]
 
 
+@pytest.mark.parametrize("name", ["X-Goog-Api-Key", "traceparent", "X-Request-Id", "b3"])
+@pytest.mark.parametrize("argument", ["extra_headers", "headers"])
+async def test_headers_of_callers_and_traces_are_in_no_key(server, cache, asked, argument, name):
+    """Calls with other credentials and traces, or with none, hit the same entry."""
+    await litellm.acompletion(**asked(**{argument: {name: "one"}}))
+    await stored(cache)
+    await litellm.acompletion(**asked(**{argument: {name: "two"}}))
+    await litellm.acompletion(**asked())
+    assert server.requests[0].headers[name.lower()] == "one"
+    assert len(server.requests) == 1
+
+
+async def test_credentials_in_addresses_are_in_no_key(cache):
+    """User-info and keys in an address or a query are left out; the rest of them counts."""
+    key, base = litellm.cache.get_cache_key, {"model": "openai/gpt-4o", "messages": MESSAGES}
+    plain = key(**base, api_base="http://a/v1")
+    assert key(**base, api_base="http://u:p@a/v1?api-key=x") == plain
+    assert key(**base, api_base="http://a/v1?version=2") != plain
+    assert key(**base, extra_query={"api-key": "x"}) == key(**base)
+    clients = [
+        openai.AsyncOpenAI(
+            base_url=f"http://{user}@a", api_key="k", default_headers={"x-request-id": user},
+            default_query={"sig": user},
+        )
+        for user in ("b", "c")
+    ]  # fmt: skip
+    assert len({key(**base, client=client) for client in clients}) == 1
+
+
 @pytest.mark.parametrize(
     ("model", "name"),
     [

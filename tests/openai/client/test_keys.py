@@ -236,6 +236,8 @@ async def test_what_is_sent_keeps_the_callers_order(cached, bare, api):
         {"default_headers": {"X-Stainless-Lang": "other"}},
         {"default_headers": {"Idempotency-Key": "other"}},
         {"default_headers": {"traceparent": "other"}},
+        {"default_headers": {"X-Goog-Api-Key": "other"}},
+        {"default_headers": {"X-Request-Id": "other"}},
         {"default_query": {"api-key": "other"}},
     ],
     ids=str,
@@ -253,6 +255,8 @@ async def test_credentials_and_transport_are_not_in_the_key(changes, cached):
         {"X-Stainless-Anything": "x"},
         {"User-Agent": "x"},
         {"X-Request-Id": "x"},
+        {"X-Goog-Api-Key": "x"},
+        {"traceparent": "x"},
     ],
     ids=str,
 )

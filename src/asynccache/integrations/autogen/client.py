@@ -12,7 +12,6 @@ import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Literal, Self, TypeAlias
-from urllib.parse import urlsplit
 
 from autogen_core import CancellationToken, Component, ComponentModel
 from autogen_core.models import (
@@ -43,7 +42,7 @@ from asynccache.integrations.autogen.calls import (
 from asynccache.integrations.autogen.identity import Identified, UnknownClientError
 from asynccache.integrations.autogen.reading import fetch, read
 from asynccache.integrations.host import SyncView
-from asynccache.keys.key import DENIED_QUERY
+from asynccache.keys.denied import without_credentials
 
 __all__ = ["CachedChatCompletionClient", "CachedChatCompletionClientConfig"]
 
@@ -260,7 +259,7 @@ class CachedChatCompletionClient(ChatCompletionClient, Component[CachedChatCompl
         url = None if cache is None else cache.url
         return CachedChatCompletionClientConfig(
             client=self._client.dump_component(),
-            cache=SecretStr(url) if url is not None and _is_secret(url) else url,
+            cache=SecretStr(url) if url is not None and without_credentials(url)[1] else url,
             upstream=self._upstream,
         )
 
@@ -272,9 +271,3 @@ class CachedChatCompletionClient(ChatCompletionClient, Component[CachedChatCompl
             url.get_secret_value() if isinstance(url, SecretStr) else url,
             upstream=config.upstream,
         )
-
-
-def _is_secret(url: str) -> bool:
-    parts = urlsplit(url)
-    named = {pair.partition("=")[0].lower() for pair in parts.query.split("&")}
-    return "@" in parts.netloc or bool(named & DENIED_QUERY)

@@ -18,8 +18,9 @@ from autogen_core.tools import Tool
 from msgspec import Struct
 from pydantic import BaseModel
 
-from asynccache.integrations.autogen.plain import ADDRESSES, Reading, plain_url
+from asynccache.integrations.autogen.plain import ADDRESSES, Reading
 from asynccache.keys.canonical import canonical_json, canonical_value
+from asynccache.keys.denied import without_credentials
 
 _FORM: Final = "1"  # of what is stored: another form has other keys
 _BILLED: Final = frozenset({"organization", "project"})  # OpenAI's: whom to bill
@@ -190,7 +191,7 @@ def _sent_along(
         for credential in _credentials_of(http):
             reading.set_aside(credential)
         if addressed and (address := getattr(http, "base_url", None)) is not None:
-            facts["address"] = plain_url(str(address))
+            facts["address"] = without_credentials(str(address))[0]
         if kept := reading.headers(getattr(http, "_custom_headers", None) or {}):
             facts["headers"] = kept
         if kept := reading.query(getattr(http, "_custom_query", None) or {}):

@@ -13,7 +13,6 @@ import json
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit, urlunsplit
 from weakref import WeakKeyDictionary
 
 from autogen_core import Image
@@ -21,7 +20,7 @@ from autogen_core.tools import Tool
 from pydantic import BaseModel, PydanticUserError, SecretBytes, SecretStr
 
 from asynccache.errors import NotCanonicalError
-from asynccache.keys.key import DENIED_QUERY, kept_headers
+from asynccache.keys.denied import is_denied_query, kept_headers, without_credentials
 
 _CREDENTIALS: Final = frozenset({
     "access_token", "api_key", "apikey", "auth_token", "authorization", "aws_access_key",
@@ -60,7 +59,7 @@ class Reading:
             elif name in _NESTED and isinstance(value, Mapping):
                 kept[name] = self.arguments(value, left_out)
             elif name in ADDRESSES:
-                kept[name] = plain_url(str(value))
+                kept[name] = without_credentials(str(value))[0]
             else:
                 self._keep(kept, str(name), value)
         return kept
@@ -76,7 +75,7 @@ class Reading:
         self.set_aside(dict(found))
         kept: dict[str, Any] = {}
         for name, value in found.items():
-            if name.lower() not in DENIED_QUERY:
+            if not is_denied_query(name):
                 self._keep(kept, name, value)
         return kept
 
@@ -162,18 +161,6 @@ def schema_of(model: type[BaseModel]) -> Any:  # noqa: ANN401 - any JSON
             raise NotCanonicalError(f"{model.__qualname__} has no JSON schema") from exc
         _schemas[model] = found
     return found
-
-
-def plain_url(url: str) -> str:
-    """Return a URL less its credentials."""
-    parts = urlsplit(url)
-    kept = [
-        pair
-        for pair in parts.query.split("&")
-        if unquote(pair.partition("=")[0]).lower() not in DENIED_QUERY
-    ]
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=host, query="&".join(kept)))
 
 
 def _picture(image: Image) -> dict[str, str]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
 import litellm
 from litellm.types.utils import is_litellm_owned_kwarg
 
 from asynccache.keys.canonical import canonical_value
+from asynccache.keys.denied import is_denied_header, is_denied_query, without_credentials
 
 PREFIX: Final = "asynccache.litellm/1"
 # Left out of the key: who pays, who is told, how long to wait, and what LiteLLM adds on its way.
@@ -32,9 +33,6 @@ _DENIED: Final = frozenset({
     "max_retries", "num_retries",
     "request_timeout", "retry_policy", "retry_strategy", "stream_timeout", "timeout",
 })  # fmt: skip
-_DENIED_HEADERS: Final = frozenset(
-    {"api-key", "authorization", "cookie", "proxy-authorization", "x-api-key"}
-)
 _ADDRESSES: Final = (
     "_API_BASE", "_BASE_URL", "LITELLM_DEFAULT_EMBEDDING_ENCODING_FORMAT",
     "LITELLM_REASONING_AUTO_SUMMARY",
@@ -86,10 +84,11 @@ def request_key(kwargs: Mapping[str, Any], namespace: str | None) -> str:
     Raises:
         NotCanonicalError: Something in it has no canonical form.
     """
-    request = {
-        name: _plain(_less_secrets(value) if name in {"headers", "extra_headers"} else value)
-        for name, value in keyed(kwargs).items()
-    }
+    request: dict[str, object] = {}
+    for name, value in keyed(kwargs).items():
+        part = _PARTS.get(name, _plain)(value)
+        if part is not None:
+            request[name] = part
     model = kwargs.get("model")
     alias = litellm.model_alias_map.get(model) if isinstance(model, str) else None
     provider = kwargs.get("custom_llm_provider") or _provider(alias or model)
@@ -120,31 +119,54 @@ def _environment(provider: str) -> dict[str, str]:
 
 def _settings() -> dict[str, object]:
     found = {name: value for name in _SETTINGS if (value := getattr(litellm, name, None))}
-    if headers := getattr(litellm, "headers", None):
-        found["headers"] = _less_secrets(headers)
+    if headers := _headers(getattr(litellm, "headers", None)):
+        found["headers"] = headers
     return found
 
 
 def _of_client(client: object) -> object:
     """Return what a client of the caller's own adds to a request: where it goes, and as whom."""
     named = {
-        name: str(value)
+        name: _url(value)
         for name in ("base_url", "organization", "project")
         if (value := getattr(client, name, None)) is not None
     }
-    headers = _less_secrets(getattr(client, "_custom_headers", None))
-    query = getattr(client, "_custom_query", None)
-    return (named, headers or None, query or None)
+    headers = _headers(getattr(client, "_custom_headers", None))
+    return (named, headers, _query(getattr(client, "_custom_query", None)))
 
 
-def _less_secrets(headers: object) -> object:
+def _headers(headers: object) -> object:
+    """Return the headers that belong in a key; None for none."""
     if not isinstance(headers, Mapping):
         return headers
     named = cast("Mapping[str, object]", headers)
-    return {name: v for name, v in named.items() if name.lower() not in _DENIED_HEADERS}
+    return {name: v for name, v in named.items() if not is_denied_header(name)} or None
+
+
+def _query(query: object) -> object:
+    """Return the query parameters that belong in a key; None for none."""
+    if not isinstance(query, Mapping):
+        return query
+    named = cast("Mapping[str, object]", query)
+    return {name: v for name, v in named.items() if not is_denied_query(name)} or None
+
+
+def _url(url: object) -> object:
+    """Return a server's address without the credentials in it."""
+    return without_credentials(str(url))[0]
 
 
 def _plain(value: object) -> object:
     """Return a value whose JSON schema stands for a class of answers."""
     schema = getattr(value, "model_json_schema", None)
     return ("schema", schema()) if isinstance(value, type) and callable(schema) else value
+
+
+_PARTS: Final[Mapping[str, Callable[[object], object]]] = {
+    "headers": _headers,
+    "extra_headers": _headers,
+    "extra_query": _query,
+    "api_base": _url,
+    "base_url": _url,
+}
+"""What is made of those arguments that may hold credentials."""

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from asynccache.errors import NotCanonicalError
 from asynccache.keys.canonical import canonical_value
-from asynccache.keys.key import DENIED_QUERY, Namespace, Prefix, kept_headers
+from asynccache.keys.denied import (
+    is_credential_header,
+    is_denied_query,
+    kept_headers,
+    without_query,
+)
+from asynccache.keys.key import Namespace, Prefix
 from asynccache.openai.client import sdk
 
 _REMEMBERED: Final = 256  # prefixes: one per namespace and set of extra headers in use
-_CREDENTIAL_HEADERS: Final = frozenset({
-    "authorization", "proxy-authorization", "api-key", "x-api-key", "cookie",
-    "openai-organization", "openai-project", "x-amz-security-token", "x-goog-api-key",
-})  # fmt: skip
 _CREDENTIALS: Final = ("organization", "project", "admin_api_key", "_azure_ad_token")
 _CREDENTIAL_SOURCES: Final = (
     "_api_key_provider", "_azure_ad_token_provider", "workload_identity", "_provider",
@@ -124,7 +126,7 @@ class RequestAddress:
         headers, params = sdk.http_defaults(client._client)
         self._http = (list(headers), params)
         self._base_url = client._base_url
-        self._url = sdk.plain_url(client._base_url).rstrip("/") + self._path
+        self._url = without_query(str(client._base_url)).rstrip("/") + self._path
 
     def _make(
         self,
@@ -171,7 +173,7 @@ class RequestAddress:
             self._own_digest = self._digest_of(own)
         if not extra_headers and not extra_query:
             return self._own_digest
-        beside = (_named(_CREDENTIAL_HEADERS, extra_headers), _named(DENIED_QUERY, extra_query))
+        beside = (_named(is_credential_header, extra_headers), _named(is_denied_query, extra_query))
         return sha256(self._own_digest + repr(beside).encode("utf-8", "replace")).digest()
 
     def _digest_of(self, own: tuple[Any, ...]) -> bytes:
@@ -181,15 +183,15 @@ class RequestAddress:
         whole = (
             own[:-1],
             client._base_url.userinfo,
-            [_named(_CREDENTIAL_HEADERS, given) for given in headers],
-            [_named(DENIED_QUERY, given) for given in queries],
+            [_named(is_credential_header, given) for given in headers],
+            [_named(is_denied_query, given) for given in queries],
         )
         return sha256(repr(whole).encode("utf-8", "replace")).digest()
 
 
-def _named(names: Collection[str], given: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    """Return those of headers or query parameters that have one of some names."""
-    return sorted((n.lower(), str(v)) for n, v in (given or {}).items() if n.lower() in names)
+def _named(chosen: Callable[[str], bool], given: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Return those headers or query parameters whose name is chosen."""
+    return sorted((n.lower(), str(v)) for n, v in (given or {}).items() if chosen(n))
 
 
 def _changes(headers: Mapping[str, Any], ignore: frozenset[str]) -> dict[str, str | None]:

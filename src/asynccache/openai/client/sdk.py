@@ -31,6 +31,7 @@ from openai._utils import maybe_transform
 from openai._utils._json import openapi_dumps
 
 from asynccache.core.flight import Scope
+from asynccache.keys.denied import without_query
 
 if TYPE_CHECKING:
     import httpx2 as httpx
@@ -104,11 +105,6 @@ def dumped(body: object) -> bytes:
 
 
 # -- addresses --------------------------------------------------------------------------------
-
-
-def plain_url(url: Any) -> str:
-    """Return a URL without user-info, query and fragment."""
-    return str(httpx.URL(str(url)).copy_with(userinfo=b"", query=None, fragment=None))
 
 
 def http_defaults(http: Any) -> tuple[list[Any], Any]:
@@ -194,7 +190,7 @@ def request_place(client: Any, url: str) -> tuple[str, dict[str, Any] | None]:
     if parts.is_absolute_url:
         base = httpx.URL(str(client._base_url))
         if parts.copy_with(raw_path=b"/") != base.copy_with(raw_path=b"/"):
-            return plain_url(url), None
+            return without_query(url), None
         path = path.removeprefix(base.path.rstrip("/"))
     path = f"/{path.lstrip('/')}"
     query = dict(parts.params)

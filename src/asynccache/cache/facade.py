@@ -13,6 +13,11 @@ from asynccache.cache.computing import (
     computed as computed,
 )
 from asynccache.cache.events import CallWatch as CallWatch, watch as watch
+from asynccache.cache.factory import Cache as Cache
+from asynccache.cache.framework import (
+    FrameworkCache as FrameworkCache,
+    mode_in_force as mode_in_force,
+)
 from asynccache.cache.in_force import (
     Options as Options,
     Samples as Samples,

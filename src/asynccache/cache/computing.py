@@ -13,7 +13,7 @@ from msgspec import UNSET, Struct, ValidationError
 from asynccache.cache import events
 from asynccache.cache.lifecycle import Bypass, Cached, Lifecycle, Scope, behind, resolve
 from asynccache.core.calls import Answer, CallRequest, Fetched
-from asynccache.core.flight import Caller, Fate, Flight, NotSharedError, Scope as ErrorScope
+from asynccache.core.flight import Caller, ErrorScope, Fate, Flight, NotSharedError
 from asynccache.core.modes import Mode
 from asynccache.entries.entry import Meta
 from asynccache.entries.values import CONTENT_TYPE, check_type, decode_value, encode_exactly

@@ -19,6 +19,7 @@ from asynccache.cache.framework import (
     mode_in_force as mode_in_force,
 )
 from asynccache.cache.in_force import (
+    NO_OPTIONS as NO_OPTIONS,
     Options as Options,
     Samples as Samples,
     current_options as current_options,
@@ -52,6 +53,7 @@ from asynccache.core.counters import Outcome as Outcome
 from asynccache.core.engine import Engine as Engine
 from asynccache.core.flight import (
     Caller as Caller,
+    ErrorScope as ErrorScope,
     Fate as Fate,
     Flight as Flight,
     NotSharedError as NotSharedError,

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from asynccache.core.counters import Outcome
-from asynccache.core.flight import Caller, Flight, Scope
+from asynccache.core.flight import Caller, ErrorScope, Flight
 from asynccache.core.modes import Mode
 from asynccache.entries.entry import Entry, Meta
 from asynccache.keys.key import Namespace
@@ -56,7 +56,7 @@ def store_good(answer: Answer) -> bool:
     return 200 <= answer.meta.status < 300 and not answer.error and not answer.filtered  # noqa: PLR2004 - HTTP's own numbers
 
 
-def for_all(_: BaseException) -> Scope:
+def for_all(_: BaseException) -> ErrorScope:
     """Share every error with all who asked for the same."""
     return "all"
 
@@ -69,7 +69,7 @@ class CallRequest(Struct, frozen=True, kw_only=True):
     mode: Mode
     upstream: Callable[[Flight], Awaitable[Answer]]
     """Makes the call: announces the head, adds chunks as they come, returns the whole."""
-    scope: Callable[[BaseException], Scope] = for_all
+    scope: Callable[[BaseException], ErrorScope] = for_all
     caller: Caller = Caller()
     ttl: float | None = None
     """Seconds until the answer expires; None is never."""

@@ -20,7 +20,7 @@ from asynccache.runtime.loops import call_in
 from asynccache.runtime.pacer import Pacer
 from asynccache.runtime.waiters import WaitedTooLongError, Waiters
 
-Scope = Literal["all", "credentials", "timeout", "request", "own"]
+ErrorScope = Literal["all", "credentials", "timeout", "request", "own"]
 """For whom an error is true: all callers; those of the same credentials; those who would not have
 waited longer; those who asked for just the same; only the caller whose call it was."""
 Source = Literal["upstream", "store", "elsewhere"]
@@ -114,7 +114,7 @@ class Flight:
         self.base = 0  # chunks dropped from the front of an oversized body
         self.size = 0
         self.error: BaseException | None = None
-        self.scope: Scope = "all"
+        self.scope: ErrorScope = "all"
         self.caller_count = 0
         self.finished = Waiters(loop, pacer)
         # Made when there is a reader first: thousands of flights are asked plainly, and each object
@@ -221,7 +221,7 @@ class Flight:
         self.chunks = list(entry.chunks)
         self.complete(entry)
 
-    def fail(self, error: BaseException, scope: Scope) -> None:
+    def fail(self, error: BaseException, scope: ErrorScope) -> None:
         """End with an error, after whatever chunks came before it."""
         self.error, self.scope = error, scope
         self.phase = Phase.DONE

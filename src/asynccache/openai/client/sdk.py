@@ -30,7 +30,7 @@ from openai._types import Omit
 from openai._utils import maybe_transform
 from openai._utils._json import openapi_dumps
 
-from asynccache.core.flight import Scope
+from asynccache.core.flight import ErrorScope
 from asynccache.keys.denied import without_query
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def http_headers(http: Any) -> dict[str, str]:
 # -- errors -----------------------------------------------------------------------------------
 
 
-def scope_of(error: BaseException) -> Scope:
+def scope_of(error: BaseException) -> ErrorScope:
     """Return for whom an error of the SDK, or one that it lets through, is true."""
     if isinstance(error, APIStatusError):
         return "credentials" if error.status_code in _CREDENTIAL_STATUS else "all"

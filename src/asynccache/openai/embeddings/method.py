@@ -17,7 +17,7 @@ from asynccache.cache.settings import Settings
 from asynccache.core.bulk import BulkCall, fetch_many
 from asynccache.core.calls import Answer, CallRequest, Fetched
 from asynccache.core.counters import Outcome
-from asynccache.core.flight import Caller, NotSharedError, Scope
+from asynccache.core.flight import Caller, ErrorScope, NotSharedError
 from asynccache.entries.entry import Entry, Meta
 from asynccache.keys.canonical import canonical_json
 from asynccache.keys.key import KEY_BYTES
@@ -200,7 +200,7 @@ class EmbeddingJob:
         def unchanged() -> bool:
             return self._exchange.sent(self._sendings[key])
 
-        def scope(error: BaseException) -> Scope:
+        def scope(error: BaseException) -> ErrorScope:
             # What is wrong with one input is no fault of those that others ask for too.
             whose = sdk.scope_of(error)
             if whose == "all" and self._sizes.get(key, 1) > 1 and sdk.is_refusal(error):

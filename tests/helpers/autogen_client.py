@@ -17,6 +17,8 @@ from autogen_core.models import (
 from autogen_ext.models.openai import OpenAIChatCompletionClient
 from pydantic import BaseModel, SecretStr
 
+from asynccache.integrations.autogen import CachedChatCompletionClient
+
 HELLO = [SystemMessage(content="Be brief."), UserMessage(content="Hello?", source="user")]
 CLIENTS: list = []
 INFO = {
@@ -42,6 +44,11 @@ def openai_client(api, **changes):
     """Return AutoGen's client for a server."""
     arguments = {"model": "gpt-4o-2024-08-06", "api_key": "sk-of-one", "base_url": api.base_url}
     return kept(OpenAIChatCompletionClient(**{**arguments, "max_retries": 0, **changes}))
+
+
+def named(client, cache=None, upstream="test"):
+    """Return the cached form of a client that isn't autogen-ext's, and so needs a name."""
+    return CachedChatCompletionClient(client, cache, upstream=upstream)
 
 
 def answer(content="Hello!", **changes):
@@ -124,9 +131,6 @@ class Scripted(Modest):
         self.items = items
         self.finished = 0
         self._epilogue = epilogue
-
-    def _to_config(self):
-        return self.config
 
     async def create_stream(self, messages, *, cancellation_token=None, **arguments):
         self.calls += 1

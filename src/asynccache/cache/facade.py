@@ -14,7 +14,12 @@ from asynccache.cache.computing import (
 )
 from asynccache.cache.events import CallWatch as CallWatch, watch as watch
 from asynccache.cache.factory import Cache as Cache
+from asynccache.cache.framework import (
+    FrameworkCache as FrameworkCache,
+    mode_in_force as mode_in_force,
+)
 from asynccache.cache.in_force import (
+    NO_OPTIONS as NO_OPTIONS,
     Options as Options,
     Samples as Samples,
     current_options as current_options,

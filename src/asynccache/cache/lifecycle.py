@@ -17,6 +17,7 @@ from weakref import WeakSet
 
 from msgspec import UNSET, Struct
 
+from asynccache.cache.events import watch
 from asynccache.cache.in_force import NO_OPTIONS, Options, current_options
 from asynccache.cache.settings import Settings
 from asynccache.core.breaker import CircuitBreaker
@@ -99,6 +100,20 @@ class Bypass(Struct, frozen=True, eq=False):
     def note(self) -> None:
         """Count the call; log its reason once."""
         self.cache.note_bypass(self.reason)
+
+    @contextmanager
+    def watched(self, endpoint: str) -> Generator[None]:
+        """Count the call that is made in this block, and tell whoever watches of it."""
+        self.note()
+        watcher = watch(self.cache.settings.observer, endpoint)
+        try:
+            yield
+        except BaseException as exc:
+            if watcher is not None:
+                watcher.failed(exc)
+            raise
+        if watcher is not None:
+            watcher.passed(self.reason)
 
 
 class Cached(Protocol):
@@ -264,13 +279,19 @@ class Lifecycle:
         return self.bypass(options) or self.scope(options)
 
     def bypass(self, options: Options) -> Bypass | None:
-        """Return why a call goes past the cache, None if it doesn't. Works in any thread."""
-        mode = self._mode(options)
+        """Return why a call goes past the cache, None if it doesn't. Works in any thread.
+
+        Raises:
+            CacheClosedError: The cache isn't open, in mode "replay".
+        """
+        mode = self.mode(options)
         if mode == "off":
             return Bypass(self, mode, None)
-        if not self._opened and mode != "replay":
-            return Bypass(self, mode, _NOT_OPEN)
-        return None
+        if self._opened:
+            return None
+        if mode == "replay":
+            raise CacheClosedError(f"nothing can be replayed: {_NOT_OPEN}")
+        return Bypass(self, mode, _NOT_OPEN)
 
     def scope(self, options: Options) -> Scope:
         """Return which engine serves a call that comes to the cache, in whichever mode.
@@ -286,9 +307,10 @@ class Lifecycle:
         if options is NO_OPTIONS:
             return scope
         namespace = options.namespace(self.settings.namespace)
-        return Scope(self, scope.engine, namespace, self._mode(options), options)
+        return Scope(self, scope.engine, namespace, self.mode(options), options)
 
-    def _mode(self, options: Options) -> Mode:
+    def mode(self, options: Options) -> Mode:
+        """Return the mode in force."""
         return self.settings.mode if options.mode is UNSET else options.mode
 
     def _new_scope(self, loop: asyncio.AbstractEventLoop) -> Scope:

@@ -22,18 +22,17 @@ from langchain_core.outputs import (
 from msgspec import Struct
 from pydantic import BaseModel
 
-from asynccache.cache.cache import AsyncCache
-from asynccache.cache.in_force import current_options
-from asynccache.cache.scopes import asynchronous, options
+from asynccache.cache.facade import (
+    AsyncCache,
+    FrameworkCache,
+    SyncCache,
+    behind,
+    current_options,
+    options,
+    values_of,
+)
 from asynccache.entries.equality import difference
 from asynccache.entries.values import decode_value, encode_value
-from asynccache.integrations.host import (
-    SyncView,
-    answered,
-    cache_for,
-    cache_to_clear,
-    from_thread,
-)
 from asynccache.runtime import background
 
 _GENERATIONS: Final[dict[str, type[Generation]]] = {
@@ -41,23 +40,13 @@ _GENERATIONS: Final[dict[str, type[Generation]]] = {
     for kind in (Generation, GenerationChunk, ChatGeneration, ChatGenerationChunk)
 }
 _MESSAGES: Final[dict[str, type[messages.BaseMessage]]] = {
-    kind.__name__: kind
-    for kind in (
-        messages.AIMessage,
-        messages.AIMessageChunk,
-        messages.ChatMessage,
-        messages.ChatMessageChunk,
-        messages.FunctionMessage,
-        messages.FunctionMessageChunk,
-        messages.HumanMessage,
-        messages.HumanMessageChunk,
-        messages.SystemMessage,
-        messages.SystemMessageChunk,
-        messages.ToolMessage,
-        messages.ToolMessageChunk,
+    name: getattr(messages, name)
+    for name in (
+        "AIMessage", "AIMessageChunk", "ChatMessage", "ChatMessageChunk", "FunctionMessage",
+        "FunctionMessageChunk", "HumanMessage", "HumanMessageChunk", "SystemMessage",
+        "SystemMessageChunk", "ToolMessage", "ToolMessageChunk",
     )
-}
-_ENDPOINT: Final = "langchain"
+}  # fmt: skip
 _HIT: Final = "total_cost"
 _NOT_PLAIN: Final = "LangChain: an answer that doesn't come back from plain data as it was"
 _UNASKED: Final = 'LangChain: under sample="each", an answer that no lookup has asked for'
@@ -88,8 +77,8 @@ class LangChainCache(BaseCache):
         TypeError: It is no cache.
     """
 
-    def __init__(self, cache: AsyncCache | SyncView | None = None) -> None:
-        self._cache = asynchronous(cache)
+    def __init__(self, cache: AsyncCache | SyncCache | None = None) -> None:
+        self._framework = FrameworkCache(cache, "langchain")
 
     async def alookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
         """Return the generations stored for a prompt and a model, or None.
@@ -97,12 +86,12 @@ class LangChainCache(BaseCache):
         Raises:
             ReplayMiss: In mode "replay", nothing is stored.
         """
-        cache = cache_for(self._cache, reading=True, endpoint=_ENDPOINT)
-        return None if cache is None else await _lookup(cache, prompt, llm_string)
+        cache = self._framework.serving(reading=True)
+        return None if cache is None else await self._lookup(cache, prompt, llm_string)
 
     async def aupdate(self, prompt: str, llm_string: str, return_val: Sequence[Generation]) -> None:
         """Store generations, unless they hold what plain data can't: that is said once."""
-        cache = cache_for(self._cache, reading=False)
+        cache = self._framework.serving(reading=False)
         if cache is not None:
             await _update(cache, prompt, llm_string, return_val)
 
@@ -113,42 +102,44 @@ class LangChainCache(BaseCache):
             StoreError: Some may still be there.
             CacheClosedError: The cache isn't open.
         """
-        cache = cache_to_clear(self._cache)
+        cache = self._framework.named()
         if cache is not None:
             await cache.clear()
 
     def lookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
         """Return what `alookup` does, to a caller that can't await."""
-        return from_thread(
-            self._cache, None, _lookup, prompt, llm_string, reading=True, endpoint=_ENDPOINT
-        )
+        cache = self._framework.serving_thread(reading=True)
+        return None if cache is None else background.call(self._lookup, cache, prompt, llm_string)
 
     def update(self, prompt: str, llm_string: str, return_val: Sequence[Generation]) -> None:
         """Store as `aupdate` does, for a caller that can't await."""
-        from_thread(self._cache, None, _update, prompt, llm_string, return_val)
+        cache = self._framework.serving_thread(reading=False)
+        if cache is not None:
+            background.call(_update, cache, prompt, llm_string, return_val)
 
     def clear(self, **kwargs: Any) -> None:  # noqa: ANN401 - LangChain's signature
         """Clear as `aclear` does, for a caller that can't await."""
-        cache = cache_to_clear(self._cache)
+        cache = self._framework.named()
         if cache is not None:
             background.call(cache.clear)
 
-
-async def _lookup(cache: AsyncCache, prompt: str, llm_string: str) -> list[Generation] | None:
-    asked = _as_first_asked(prompt)
-    key = _key(asked, llm_string)
-    samples, number = current_options().samples, current_options().sample
-    if samples is not None:
-        number = samples.next(cache.digest(key))
-    with options(sample=number):
-        entry = await cache.find(key)
-        found = None if entry is None else _read(entry.body)
-        if found and asked != prompt and not isinstance(found[0], ChatGeneration):
-            found = None  # of a prompt that is text, and no messages
-        answered(cache, hit=found is not None, endpoint=_ENDPOINT, key=key, entry=entry)
-    if found is None and samples is not None:
-        samples.keep(cache.digest(key), number, llm_string)
-    return found
+    async def _lookup(
+        self, cache: AsyncCache, prompt: str, llm_string: str
+    ) -> list[Generation] | None:
+        asked, values = _as_first_asked(prompt), values_of(cache)
+        key = _key(asked, llm_string)
+        samples, number = current_options().samples, current_options().sample
+        if samples is not None:
+            number = samples.next(values.digest(key))
+        with options(sample=number):
+            entry = await values.find(key)
+            found = None if entry is None else _read(entry.body)
+            if found and asked != prompt and not isinstance(found[0], ChatGeneration):
+                found = None  # of a prompt that is text, and no messages
+            self._framework.answered(cache, key, None if found is None else entry)
+        if found is None and samples is not None:
+            samples.keep(values.digest(key), number, llm_string)
+        return found
 
 
 async def _update(
@@ -159,14 +150,14 @@ async def _update(
     samples, number = current_options().samples, current_options().sample
     if samples is not None:
         # LangChain comes back with the very object that it has asked with.
-        kept = samples.kept(cache.digest(key), llm_string)
+        kept = samples.kept(values_of(cache).digest(key), llm_string)
         if kept is None:
-            cache.note_bypass(_UNASKED)
+            behind(cache).note_bypass(_UNASKED)
             return
         number = kept
     stored = _plain(generations)
     if stored is None:
-        cache.note_bypass(_NOT_PLAIN)
+        behind(cache).note_bypass(_NOT_PLAIN)
         return
     with options(sample=number):
         await cache.set(key, stored)

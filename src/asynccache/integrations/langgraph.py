@@ -19,28 +19,24 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from msgspec import Struct, ValidationError
 
-from asynccache.cache.cache import AsyncCache
-from asynccache.cache.computing import computed
-from asynccache.cache.in_force import current_options
-from asynccache.cache.scopes import asynchronous, options
+from asynccache.cache.facade import (
+    AsyncCache,
+    FrameworkCache,
+    SyncCache,
+    behind,
+    computed,
+    current_options,
+    mode_in_force,
+    options,
+    values_of,
+)
 from asynccache.entries.entry import Entry
 from asynccache.entries.equality import difference
 from asynccache.entries.values import decode_value
-from asynccache.integrations.host import (
-    SyncView,
-    answered,
-    cache_for,
-    cache_in_thread,
-    cache_to_clear,
-    from_thread,
-    mode_of,
-    passed,
-)
 from asynccache.runtime import background
 
 _TOKEN_BYTES: Final = 16  # too many to meet by chance
 _LARGE: Final = 16 * 1024  # bytes: above, building objects of them may hold the loop
-_ENDPOINT: Final = "langgraph"
 _DYNAMIC: Final = "__dynamic__"  # LangGraph's word for a node or task whose function it can't name
 _NOT_PLAIN: Final = (
     "LangGraph: a node's result that doesn't come back from data as it was ({}); classes of your"
@@ -90,7 +86,7 @@ class LangGraphCache(BaseCache[Any]):
 
     def __init__(
         self,
-        cache: AsyncCache | SyncView | None = None,
+        cache: AsyncCache | SyncCache | None = None,
         *,
         name: str | None = None,
         allowed: Iterable[type] = (),
@@ -106,7 +102,7 @@ class LangGraphCache(BaseCache[Any]):
         super().__init__(serde=serde or strict)
         self._trusted = serde is not None
         self._name = name
-        self._cache = asynchronous(cache)
+        self._framework = FrameworkCache(cache, "langgraph")
 
     async def aget(self, keys: Sequence[FullKey]) -> dict[FullKey, Any]:
         """Return the values stored under keys, without those that aren't.
@@ -114,7 +110,7 @@ class LangGraphCache(BaseCache[Any]):
         Raises:
             ReplayMiss: In mode "replay", nothing is stored.
         """
-        cache = cache_for(self._cache, reading=bool(keys), endpoint=_ENDPOINT)
+        cache = self._framework.serving(reading=bool(keys))
         return {} if cache is None else await self._get(cache, keys)
 
     async def aset(self, pairs: Mapping[FullKey, tuple[Any, int | None]]) -> None:
@@ -122,7 +118,7 @@ class LangGraphCache(BaseCache[Any]):
 
         They are stored as they are when this is called, whatever becomes of them then.
         """
-        cache = cache_for(self._cache, reading=False)
+        cache = self._framework.serving(reading=False)
         if cache is not None:
             await self._set(cache, self._taken(cache, pairs, patient=True))
 
@@ -136,23 +132,24 @@ class LangGraphCache(BaseCache[Any]):
             StoreError: Some may still be there.
             CacheClosedError: The cache isn't open.
         """
-        cache = cache_to_clear(self._cache)
+        cache = self._framework.named()
         if cache is not None:
             await _clear(cache, self._name, namespaces)
 
     def get(self, keys: Sequence[FullKey]) -> dict[FullKey, Any]:
         """Return what `aget` does, to a caller that can't await."""
-        return from_thread(self._cache, {}, self._get, keys, reading=bool(keys), endpoint=_ENDPOINT)
+        cache = self._framework.serving_thread(reading=bool(keys))
+        return {} if cache is None else background.call(self._get, cache, keys)
 
     def set(self, pairs: Mapping[FullKey, tuple[Any, int | None]]) -> None:
         """Store as `aset` does, for a caller that can't await."""
-        cache = cache_in_thread(self._cache, reading=False)
+        cache = self._framework.serving_thread(reading=False)
         if cache is not None:
             background.call(self._set, cache, self._taken(cache, pairs, patient=False))
 
     def clear(self, namespaces: Sequence[Namespace] | None = None) -> None:
         """Clear as `aclear` does, for a caller that can't await."""
-        cache = cache_to_clear(self._cache)
+        cache = self._framework.named()
         if cache is not None:
             background.call(_clear, cache, self._name, namespaces)
 
@@ -163,7 +160,7 @@ class LangGraphCache(BaseCache[Any]):
         tokens = await _tokens(cache, self._name, {tuple(namespace) for namespace, _ in asked})
         known = [key for key in asked if tuple(key[0]) in tokens]
         names = [_value_key(key, tokens[tuple(key[0])]) for key in known]
-        entries = await cache.find_many(names)
+        entries = await values_of(cache).find_many(names)
         size = sum(len(entry.body) for entry in entries if entry is not None)
         if size > _LARGE:
             found = await asyncio.to_thread(self._built, known, entries)
@@ -172,14 +169,14 @@ class LangGraphCache(BaseCache[Any]):
         told = dict(zip(known, zip(names, entries, strict=True), strict=True))
         for key in asked:
             name, entry = told.get(key, (None, None))
-            answered(cache, hit=key in found, endpoint=_ENDPOINT, key=name, entry=entry)
+            self._framework.answered(cache, name, entry if key in found else None)
         return found
 
     def _served(self, cache: AsyncCache, key: FullKey) -> bool:
         """Tell whether a key is looked up; count it if not."""
         reason = self._reason(key)
         if reason is not None:
-            passed(cache, reason, endpoint=_ENDPOINT)
+            self._framework.passed(cache, reason)
         return reason is None
 
     def _reason(self, key: FullKey) -> str | None:
@@ -216,7 +213,7 @@ class LangGraphCache(BaseCache[Any]):
 
         Before anything is awaited, and in the caller's thread: later nodes may change them.
         """
-        if mode_of(cache) not in {"read_write", "refresh"}:
+        if mode_in_force(cache) not in {"read_write", "refresh"}:
             return []
         taken: list[_Taken] = []
         for key, (value, ttl) in pairs.items():
@@ -228,12 +225,12 @@ class LangGraphCache(BaseCache[Any]):
                 held = pickle.dumps(value) if wait else None
                 lost = None if wait or self._trusted else self._lost(kind, data, value)
             except Exception as exc:  # noqa: BLE001 - whatever a class or a serializer says
-                cache.note_bypass(_NOT_PLAIN.format(f"{type(exc).__name__} raised"))
+                behind(cache).note_bypass(_NOT_PLAIN.format(f"{type(exc).__name__} raised"))
                 continue
             if lost is None:
                 taken.append(_Taken(key, ttl, kind, bytes(data), held))
             else:
-                cache.note_bypass(_NOT_PLAIN.format(lost))
+                behind(cache).note_bypass(_NOT_PLAIN.format(lost))
         return taken
 
     def _lost(self, kind: str, data: bytes, value: Any) -> str | None:  # noqa: ANN401 - any result
@@ -259,7 +256,7 @@ class LangGraphCache(BaseCache[Any]):
             if lost is None:
                 by_ttl.setdefault(item.ttl, []).append(item)
             else:
-                cache.note_bypass(_NOT_PLAIN.format(lost))
+                behind(cache).note_bypass(_NOT_PLAIN.format(lost))
         wanted = {tuple(item.key[0]) for items in by_ttl.values() for item in items}
         tokens = await _tokens(cache, self._name, wanted, make=True)
         for ttl, items in by_ttl.items():
@@ -308,7 +305,7 @@ async def _tokens(
     keys = {namespace: _token_key(namespace, name) for namespace in sorted(namespaces)}
     # A refresh overwrites results, not what they are found by; a token outlives them all, and is no
     # answer that a rule for answers could refuse.
-    mode = "read_write" if mode_of(cache) == "refresh" else mode_of(cache)
+    mode = "read_write" if mode_in_force(cache) == "refresh" else mode_in_force(cache)
     with options(mode=mode, ttl=None, sample=0, store_if=lambda _: True):
         found = zip(keys, await cache.get_many(list(keys.values())), strict=True)
         tokens = {namespace: token for namespace, token in found if type(token) is bytes}

@@ -154,6 +154,17 @@ async def test_headers_set_later_are_another_request(api, cache):
     assert api.requests[2].headers["x-persona"] == "poet"
 
 
+@pytest.mark.parametrize("name", ["X-Goog-Api-Key", "traceparent", "X-Request-Id"])
+async def test_headers_of_callers_and_traces_are_in_no_key(api, cache, name):
+    """Callers whose clients or calls differ in such a header alone share an answer."""
+    for headers in ({}, {name: "one"}, {name: "two"}):
+        client = CachedChatCompletionClient(openai_client(api, default_headers=headers), cache)
+        await client.create(HELLO)
+        await client.create(HELLO, extra_create_args={"extra_headers": headers})
+    assert (await CachedChatCompletionClient(openai_client(api), cache).create(HELLO)).cached
+    assert len(api.requests) == 1
+
+
 CALLS: dict[str, dict] = {
     "plain": {},
     "tools": {"tools": [ADD]},

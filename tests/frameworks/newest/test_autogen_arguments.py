@@ -13,17 +13,13 @@ from pydantic import BaseModel
 
 import asynccache
 from asynccache import ReplayMiss
-from asynccache.integrations.autogen import CachedChatCompletionClient
-from tests.helpers.autogen_client import HELLO, Modest, ModestConfig, answer
+from tests.helpers.autogen_client import HELLO, Modest, ModestConfig, answer, named
 
 pytest_plugins = ("tests.helpers.autogen_fixtures",)
 
 
 class Echo(Modest):
     """Answers with what it is asked, which it reads when it is called."""
-
-    def _to_config(self):
-        return self.config
 
     async def create(self, messages, *, cancellation_token=None, **arguments):
         self.calls += 1
@@ -62,7 +58,7 @@ WAYS = ["create", "create_stream"]
 @pytest.mark.parametrize("token", [None, CancellationToken], ids=["no token", "token"])
 async def test_shared_history_is_asked_as_it_was(cache, inner, how, token):
     """Agents that share a list get, and store, answers to what it was when each of them asked."""
-    client = CachedChatCompletionClient(inner, cache)
+    client = named(inner, cache)
     history = [says("2 + 2?")]
 
     async def agent(note):
@@ -88,7 +84,7 @@ async def test_joined_call_that_fails_is_made_anew_as_it_was_asked(cache):
             return await super().create(messages, **arguments)
 
     config = ModestConfig(model="m")
-    one, two = (CachedChatCompletionClient(Refusing(config), cache, upstream="x") for _ in "ab")
+    one, two = (named(Refusing(config), cache) for _ in "ab")
     history = [says("first")]
     calls = [asyncio.ensure_future(client.create(history)) for client in (one, two)]
     await asyncio.sleep(0.01)
@@ -102,7 +98,7 @@ async def test_joined_call_that_fails_is_made_anew_as_it_was_asked(cache):
 @pytest.mark.parametrize("how", WAYS)
 async def test_images_are_asked_for_with_what_was_beside_them(cache, inner, how):
     """While pixels are read in a thread, a list that changes is another request's."""
-    client = CachedChatCompletionClient(inner, cache)
+    client = named(inner, cache)
     picture = UserMessage(content=["What?", Image(Picture.new("RGB", (64, 64)))], source="user")
     history = [says("first"), picture]
     call = asyncio.ensure_future(asked(client, how, history))
@@ -117,7 +113,7 @@ async def test_images_are_asked_for_with_what_was_beside_them(cache, inner, how)
 
 async def test_loop_that_is_busy_asks_what_was_asked(cache, inner):
     """A call that has to wait for its turn is made, and kept, with what it was given."""
-    client = CachedChatCompletionClient(inner, cache)
+    client = named(inner, cache)
     pacer = cache.engine().pacer
     waiting = asyncio.ensure_future(pacer.slot())
     await asyncio.sleep(0)
@@ -136,7 +132,7 @@ async def test_loop_that_is_busy_asks_what_was_asked(cache, inner):
 
 async def test_cache_that_is_being_opened_asks_what_was_asked(inner, tmp_path):
     """The first call, which opens a cache named by its URL, is made with what it was given."""
-    client = CachedChatCompletionClient(inner, f"disk:{tmp_path}")
+    client = named(inner, f"disk:{tmp_path}")
     history = [says("first")]
     call = asyncio.ensure_future(client.create(history))
     await asyncio.sleep(0)
@@ -156,7 +152,7 @@ async def test_calls_of_tools_are_copied(cache):
             seen.extend(call.name for call in messages[0].content)
             return answer("done")
 
-    client = CachedChatCompletionClient(Slow(ModestConfig(model="m")), cache, upstream="slow")
+    client = named(Slow(ModestConfig(model="m")), cache)
     call = FunctionCall(id="1", name="add", arguments="{}")
     message = AssistantMessage(content=[call], source="a")
     asking = asyncio.ensure_future(client.create([message]))
@@ -168,7 +164,7 @@ async def test_calls_of_tools_are_copied(cache):
 
 async def test_messages_that_can_be_read_once_are_read_once(cache, inner):
     """An iterator in place of a list is asked for whole, and is a hit as the list is."""
-    client = CachedChatCompletionClient(inner, cache)
+    client = named(inner, cache)
     assert (await client.create(iter([says("once")]))).content == "once"
     assert (await client.create([says("once")])).cached
 
@@ -210,7 +206,7 @@ ODD = {
 async def test_argument_without_a_key_goes_past(cache, caplog, how, arguments, reason):
     """The client is asked, as it would be without a cache; counted, and told once with a reason."""
     inner = Modest(ModestConfig(model="m"))
-    client = CachedChatCompletionClient(inner, cache)
+    client = named(inner, cache)
     for number in (1, 2):
         assert await asked(client, how, HELLO, **arguments) == f"Answer {number}."
     assert cache.stats().bypassed == 2

@@ -16,10 +16,9 @@ from PIL import Image as Picture
 from pydantic import SecretStr
 
 import asynccache
-from asynccache import Cache
+from asynccache import Cache, ReplayMiss
 from asynccache.entries.entry import decode_entry, encode_entry
 from asynccache.integrations.autogen import CachedChatCompletionClient
-from asynccache.runtime.clock import SYSTEM_CLOCK
 from asynccache.stores import Capabilities
 from asynccache.stores.base import Record
 from asynccache.stores.memory import MemoryStore
@@ -29,12 +28,13 @@ from tests.helpers.autogen_client import (
     Modest,
     ModestConfig,
     Nameless,
+    answer,
     close_all,
     kept,
+    named,
     openai_client,
 )
-from tests.helpers.inside import engine_of, has_call
-from tests.helpers.openai_server import state
+from tests.helpers.openai_server import state, stored
 
 pytest_plugins = ("tests.helpers.autogen_fixtures",)
 
@@ -46,12 +46,11 @@ async def api(api):
     await close_all()
 
 
-class Warmer(Modest):
-    """Changes what is asked, which its config doesn't tell."""
+class OwnOpenAI(OpenAIChatCompletionClient):
+    """May ask for anything."""
 
-    def __init__(self, config, extra):
-        super().__init__(config)
-        self.extra = extra
+    async def create(self, messages, **arguments):
+        return answer()
 
 
 class Described(Modest):
@@ -66,23 +65,27 @@ def modest(**changes):
     return Modest(ModestConfig(**{"model": "m", **changes}))
 
 
-async def test_own_client_is_told_apart_by_its_config(cache):
-    """Clients of one class share exactly when their configs do, credentials aside."""
-    one = CachedChatCompletionClient(modest(), cache)
-    await one.create(HELLO)
-    same = CachedChatCompletionClient(modest(api_key=SecretStr("sk-other")), cache)
-    assert (await same.create(HELLO)).cached
-    for changes in ({"model": "n"}, {"temperature": 0.5}, {"base_url": "http://x/v1"}):
-        other = CachedChatCompletionClient(modest(**changes), cache)
-        assert not (await other.create(HELLO)).cached
-    described = CachedChatCompletionClient(Described(ModestConfig(model="m")), cache)
+def own_openai():
+    """Return a client of a user's class, derived from one of autogen-ext's."""
+    return kept(OwnOpenAI(model="gpt-4o", api_key="sk-a"))
+
+
+async def test_own_client_is_told_apart_by_its_name_and_config(cache):
+    """Clients of one class and name share when their configs do, credentials and address aside."""
+    await named(modest(), cache).create(HELLO)
+    for changes in ({"api_key": SecretStr("sk-other")}, {"base_url": "http://x/v1"}):
+        assert (await named(modest(**changes), cache).create(HELLO)).cached
+    for changes in ({"model": "n"}, {"temperature": 0.5}):
+        assert not (await named(modest(**changes), cache).create(HELLO)).cached
+    described = named(Described(ModestConfig(model="m")), cache)
     assert not (await described.create(HELLO)).cached
+    assert not (await named(modest(), cache, "other").create(HELLO)).cached
 
 
 async def test_sync_face_is_its_cache():
     """What `with` gives stands for the cache behind it."""
     with Cache.memory() as face:
-        client = CachedChatCompletionClient(modest(), face)
+        client = named(modest(), face)
         await client.create(HELLO)
         assert (await client.create(HELLO)).cached
 
@@ -91,14 +94,31 @@ async def test_sync_face_is_its_cache():
 def test_what_is_no_cache_is_refused(other):
     """Said where the client is made, not by its first call."""
     with pytest.raises(TypeError, match="must be an AsyncCache"):
-        CachedChatCompletionClient(modest(), other)
+        named(modest(), other)
 
 
 async def test_credentials_in_an_address_are_not_in_the_key(cache):
     """User-info and keys in a URL's query don't tell clients apart; the rest of it does."""
     urls = ["http://u:p@h/v1?api_key=a&v=1", "http://h/v1?v=1", "http://h/v1?v=2"]
-    clients = [CachedChatCompletionClient(modest(base_url=url), cache) for url in urls]
-    assert [(await client.create(HELLO)).cached for client in clients] == [False, True, False]
+    keys = [await key_of(client_at(base_url=url), cache) for url in urls]
+    assert keys[0] == keys[1] != keys[2]
+    queries = [{"api-key": "a", "v": "1"}, {"v": "1"}, {"v": "2"}]
+    keys = [await key_of(client_at(default_query=query), cache) for query in queries]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def client_at(**changes):
+    """Return a client of AutoGen's that reaches no server."""
+    arguments = {"model": "gpt-4o", "api_key": "sk-a", "base_url": "http://h/v1", **changes}
+    return kept(OpenAIChatCompletionClient(**arguments))
+
+
+async def key_of(inner, cache):
+    """Return what names the key that a client's call has."""
+    client = CachedChatCompletionClient(inner, cache)
+    with asynccache.options(mode="replay"), pytest.raises(ReplayMiss) as missed:
+        await client.create(HELLO)
+    return str(missed.value)
 
 
 async def test_client_that_is_changed_is_another(api, cache):
@@ -113,17 +133,17 @@ async def test_client_that_is_changed_is_another(api, cache):
 
 @pytest.mark.parametrize(
     "make",
-    [Nameless, lambda: Warmer(ModestConfig(model="m"), 1)],
-    ids=["without a config", "a subclass that the config says nothing of"],
+    [Nameless, modest, own_openai],
+    ids=["without a config", "with a config", "a subclass of autogen-ext's"],
 )
-async def test_client_that_nothing_identifies_needs_a_name(cache, make):
+async def test_client_that_is_not_autogens_needs_a_name(cache, make):
     """Such a client is refused with advice; with a name it is cached, and told apart by it."""
     with pytest.raises(TypeError, match="upstream="):
         CachedChatCompletionClient(make(), cache)
-    one = CachedChatCompletionClient(make(), cache, upstream="one")
+    one = named(make(), cache, "one")
     assert not (await one.create(HELLO)).cached
     assert (await one.create(HELLO)).cached
-    two = CachedChatCompletionClient(make(), cache, upstream="two")
+    two = named(make(), cache, "two")
     assert not (await two.create(HELLO)).cached
 
 
@@ -135,8 +155,8 @@ async def test_argument_of_an_unknown_kind_needs_a_name(api, cache):
         inner = openai_client(api, http_client=http)
         with pytest.raises(TypeError, match="upstream="):
             CachedChatCompletionClient(inner, cache)
-        named = CachedChatCompletionClient(inner, cache, upstream="gateway")
-        await named.create(HELLO)
+        one = CachedChatCompletionClient(inner, cache, upstream="gateway")
+        await one.create(HELLO)
         warmer = openai_client(api, http_client=http, temperature=0.1)
         other = CachedChatCompletionClient(warmer, cache, upstream="gateway")
         assert not (await other.create(HELLO)).cached
@@ -170,7 +190,7 @@ async def test_replay_client_and_wrappers_work(api, cache):
 
 async def test_argument_that_has_no_key_is_passed_by(cache, caplog):
     """A call with an argument that no key can be made of isn't cached, counted and told once."""
-    client = CachedChatCompletionClient(inner := modest(), cache)
+    client = named(inner := modest(), cache)
     for _ in range(2):
         await client.create(HELLO, extra_create_args={"odd": object()})
     assert inner.calls == 2
@@ -186,7 +206,7 @@ async def test_images_are_in_the_key(cache):
             UserMessage(content=["What?", Image(Picture.new("RGB", (8, 8), colour))], source="u")
         ]
 
-    client = CachedChatCompletionClient(modest(), cache)
+    client = named(modest(), cache)
     assert not (await client.create(message("red"))).cached
     assert (await client.create(message("red"))).cached
     assert not (await client.create(message("blue"))).cached
@@ -201,7 +221,7 @@ async def test_client_that_heeds_tokens_alone_is_told(cache):
             await asyncio.Event().wait()
 
     inner = Waiting(ModestConfig(model="m"))
-    client = CachedChatCompletionClient(inner, cache, upstream="waiting")
+    client = named(inner, cache)
     token = CancellationToken()
     call = asyncio.ensure_future(client.create(HELLO, cancellation_token=token))
     while not inner.tokens:
@@ -216,7 +236,7 @@ async def test_client_that_heeds_tokens_alone_is_told(cache):
 
 async def test_counting_is_the_clients(cache):
     """Usage, tokens and model info are what the client says."""
-    client = CachedChatCompletionClient(inner := modest(), cache)
+    client = named(inner := modest(), cache)
     await client.create(HELLO)
     await client.create(HELLO)
     assert client.actual_usage().prompt_tokens == client.total_usage().prompt_tokens == 1
@@ -237,24 +257,24 @@ async def test_entry_of_another_version_is_asked_for_anew(inline, streamed):
             return await client.create(HELLO)
         return [item async for item in client.create_stream(HELLO)][-1]
 
-    async def spoil(cache, digest):
+    async def spoil(cache, answered):
         """Put what no version of AutoGen has written in an answer's place."""
-        while has_call(engine_of(cache), digest):
-            await asyncio.sleep(0)
-        namespace = cache.settings.namespace
+        await stored(cache, inner.calls)
+        namespace, digest = state(answered).namespace, state(answered).digest
         (body,) = await store.get_many(namespace, [digest])
-        entry = decode_entry(body, digest, now=SYSTEM_CLOCK.time_us, max_bytes=10**6)
+        entry = decode_entry(body, digest, now=lambda: 0, max_bytes=10**6)
         spoilt = encode_entry(replace(entry, chunks=(b'{"content": 1}\n',)))
         await store.set_many(namespace, [Record(key=digest, body=spoilt, expires=0)])
 
     async with Cache.from_store(store) as cache:
-        client = CachedChatCompletionClient(inner := modest(), cache)
-        digest = state(await asked(client)).digest
-        await spoil(cache, digest)
-        assert (await asked(client)).content == "Answer 2."
+        client = named(inner := modest(), cache)
+        first = await asked(client)
+        await spoil(cache, first)
+        second = await asked(client)
+        assert second.content == "Answer 2."
         assert inner.calls == 2
         assert cache.stats().flaws == {"mistyped": 1}
-        await spoil(cache, digest)
+        await spoil(cache, second)
         with asynccache.options(mode="replay"), pytest.raises(ValueError, match="version"):
             await asked(client)
 
@@ -288,7 +308,7 @@ async def test_slow_store_never_holds_the_loop():
 
     store = SlowStore(MemoryStore())
     async with Cache.from_store(store, store_timeout=5) as cache:
-        client = CachedChatCompletionClient(modest(), cache)
+        client = named(modest(), cache)
         beating = asyncio.ensure_future(beat())
         began = perf_counter()
         first = await client.create(HELLO)
@@ -329,7 +349,7 @@ async def test_config_round_trip(api, tmp_path):
 
 async def test_config_without_a_cache_means_the_one_in_force():
     """A client without a cache of its own is one again after loading."""
-    dumped = CachedChatCompletionClient(modest()).dump_component()
+    dumped = named(modest()).dump_component()
     loaded = ChatCompletionClient.load_component(dumped.model_dump())
     async with Cache.memory():
         await loaded.create(HELLO)
@@ -339,7 +359,7 @@ async def test_config_without_a_cache_means_the_one_in_force():
 async def test_password_of_a_cache_is_masked():
     """A cache's URL with a password is kept as a secret, as AutoGen keeps keys."""
     url = "redis://user:hunter2@127.0.0.1:6379/0"
-    dumped = CachedChatCompletionClient(modest(), Cache.from_url(url)).dump_component()
+    dumped = named(modest(), Cache.from_url(url)).dump_component()
     assert "hunter2" not in dumped.model_dump_json()
     loaded = ChatCompletionClient.load_component(dumped)
     assert loaded._cache.url == url
@@ -353,12 +373,12 @@ async def test_password_of_a_cache_is_masked():
 def test_cache_without_a_url_cannot_be_dumped(make):
     """What a config couldn't say is refused, with what to do instead."""
     with pytest.raises(TypeError, match="from_url"):
-        CachedChatCompletionClient(modest(), make()).dump_component()
+        named(modest(), make()).dump_component()
 
 
 async def test_cache_by_url_is_opened_once_asked_and_closed():
     """A cache named by its URL lives as long as the client; many first calls open it well."""
-    client = CachedChatCompletionClient(inner := modest(), "memory:")
+    client = named(inner := modest(), "memory:")
     answers = await asyncio.gather(*(client.create(HELLO) for _ in range(5)))
     assert {given.content for given in answers} == {"Answer 1."}
     assert inner.calls == 1

@@ -13,7 +13,7 @@ from openai import APIConnectionError
 import asynccache
 from asynccache import Cache, ReplayMiss
 from asynccache.integrations.autogen import CachedChatCompletionClient
-from tests.helpers.autogen_client import HELLO, Scripted, close_all, openai_client
+from tests.helpers.autogen_client import HELLO, Scripted, close_all, named, openai_client
 from tests.helpers.openai_server import EVENTS, CutError, Gate, state, stored
 
 pytest_plugins = ("tests.helpers.autogen_fixtures",)
@@ -169,7 +169,7 @@ async def test_stream_that_is_cut_is_not_stored(api, cache):
 async def test_stream_without_a_result_is_not_stored(cache):
     """A client whose stream ends without a CreateResult is passed on as it is, and not kept."""
     inner = Scripted(["a", "b"])
-    client = CachedChatCompletionClient(inner, cache)
+    client = named(inner, cache)
     for _ in range(2):
         assert await items_of(client.create_stream(HELLO)) == ["a", "b"]
         await asyncio.sleep(0)
@@ -185,7 +185,7 @@ async def test_who_stops_at_the_result_has_it_stored(cache):
         cached=False,
     )  # fmt: skip
     inner = Scripted(["a", "b", result], epilogue=True)
-    client = CachedChatCompletionClient(inner, cache)
+    client = named(inner, cache)
     stream = client.create_stream(HELLO)
     async for item in stream:
         if isinstance(item, CreateResult):
@@ -203,7 +203,7 @@ async def test_any_text_survives(cache):
         finish_reason="stop", content="".join(chunks), cached=False,
         usage={"prompt_tokens": 1, "completion_tokens": 1},
     )  # fmt: skip
-    client = CachedChatCompletionClient(Scripted([*chunks, result]), cache)
+    client = named(Scripted([*chunks, result]), cache)
     for cached in (False, True):
         items = await items_of(client.create_stream(HELLO))
         assert items[:-1] == chunks

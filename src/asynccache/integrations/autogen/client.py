@@ -8,9 +8,8 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from typing import Any, Literal, Self, TypeAlias
 
 from autogen_core import CancellationToken, Component, ComponentModel
@@ -25,23 +24,19 @@ from autogen_core.tools import Tool, ToolSchema
 from msgspec import UNSET
 from pydantic import BaseModel, SecretStr
 
-from asynccache.cache.cache import AsyncCache
-from asynccache.cache.factory import Cache
-from asynccache.cache.in_force import current_options
-from asynccache.cache.scopes import asynchronous, current_cache
-from asynccache.errors import NotCanonicalError
-from asynccache.integrations.autogen.asking import AutoGenLookup, Past, ask, telling
-from asynccache.integrations.autogen.calls import (
-    CREATE,
-    STREAM,
-    copied,
-    items_of,
-    plainly,
-    streamed,
+from asynccache.cache.facade import (
+    AsyncCache,
+    Bypass,
+    Cache,
+    SyncCache,
+    asynchronous,
+    current_cache,
+    current_options,
 )
-from asynccache.integrations.autogen.identity import Identified, UnknownClientError
-from asynccache.integrations.autogen.reading import fetch, read
-from asynccache.integrations.host import SyncView
+from asynccache.errors import NotCanonicalError
+from asynccache.integrations.autogen.calls import CREATE, STREAM, copied
+from asynccache.integrations.autogen.identity import ClientIdentity, UnknownClientError
+from asynccache.integrations.autogen.lookup import AutoGenLookup, looked_up
 from asynccache.keys.denied import without_credentials
 
 __all__ = ["CachedChatCompletionClient", "CachedChatCompletionClientConfig"]
@@ -59,21 +54,19 @@ class CachedChatCompletionClientConfig(BaseModel):
 
 
 class CachedChatCompletionClient(ChatCompletionClient, Component[CachedChatCompletionClientConfig]):
-    """Wraps any chat completion client: the same request is paid for once.
+    """Wraps a chat completion client: the same request is paid for once.
 
     Args:
-        client: The client to ask: OpenAI's, Azure's, Anthropic's, Ollama's, your own. It stays as
-            it is.
+        client: The client to ask. It stays as it is.
         cache: The cache to use, an `AsyncCache` or `SyncCache`; a URL for `Cache.from_url`, opened
             at the first call and closed by `close`; or None for the cache in force around each
             call. Where that is none, calls go straight to the client.
-        upstream: A name for what the client asks. It takes the place of the client's address, and
-            of what can't be known of it. Needed for clients that don't say what they are: give two
-            that may answer differently two names.
+        upstream: A name for what the client asks. A client that isn't one of autogen-ext's needs
+            one: give two that may answer differently two names. It takes the place of the client's
+            address, and of arguments that have no form to make keys of.
 
     Raises:
-        TypeError: Nothing tells the client from others: it has no component config, or its class
-            changes one that has; pass ``upstream=``. Or ``cache`` is no cache.
+        TypeError: The client needs a name; the message says why. Or ``cache`` is no cache.
         ValueError: The URL is none of a cache.
     """
 
@@ -84,7 +77,7 @@ class CachedChatCompletionClient(ChatCompletionClient, Component[CachedChatCompl
     def __init__(
         self,
         client: ChatCompletionClient,
-        cache: AsyncCache | SyncView | str | None = None,
+        cache: AsyncCache | SyncCache | str | None = None,
         *,
         upstream: str | None = None,
     ) -> None:
@@ -93,13 +86,12 @@ class CachedChatCompletionClient(ChatCompletionClient, Component[CachedChatCompl
         self._owned = isinstance(cache, str)
         self._opened = 0
         self._cache = Cache.from_url(cache) if isinstance(cache, str) else asynchronous(cache)
-        self._stranger = secrets.token_bytes(16)  # whose credentials nobody knows
         try:
-            self._identified = Identified(client, upstream)
+            self._identity = ClientIdentity(client, upstream)
         except (UnknownClientError, NotCanonicalError) as exc:
             raise TypeError(
                 f"a {type(client).__qualname__} can't be told from others: {exc};"
-                " give what it asks a name, with upstream="
+                ' give upstream="...", a name for what it asks'
             ) from exc
 
     def __repr__(self) -> str:
@@ -133,24 +125,15 @@ class CachedChatCompletionClient(ChatCompletionClient, Component[CachedChatCompl
             CancelledError: ``cancellation_token`` was cancelled; who waits for the same goes on.
             Exception: What the client raised.
         """
-        asked = await self._ask(CREATE, {
+        arguments = {
             "messages": messages, "tools": tools, "tool_choice": tool_choice,
             "json_output": json_output, "extra_create_args": extra_create_args, **more,
-        })  # fmt: skip
-        if isinstance(asked, Past):
-            with telling(asked):
-                return await self._client.create(
-                    **asked.arguments, cancellation_token=cancellation_token
-                )
-        try:
-            fetched, result = await fetch(
-                asked, lambda: plainly(self._client, asked.arguments), cancellation_token
-            )
-        except BaseException as exc:
-            asked.failed(exc)
-            raise
-        asked.served(fetched)
-        return asked.finished(result, fetched.entry, fetched.outcome)
+        }  # fmt: skip
+        lookup = await self._look_up(CREATE, arguments)
+        if isinstance(lookup, AutoGenLookup):
+            return await lookup.whole(self._client, cancellation_token)
+        with lookup:
+            return await self._client.create(**arguments, cancellation_token=cancellation_token)
 
     async def create_stream(
         self,
@@ -167,39 +150,38 @@ class CachedChatCompletionClient(ChatCompletionClient, Component[CachedChatCompl
 
         A stream that was left before its end, or failed, isn't stored. Raises as `create`.
         """
-        asked = await self._ask(STREAM, {
+        arguments = {
             "messages": messages, "tools": tools, "tool_choice": tool_choice,
             "json_output": json_output, "extra_create_args": extra_create_args, **more,
-        })  # fmt: skip
-        if isinstance(asked, Past):
-            with telling(asked):
-                async for item in items_of(
-                    self._client.create_stream(
-                        **asked.arguments, cancellation_token=cancellation_token
-                    )
-                ):
+        }  # fmt: skip
+        lookup = await self._look_up(STREAM, arguments)
+        with nullcontext() if isinstance(lookup, AutoGenLookup) else lookup:
+            items: AsyncGenerator[str | CreateResult, None]
+            if isinstance(lookup, AutoGenLookup):
+                items = lookup.items(self._client, cancellation_token)
+            else:
+                items = self._client.create_stream(
+                    **arguments, cancellation_token=cancellation_token
+                )
+            async with aclosing(items):
+                async for item in items:
                     yield item
-            return
-        items = read(asked, lambda: streamed(self._client, asked.arguments), cancellation_token)
-        async with aclosing(items):
-            async for item in items:
-                yield item
 
-    async def _ask(self, path: str, arguments: dict[str, Any]) -> AutoGenLookup | Past:
+    async def _look_up(
+        self, path: str, arguments: dict[str, Any]
+    ) -> AutoGenLookup | AbstractContextManager[None]:
+        """Return what a call asks for, or the block in which it is made past the cache."""
         if not isinstance(arguments["messages"], list | tuple):  # it may be read only once
             arguments["messages"] = list(arguments["messages"])
         cache = self._cache_in_force()
-        if cache is not None and cache is self._cache and self._owned and not cache.is_open:
-            arguments = copied(arguments)
+        if cache is None:
+            return nullcontext()
+        if cache is self._cache and self._owned and not cache.is_open:
+            arguments.update(copied(arguments))
             await cache.open()  # several may do so at once: openings are counted
             self._opened += 1
-        return await ask(
-            self._identified,
-            stranger=self._stranger,
-            cache=cache,
-            path=path,
-            arguments=arguments,
-        )
+        found = await looked_up(self._identity, cache, path, arguments)
+        return found.watched(path) if isinstance(found, Bypass) else found
 
     def _cache_in_force(self) -> AsyncCache | None:
         if self._cache is None or current_options().cache is not UNSET:

@@ -20,26 +20,23 @@ from litellm.caching.caching import Cache
 from litellm.types.caching import EMBEDDING_CACHE_FORMAT_VERSION
 from msgspec.structs import replace
 
-from asynccache.cache.cache import AsyncCache
-from asynccache.cache.in_force import Options, current_options, under
-from asynccache.cache.scopes import asynchronous, current_cache
+from asynccache.cache.facade import (
+    AsyncCache,
+    FrameworkCache,
+    Options,
+    SyncCache,
+    current_options,
+    under,
+    values_of,
+)
 from asynccache.entries.values import decode_value
 from asynccache.errors import NotCanonicalError
-from asynccache.integrations.host import (
-    SyncView,
-    answered,
-    cache_for,
-    cache_to_clear,
-    from_thread,
-    passed,
-)
 from asynccache.integrations.litellm.keys import PREFIX, request_key
 from asynccache.integrations.litellm.lookups import Key, PendingLookups, is_by_input
 from asynccache.runtime import background
 
 _STATEFUL: Final = ("background", "conversation", "previous_response_id")
 """What reads or changes state at the server."""
-_ENDPOINT: Final = "litellm"
 _UNKEYED: Final = "LiteLLM: a request that can't be a key, or that has state at the server"
 
 
@@ -65,15 +62,15 @@ class LiteLLMCache(Cache):  # type: ignore[misc]  # untyped here, see above
 
     def __init__(
         self,
-        cache: AsyncCache | SyncView | None = None,
+        cache: AsyncCache | SyncCache | None = None,
         *,
         namespace: str | None = None,
         ttl: float | None = None,
         **options: Any,  # noqa: ANN401 - LiteLLM's own
     ) -> None:
-        self._own = asynchronous(cache)
+        self._framework = FrameworkCache(cache, "litellm")
         super().__init__(namespace=namespace, ttl=ttl, **{"max_messages": None, **options})
-        self.cache = _Backend(self._own)
+        self.cache = _Backend(self._framework)
         self._lookups = PendingLookups()
 
     def get_cache_key(self, **kwargs: Any) -> str | None:  # noqa: ANN401 - a request's
@@ -95,8 +92,7 @@ class LiteLLMCache(Cache):  # type: ignore[misc]  # untyped here, see above
         number = options.sample
         if options.samples is not None and "litellm_logging_obj" in kwargs:  # a call's, no question
             number = options.samples.next(f"{options.cache_seed}:{text}".encode())
-        cache = current_cache() if self._own is None else self._own
-        options = replace(options, sample=0, samples=None, cache=cache)
+        options = replace(options, sample=0, samples=None, cache=self._framework.named())
         key = Key(f"{text}#{number}" if number else text, options)
         self._lookups.note(kwargs, key)
         return key
@@ -177,9 +173,9 @@ class LiteLLMCache(Cache):  # type: ignore[misc]  # untyped here, see above
 class _Backend(BaseCache):  # type: ignore[misc]  # untyped here, see above
     """Where LiteLLM's cache keeps what it has made ready."""
 
-    def __init__(self, cache: AsyncCache | None) -> None:
+    def __init__(self, framework: FrameworkCache) -> None:
         super().__init__()
-        self._cache = cache
+        self._framework = framework
 
     def note_unkeyed(self) -> None:
         """Count a request that has no key.
@@ -187,18 +183,35 @@ class _Backend(BaseCache):  # type: ignore[misc]  # untyped here, see above
         Raises:
             ReplayMiss: In mode "replay", where it may not go past the cache.
         """
-        cache = cache_for(self._cache, reading=False)
+        cache = self._framework.serving(reading=False)
         if cache is not None:
-            passed(cache, _UNKEYED, endpoint=_ENDPOINT)
+            self._framework.passed(cache, _UNKEYED)
 
     async def async_get_cache(self, key: str, **kwargs: object) -> dict[str, Any] | None:
         with under(_options(key)):
-            cache = cache_for(self._cache, reading=True, endpoint=_ENDPOINT)
-            return None if cache is None else await _get(cache, key)
+            cache = self._framework.serving(reading=True)
+            return None if cache is None else await self._get(cache, key)
 
     def get_cache(self, key: str, **kwargs: object) -> dict[str, Any] | None:
         with under(_options(key)):
-            return from_thread(self._cache, None, _get, key, reading=True, endpoint=_ENDPOINT)
+            cache = self._framework.serving_thread(reading=True)
+            return None if cache is None else background.call(self._get, cache, key)
+
+    async def _get(self, cache: AsyncCache, key: str) -> dict[str, Any] | None:
+        entry = await values_of(cache).find((PREFIX, str(key)))
+        found: object = None if entry is None else decode_value(entry.body, Any)
+        record: dict[str, Any] | None = None
+        if isinstance(found, dict) and isinstance(found.get("timestamp"), float):
+            response = found.get("response")
+            if isinstance(response, str):
+                try:
+                    response = json.loads(response)
+                except ValueError:  # nothing that LiteLLM may make a guess at
+                    response = None
+            if isinstance(response, dict) and _is_readable(response):
+                record = {"timestamp": found["timestamp"], "response": response}
+        self._framework.answered(cache, (PREFIX, str(key)), None if record is None else entry)
+        return record
 
     async def async_set_cache(self, key: str, value: object, **kwargs: Any) -> None:  # noqa: ANN401 - LiteLLM's
         await self.async_set_cache_pipeline([(key, value)], **kwargs)
@@ -209,29 +222,31 @@ class _Backend(BaseCache):  # type: ignore[misc]  # untyped here, see above
         **kwargs: Any,  # noqa: ANN401 - as above
     ) -> None:
         with under(_options(cache_list[0][0])):
-            cache = cache_for(self._cache, reading=False)
+            cache = self._framework.serving(reading=False)
             if cache is not None:
                 await _set(cache, cache_list, kwargs.get("ttl"))
 
     def set_cache(self, key: str, value: object, **kwargs: Any) -> None:  # noqa: ANN401 - as above
         with under(_options(key)):
-            from_thread(self._cache, None, _set, [(key, value)], kwargs.get("ttl"))
+            cache = self._framework.serving_thread(reading=False)
+            if cache is not None:
+                background.call(_set, cache, [(key, value)], kwargs.get("ttl"))
 
     async def batch_cache_write(self, key: str, value: object, **kwargs: Any) -> None:  # noqa: ANN401 - as above
         await self.async_set_cache(key, value, **kwargs)
 
     async def ping(self) -> bool:
-        cache = cache_to_clear(self._cache)
+        cache = self._framework.named()
         return cache is not None and cache.is_open
 
     async def delete_cache_keys(self, keys: Sequence[str]) -> None:
-        cache = cache_to_clear(self._cache)
+        cache = self._framework.named()
         if cache is not None:
             for key in keys:
                 await cache.delete((PREFIX, str(key)))
 
     def flush_cache(self) -> None:
-        cache = cache_to_clear(self._cache)
+        cache = self._framework.named()
         if cache is not None:
             background.call(cache.clear)
 
@@ -242,25 +257,6 @@ class _Backend(BaseCache):  # type: ignore[misc]  # untyped here, see above
 def _options(key: str) -> Options:
     """Return what is in force for a key: what was so where it was looked up."""
     return key.options if isinstance(key, Key) else current_options()
-
-
-async def _get(cache: AsyncCache, key: str) -> dict[str, Any] | None:
-    entry = await cache.find((PREFIX, str(key)))
-    found: object = None if entry is None else decode_value(entry.body, Any)
-    record: dict[str, Any] | None = None
-    if isinstance(found, dict) and isinstance(found.get("timestamp"), float):
-        response = found.get("response")
-        if isinstance(response, str):
-            try:
-                response = json.loads(response)
-            except ValueError:  # nothing that LiteLLM may make a guess at
-                response = None
-        if isinstance(response, dict) and _is_readable(response):
-            record = {"timestamp": found["timestamp"], "response": response}
-    hit = record is not None
-    entry = entry if hit else None
-    answered(cache, hit=hit, endpoint=_ENDPOINT, key=(PREFIX, str(key)), entry=entry)
-    return record
 
 
 def _is_readable(response: dict[str, Any]) -> bool:

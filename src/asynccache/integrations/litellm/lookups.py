@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 from msgspec import Struct
 
-from asynccache.cache.in_force import NO_OPTIONS, Options
+from asynccache.cache.facade import NO_OPTIONS, Options
 from asynccache.integrations.litellm.keys import keyed
 
 

@@ -1,0 +1,137 @@
+"""A cache as a framework's own: the framework looks answers up, and makes the calls itself.
+
+So a miss is all that the framework can be told of whatever goes wrong here; except in mode
+"replay", where a call would be wrong.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar
+
+from asynccache.cache.cache import AsyncCache, SyncCache, values_of
+from asynccache.cache.computing import VALUE_META
+from asynccache.cache.events import CallWatch, watch
+from asynccache.cache.in_force import current_options
+from asynccache.cache.lifecycle import behind
+from asynccache.cache.scopes import asynchronous, current_cache
+from asynccache.core.modes import Mode
+from asynccache.entries.entry import Entry
+from asynccache.errors import CacheClosedError, ReplayMiss
+from asynccache.runtime import background
+
+E = TypeVar("E", bound=Exception)
+
+_OWN_LOOP: Final = "a sync call on asynccache's own loop, which can't wait for itself: await it"
+
+
+class FrameworkCache:
+    """Says which cache serves a framework's lookups, counts them, and tells who watches.
+
+    Args:
+        cache: An `AsyncCache` or `SyncCache`; None is the cache in force around each call.
+        endpoint: What watchers are told that the calls are, e.g. "langchain".
+
+    Raises:
+        TypeError: ``cache`` is no cache.
+    """
+
+    __slots__ = ("_endpoint", "_own")
+
+    def __init__(self, cache: AsyncCache | SyncCache | None, endpoint: str) -> None:
+        self._own: Final = asynchronous(cache)
+        self._endpoint: Final = endpoint
+
+    def named(self) -> AsyncCache | None:
+        """Return the framework's cache, or the one in force: also if it is closed, in any mode."""
+        return current_cache() if self._own is None else self._own
+
+    def serving(self, *, reading: bool) -> AsyncCache | None:
+        """Return the cache that serves a call; None if the call goes past it, or there is none.
+
+        Args:
+            reading: Whether the call looks something up. What goes past the cache is counted once,
+                though a framework looks up and stores.
+
+        Raises:
+            CacheClosedError: The cache isn't open, in mode "replay".
+        """
+        cache = self.named()
+        if cache is None:
+            return None
+        try:
+            bypass = behind(cache).bypass(current_options())
+        except CacheClosedError as exc:
+            if reading:
+                self._failed(cache, exc)
+            raise
+        if bypass is None:
+            return cache
+        if reading:
+            self.passed(cache, bypass.reason)
+        return None
+
+    def serving_thread(self, *, reading: bool) -> AsyncCache | None:
+        """Return what `serving` does, to a caller that can't await and uses the background loop.
+
+        None on the background loop itself, which can't wait for itself.
+        """
+        cache = self.serving(reading=reading)
+        if cache is None or not background.in_background_loop():
+            return cache
+        if reading:
+            self.passed(cache, _OWN_LOOP)
+        return None
+
+    def answered(self, cache: AsyncCache, key: object, entry: Entry | None) -> None:
+        """Count what a lookup found, and tell who watches.
+
+        A miss is told of now, without what the call costs that the framework makes next.
+
+        Args:
+            cache: Where it was looked up.
+            key: What was looked up; None where that isn't known.
+            entry: What was found; None is a miss.
+
+        Raises:
+            ReplayMiss: It is a miss, in mode "replay".
+        """
+        lifecycle = behind(cache)
+        if entry is None and mode_in_force(cache) == "replay":
+            lifecycle.note_replay_miss()
+            seed = current_options().namespace(lifecycle.settings.namespace).seed
+            what = f"this {self._endpoint} lookup (cache_seed {seed})"
+            raise self._failed(cache, ReplayMiss(f"nothing is stored for {what}"), key)
+        lifecycle.note_lookup(hit=entry is not None)
+        if (watcher := self._watch(cache)) is not None:
+            known = entry or Entry(_digest(cache, key), 0, 0, VALUE_META, ())
+            watcher.served("miss" if entry is None else "hit", known, lifecycle.now())
+
+    def passed(self, cache: AsyncCache, reason: str | None) -> None:
+        """Count a lookup that goes past the cache, and tell who watches.
+
+        Raises:
+            ReplayMiss: In mode "replay", where it may not.
+        """
+        if mode_in_force(cache) == "replay":
+            raise self._failed(cache, ReplayMiss(reason))
+        behind(cache).note_bypass(reason)
+        if (watcher := self._watch(cache)) is not None:
+            watcher.passed(reason)
+
+    def _failed(self, cache: AsyncCache, error: E, key: object = None) -> E:
+        if (watcher := self._watch(cache)) is not None:
+            watcher.key = _digest(cache, key)
+            watcher.failed(error)
+        return error
+
+    def _watch(self, cache: AsyncCache) -> CallWatch | None:
+        return watch(behind(cache).settings.observer, self._endpoint)
+
+
+def _digest(cache: AsyncCache, key: object) -> bytes:
+    return b"" if key is None else values_of(cache).digest(key)
+
+
+def mode_in_force(cache: AsyncCache) -> Mode:
+    """Return a cache's mode around the caller, in any thread."""
+    return behind(cache).mode(current_options())

@@ -26,6 +26,7 @@ from asynccache import (
 )
 from asynccache.stores.memory import MemoryStore
 from asynccache.testing import FaultyStore, ManualClock
+from tests.helpers.inside import engine_of
 from tests.helpers.openai_server import stored
 from tests.helpers.scenes import Scene, Upstream, settled
 
@@ -153,7 +154,7 @@ async def test_modes(cache):
 async def test_closing_waits_for_what_is_being_set(monkeypatch):
     """A value that a task of the block's last turn sets is stored, whoever else has the loop."""
     async with Cache.memory() as cache:
-        monkeypatch.setattr(type(cache.engine().pacer), "spent", lambda _: True)
+        monkeypatch.setattr(type(engine_of(cache).pacer), "spent", lambda _: True)
         setting = asyncio.create_task(cache.set("key", "value"))
     assert await setting
     assert cache.stats().stored == 1

@@ -15,7 +15,7 @@ from asynccache.core.calls import Answer
 from asynccache.core.flight import Caller, WaitedTooLongError
 from asynccache.entries.entry import Meta
 from asynccache.testing import Gate
-from tests.helpers.inside import put_store
+from tests.helpers.inside import engine_of, put_store
 from tests.helpers.scenes import EVENTS, PHASES, Scene, settled
 
 WAITERS = 4
@@ -280,7 +280,7 @@ async def test_errors_are_shared_with_those_they_are_true_for(scope, callers, ca
         return Answer(meta=Meta("json"), chunks=(b"fine",))
 
     async with scene.cache:
-        engine = scene.cache.engine()
+        engine = engine_of(scene.cache)
 
         async def ask(credentials):
             caller = Caller(credentials, request=credentials)
@@ -302,7 +302,7 @@ async def test_a_callers_patience_bounds_its_own_wait():
     """The impatient one gives up; the other two wait on and get the answer of the same call."""
     scene = Scene()
     async with scene.cache:
-        engine = scene.cache.engine()
+        engine = engine_of(scene.cache)
         gate = scene.upstream.hold()
         patient = [
             asyncio.create_task(engine.fetch(scene.streamed_call(caller=Caller(b"", 60.0))))
@@ -322,7 +322,7 @@ async def test_the_one_whose_call_it_is_keeps_its_own_time():
     scene = Scene()
     async with scene.cache:
         gate = scene.upstream.hold()
-        engine = scene.cache.engine()
+        engine = engine_of(scene.cache)
         call = scene.streamed_call(caller=Caller(b"", 0.01))
         starter = asyncio.create_task(engine.fetch(call))
         await gate.arrived()
@@ -540,7 +540,7 @@ async def test_answer_beyond_the_limit_is_delivered_unstored_and_unshared():
         return Answer(meta=Meta("sse"), chunks=tuple(flight.chunks))
 
     async with scene.cache:
-        engine = scene.cache.engine()
+        engine = engine_of(scene.cache)
         call = scene.streamed_call()
         call = type(call)(
             **{f: getattr(call, f) for f in call.__struct_fields__} | {"upstream": long}

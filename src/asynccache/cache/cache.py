@@ -379,11 +379,6 @@ class AsyncCache:
         """Return what this cache has done in this process so far, in all event loops."""
         return self._lifecycle.stats()
 
-    def __getattr__(self, name: str) -> Any:  # TRANSITION
-        from asynccache.core import transition
-
-        return transition.of_cache(self, name)
-
 
 def values_of(cache: AsyncCache) -> Values:
     """Return the values behind a cache, which integrations use."""

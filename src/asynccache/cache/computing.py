@@ -15,7 +15,7 @@ from asynccache.cache.lifecycle import Bypass, Cached, Lifecycle, Scope, behind,
 from asynccache.core.calls import Answer, CallRequest, Fetched
 from asynccache.core.flight import Caller, ErrorScope, Fate, Flight, NotSharedError
 from asynccache.core.modes import Mode
-from asynccache.entries.entry import Meta
+from asynccache.entries.entry import Entry, Meta
 from asynccache.entries.values import CONTENT_TYPE, check_type, decode_value, encode_exactly
 from asynccache.errors import NotCanonicalError, ReplayMiss
 from asynccache.keys.key import value_key
@@ -98,9 +98,9 @@ async def computed(
             raise ReplayMiss(f"this call can't be cached: {exc}") from exc
         reason = f"{name or name_of(create)}: {exc}"
         return await _past(Bypass(scope.cache, scope.mode, reason), create)
-    entry = engine.inline(scope.mode, scope.namespace, digest)
+    entry = engine.peek(scope.mode, scope.namespace, digest)
     mistyped: Exception | None = None
-    if entry is not None:
+    if isinstance(entry, Entry):
         try:
             value = decode_value(entry.body, type)
         except _MISTYPED as exc:

@@ -88,11 +88,6 @@ class Engine:
             return in_flight.pending(key) or UNKNOWN
         return self.client(namespace).peek(key)
 
-    def inline(self, mode: Mode, namespace: Namespace, key: bytes) -> Entry | None:
-        """Return what `peek` returns if it is an entry, else None."""
-        entry = self.peek(mode, namespace, key)
-        return entry if isinstance(entry, Entry) else None
-
     def pending(self, key: bytes) -> Entry | None:
         """Return an answer that is whole and on its way into the store."""
         return self._in_flight.pending(key)

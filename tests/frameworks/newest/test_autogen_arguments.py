@@ -14,6 +14,7 @@ from pydantic import BaseModel
 import asynccache
 from asynccache import ReplayMiss
 from tests.helpers.autogen_client import HELLO, Modest, ModestConfig, answer, named
+from tests.helpers.inside import engine_of
 
 pytest_plugins = ("tests.helpers.autogen_fixtures",)
 
@@ -114,7 +115,7 @@ async def test_images_are_asked_for_with_what_was_beside_them(cache, inner, how)
 async def test_loop_that_is_busy_asks_what_was_asked(cache, inner):
     """A call that has to wait for its turn is made, and kept, with what it was given."""
     client = named(inner, cache)
-    pacer = cache.engine().pacer
+    pacer = engine_of(cache).pacer
     waiting = asyncio.ensure_future(pacer.slot())
     await asyncio.sleep(0)
     assert pacer.spent()

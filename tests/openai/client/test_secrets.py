@@ -15,6 +15,7 @@ from asynccache import Cache
 from asynccache.entries.entry import Entry, Meta, encode_entry
 from asynccache.stores.base import Record
 from asynccache.stores.memory import MemoryStore
+from tests.helpers.inside import engine_of
 from tests.helpers.openai_answers import RESPONSE, TEXT, answer, event, response, response_events
 from tests.helpers.openai_server import COMPLETION, MESSAGES, ask, events_of, state, stored
 
@@ -148,7 +149,7 @@ async def test_nothing_secret_at_rest_or_in_sight(place, bare, api, caplog):
         api.program = hang
         await failing(respond(client, model="m4", timeout=0.1), openai.APITimeoutError)
         await stored(cache, 5)
-        shown += [repr(cache), repr(cache.settings), repr(cache.engine())]
+        shown += [repr(cache), repr(cache.settings), repr(engine_of(cache))]
         shown += [repr(client.responses.create), repr(client.request)]
     shown += [repr(cache.stats()), *map(repr, events), caplog.text]
     assert "what the user asks" not in "".join(shown)

@@ -17,6 +17,7 @@ from asynccache import MISSING, Cache, ReplayMiss, StoreRefusedError
 from asynccache.core.engine import Engine
 from asynccache.stores.disk import files
 from tests.helpers import mounts
+from tests.helpers.inside import engine_of
 from tests.helpers.mounts import ROOT, mount, unmount
 
 CALLERS = 50  # at once, on
@@ -59,7 +60,7 @@ class Upstream:
 async def swarm(cache, upstream, name="first"):
     """Ask questions from many callers at once, check every answer, and return what was paid."""
     before = upstream.calls
-    upstream.engine, upstream.crowded = cache.engine(), False
+    upstream.engine, upstream.crowded = engine_of(cache), False
     asked = [(name, n % QUESTIONS) for n in range(CALLERS)]
     answers = await asyncio.gather(
         *(cache.get_or_create(question, upstream.creator(question)) for question in asked)
@@ -70,7 +71,7 @@ async def swarm(cache, upstream, name="first"):
 
 async def stored(cache):
     """Wait until all answers are stored, or were not."""
-    engine = cache.engine()
+    engine = engine_of(cache)
     while under_way := [flight.task for flight in engine._flying]:
         await asyncio.wait(under_way)
 

@@ -30,6 +30,7 @@ from asynccache.cache.facade import (
     resolve,
     watch,
 )
+from asynccache.entries.entry import Entry
 from asynccache.errors import NotCanonicalError, ReplayMiss
 from asynccache.integrations.autogen.calls import asked, copied, decoded, scope_of
 from asynccache.integrations.autogen.identity import (
@@ -117,7 +118,8 @@ class AutoGenLookup(Struct, frozen=True):
         """
         cancellation.check()
         engine, mode = self.scope.engine, self.scope.mode
-        entry = engine.inline(mode, self.scope.namespace, self.key)
+        peeked = engine.peek(mode, self.scope.namespace, self.key)
+        entry = peeked if isinstance(peeked, Entry) else None
         # From here on others run, who may change the arguments.
         sent = copied(self.arguments) if entry is None else {}
         reader: Reader | None = None

@@ -127,8 +127,8 @@ class _Job:
             if call.way.waits and not (at + 1) % _BREATH and engine.pacer.spent():
                 self._prepared()
                 await engine.pacer.slot()
-            entry = engine.inline(scope.mode, scope.namespace, key)
-            if entry is not None:
+            entry = engine.peek(scope.mode, scope.namespace, key)
+            if isinstance(entry, Entry):
                 found[key] = Fetched(entry, "hit")
         return found
 

@@ -349,7 +349,10 @@ class Lifecycle:
 
     def note_lookup(self, *, hit: bool) -> None:
         """Count a call that a framework makes itself if nothing is found."""
-        self.outside.count("hit" if hit else "miss")
+        if hit:
+            self.outside.hits += 1
+        else:
+            self.outside.misses += 1
 
     def note_replay_miss(self) -> None:
         """Count a call that may not be made, as mode "replay" found nothing."""

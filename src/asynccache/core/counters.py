@@ -109,15 +109,6 @@ class Counters:
         for name in _COUNTED:
             setattr(self, name, Counter())
 
-    def count(self, how: Outcome) -> None:
-        """Count one call as answered."""
-        if how == "hit":
-            self.hits += 1
-        elif how == "joined":
-            self.joined += 1
-        else:
-            self.misses += 1
-
     def add(self, other: Counters) -> None:
         """Add another loop's figures to these."""
         for name in _SUMMED:

@@ -53,7 +53,8 @@ class Engine:
         )
         self._clients: dict[Namespace, StoreClient] = {}
         self._in_flight: Final = InFlightTable()
-        self._flying: set[Flight] = set()  # also those that can't be joined any more
+        # By their tasks, also those that can't be joined any more.
+        self._flying: dict[asyncio.Task[None], Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         self._leases: Final = LeaseManager(self._context)
@@ -158,7 +159,7 @@ class Engine:
             if flight.entry is not None and how == "hit":
                 reader.close()
                 return self._served(flight.entry, how), None
-            self.counters.count(how)
+            self._count(how)
             if how == "joined":  # what it saved shows at the end
                 reader.on_close = lambda _, flight=flight: self._count_saved(flight.entry)
             return Fetched(flight.entry or Entry(call.key, 0, 0, meta, ()), how), reader
@@ -207,13 +208,13 @@ class Engine:
             abandon=self._abandon,
         )
         flight.enter(storing=call.mode in STORING)
-        if call.mode == "read_write":  # the others take no leases
+        if call.mode == "read_write" and self._leases.abandoned:  # the others take no leases
             flight.lease = self._leases.adopt(call.key)
         self._in_flight.by_mode[call.mode][call.key] = flight
-        self._flying.add(flight)
         looked_up = client.look_up(call.key) if look else None
-        flight.task = self.spawn(self._runner.run(flight, call, client, looked_up))
-        flight.task.add_done_callback(lambda _: self._flying.discard(flight))
+        task = flight.task = self.spawn(self._runner.run(flight, call, client, looked_up))
+        self._flying[task] = flight
+        task.add_done_callback(self._flying.pop)
         return flight
 
     def _join(self, mode: Mode, key: bytes) -> Flight | None:
@@ -226,7 +227,7 @@ class Engine:
 
     def _served(self, entry: Entry, how: Outcome, original: object = UNSET) -> Fetched:
         """Count one call as answered."""
-        self.counters.count(how)
+        self._count(how)
         if how != "miss":
             self._count_saved(entry)
         return Fetched(entry, how, original)
@@ -235,6 +236,15 @@ class Engine:
         """Count one call as answered inline."""
         self.counters.hits += 1
         self._count_saved(entry)
+
+    def _count(self, how: Outcome) -> None:
+        counters = self.counters
+        if how == "miss":
+            counters.misses += 1
+        elif how == "joined":
+            counters.joined += 1
+        else:
+            counters.hits += 1
 
     def _count_saved(self, entry: Entry | None) -> None:
         """Count what an answer would have cost that somebody else has paid for."""
@@ -249,7 +259,7 @@ class Engine:
         how: Outcome = "joined" if "joined" in outcomes else "hit"
         if "miss" in outcomes:
             how = "miss"
-        self.counters.count(how)
+        self._count(how)
         for one in fetched:
             if one.outcome != "miss":
                 self._count_saved(one.entry)
@@ -295,9 +305,9 @@ class Engine:
     async def aclose(self) -> None:
         """End every flight that still waits for an answer, and see all storing through."""
         self._closed = True
-        for flight in self._flying:
-            if not flight.ended and flight.task is not None:
-                flight.task.cancel()
+        for task, flight in list(self._flying.items()):
+            if not flight.ended:
+                task.cancel()
         self._leases.stop()
         while self._tasks:
             await asyncio.wait(self._tasks)

@@ -53,14 +53,14 @@ class LeaseManager:
     over.
     """
 
-    __slots__ = ("_abandoned", "_clock", "_held", "_renewing", "_spawn", "_stopped", "_ttl")
+    __slots__ = ("_clock", "_held", "_renewing", "_spawn", "_stopped", "_ttl", "abandoned")
 
     def __init__(self, context: LoopContext) -> None:
         self._ttl = context.limits.lease_ttl
         self._clock = context.clock
         self._spawn = context.spawn
         self._held: set[HeldLease] = set()
-        self._abandoned: dict[bytes, HeldLease] = {}
+        self.abandoned: Final[dict[bytes, HeldLease]] = {}
         # No task, which would be left pending where a loop is stopped between two calls.
         self._renewing: asyncio.TimerHandle | None = None
         self._stopped = False
@@ -134,7 +134,7 @@ class LeaseManager:
 
     def adopt(self, key: bytes) -> HeldLease | None:
         """Take over the claim that an abandoned flight for a key has left, if there is one."""
-        held = self._abandoned.pop(key, None)
+        held = self.abandoned.pop(key, None)
         if held is not None:
             held.abandoned = False
         return held
@@ -174,15 +174,15 @@ class LeaseManager:
         if held.abandoned:
             return
         held.abandoned = True
-        self._abandoned[held.lease.key] = held
+        self.abandoned[held.lease.key] = held
         self._spawn(self._give_back(held))
 
     async def _give_back(self, held: HeldLease) -> None:
         if held.operation is not None:
             await asyncio.wait([held.operation])
         if held.abandoned:
-            if self._abandoned.get(held.lease.key) is held:
-                del self._abandoned[held.lease.key]
+            if self.abandoned.get(held.lease.key) is held:
+                del self.abandoned[held.lease.key]
             await self.release(held)
 
     def stop(self) -> None:

@@ -24,13 +24,13 @@ from aiocache.serializers import PickleSerializer
 from asynccache.cache.facade import (
     Answer,
     AsyncCache,
+    Cache,
     Scope,
     behind,
     current_cache,
     current_options,
     options,
 )
-from asynccache.cache.factory import Cache
 from asynccache.entries.values import MISSING, decode_value, encode_value
 from asynccache.errors import CacheClosedError
 from asynccache.integrations.aiocache.serializer import ValueSerializer

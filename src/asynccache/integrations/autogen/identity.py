@@ -25,16 +25,24 @@ from pydantic import BaseModel, PydanticUserError, SecretBytes, SecretStr
 
 from asynccache.errors import NotCanonicalError
 from asynccache.keys.canonical import canonical_json
-from asynccache.keys.denied import is_denied_query, kept_headers, without_credentials
+from asynccache.keys.denied import (
+    is_credential_header,
+    is_denied_query,
+    kept_headers,
+    without_credentials,
+)
 
 _FORM: Final = "1"  # of what is stored: another form has other keys
 _KNOWN: Final = ("autogen_ext.", "asynccache.")  # packages whose clients are told apart exactly
 _CREDENTIALS: Final = frozenset({
-    "access_token", "api_key", "apikey", "auth_token", "authorization", "aws_access_key",
-    "aws_secret_key", "aws_session_token", "azure_ad_token", "azure_ad_token_provider",
+    "access_token", "api_key", "apikey", "auth_token", "aws_access_key", "aws_secret_key",
+    "aws_session_token", "azure_ad_token", "azure_ad_token_provider",
     "credential", "credentials", "password", "secret", "token",
 })  # fmt: skip
-"""Names of arguments that are never in a key. A `SecretStr` isn't either, whatever its name."""
+"""Arguments that are never in a key, beside those named as a header of credentials is.
+
+A `SecretStr` isn't either, whatever its name.
+"""
 _BESIDE: Final = _CREDENTIALS | {"max_retries", "timeout"}  # no answer depends on these
 _BILLED: Final = frozenset({"organization", "project"})  # OpenAI's: whom to bill
 _ADDRESSES: Final = frozenset({"azure_endpoint", "base_url", "endpoint", "host"})
@@ -169,7 +177,8 @@ def _arguments(
     """
     kept: dict[str, Any] = {}
     for name, value in found.items():
-        if name in left_out or isinstance(value, _SECRETS):
+        secret = isinstance(value, _SECRETS) or is_credential_header(str(name))
+        if secret or name in left_out:
             continue
         try:
             if isinstance(value, Mapping) and name in _SENT_ALONG:

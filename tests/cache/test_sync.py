@@ -619,3 +619,24 @@ def test_forget_takes_a_key(cache):
     until(lambda: cache.stats().stored)
     assert cache.forget(key=calls[0].key)
     assert not cache.contains("key")
+
+
+@pytest.mark.parametrize("what", ["clear", "delete", "set"])
+async def test_what_is_done_on_a_loops_own_thread_comes_after_its_answers(what):
+    """An answer that is still on its way into the store isn't stored over what comes later."""
+
+    async def make():
+        return "older"
+
+    async with Cache.memory() as made:
+        with made as view:
+            assert await made.get_or_create("key", make) == "older"
+            if what == "clear":
+                view.clear()
+            elif what == "delete":
+                view.delete("key")
+            else:
+                assert view.set("key", "newer")
+            assert await made.get("key") == ("newer" if what == "set" else None)
+            await asyncio.sleep(0.01)
+            assert await made.get("key") == ("newer" if what == "set" else None)

@@ -175,5 +175,8 @@ class Values:
 
 
 async def _settle_elsewhere(engine: Engine, keys: Collection[bytes] | None) -> None:
-    patience = 0 if engine.loop is blocked_loop() else _FOREIGN_SETTLE  # it does, once it may go on
+    patience = _FOREIGN_SETTLE
+    if engine.loop is blocked_loop():  # it settles once it may go on, which is too late
+        engine.supersede(keys)
+        patience = 0
     await done_in(engine.loop, lambda: engine.settle(keys), patience=patience)

@@ -191,7 +191,7 @@ class Engine:
         elif flight is not None and flight.entry is not None:
             flight.worsen(Fate.INVALIDATED)  # whole already, so that a refresh supersedes it
             flight = None
-        if flight is not None and not flight.oversized:
+        if flight is not None and flight.joinable:
             flight.enter(storing=call.mode in STORING)
             return flight, False
         return self._start(call, client, look=look), True
@@ -220,7 +220,7 @@ class Engine:
     def _join(self, mode: Mode, key: bytes) -> Flight | None:
         """Return a flight to wait for, if one is up; the caller has been counted in."""
         flight = self._in_flight.by_mode[mode].get(key)
-        if flight is None or flight.ended or flight.oversized:
+        if flight is None or flight.ended or not flight.joinable:
             return None
         flight.enter(storing=mode in STORING)
         return flight
@@ -281,6 +281,15 @@ class Engine:
         held, flight.lease = flight.lease, None
         if held is not None:
             self._leases.abandon(held)
+
+    def supersede(self, keys: Collection[bytes] | None) -> None:
+        """Let nothing be stored or joined of flights for keys (None: all).
+
+        Only while the loop's own thread waits for the caller, so that nothing else touches them.
+        """
+        for key in (None,) if keys is None else keys:
+            for flight in self._in_flight.matching(key):
+                flight.worsen(Fate.INVALIDATED)
 
     async def settle(self, keys: Collection[bytes] | None) -> None:
         """Keep flights for keys (None: all) from storing and from taking newcomers.

@@ -205,8 +205,13 @@ class Flight:
 
     def answer(self) -> Entry | None:
         """Return the whole answer, on its way into the store, if newcomers may have it."""
-        shared = self.fate is not Fate.PRIVATE and not self.oversized
+        shared = self.fate is Fate.SHARED and not self.oversized
         return self.entry if shared else None
+
+    @property
+    def joinable(self) -> bool:
+        """Whether newcomers may wait for it. They learn at its end if it turns out private."""
+        return self.fate is not Fate.INVALIDATED and not self.oversized
 
     def worsen(self, fate: Fate) -> None:
         """Let no more become of the answer than this."""

@@ -31,6 +31,7 @@ LARGE: Final = 128 * 1024  # bytes: above, turning them into text would hold the
 _SMALL: Final = 8192  # bytes: larger entries come compressed
 _SPACE: Final = 32  # characters of a namespace in an id: old containers hash 101 of a partition key
 _MICROSECONDS: Final = 1_000_000
+_LATEST: Final = 253_402_300_800 * _MICROSECONDS  # the year 10000, which no date can be written of
 _LONGEST: Final = 2**31 - 1  # seconds: the longest ttl that an item may have
 _OUTLIVES: Final = 60  # seconds that parts are kept longer than their entry
 _DAMAGED: Final = "!"  # is no base64
@@ -184,7 +185,8 @@ def pack(body: bytes, expires: int, meta: Meta | None) -> tuple[EntryText, list[
     """Return an encoded entry as text, and the text of its parts if one item hasn't room for it."""
     envelope, rest = body[:ENVELOPE_BYTES], memoryview(body)[ENVELOPE_BYTES:]
     beside: dict[str, Any] = {"head": _text(envelope), "expires": expires}
-    if (head := decode_head(body)) is not None:
+    head = decode_head(body)
+    if head is not None and head.created < _LATEST:  # else it isn't sound
         moment = datetime.fromtimestamp(head.created // _MICROSECONDS, UTC)
         beside["created"] = moment.isoformat().replace("+00:00", "Z")
     if meta is not None:

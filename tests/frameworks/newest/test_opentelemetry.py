@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 import asynccache
 from asynccache import instrument_openai, uninstrument_openai
-from tests.helpers.openai_server import ask, state
+from tests.helpers.openai_server import ask, state, stored
 
 pytest_plugins = ("tests.helpers.openai_fixtures",)
 
@@ -48,6 +48,7 @@ async def test_calls_are_traced_and_cached(api, bare, api_cache, both, spans):
     outcomes = [state(await ask(bare)).outcome for _ in range(3)]
     assert outcomes == ["miss", "hit", "hit"]
     assert len(spans.get_finished_spans()) == (1 if both == "theirs first" else 3)
+    await stored(api_cache)
     with OpenAI(api_key="sk-a", base_url=api.base_url, max_retries=0) as plain:
         assert state(await asyncio.to_thread(ask, plain)).outcome == "hit"
     assert len(api.requests) == 1

@@ -170,9 +170,10 @@ async def test_parse_gives_each_caller_the_parsed_class(api, plain, wrapped):
     assert len(api.requests) == 1
 
 
-async def test_both_kinds_of_client_share_their_answers(api, wrapped, cached):
+async def test_both_kinds_of_client_share_their_answers(api, wrapped, cached, api_cache):
     """One wire request has one key: an asynchronous client's answer serves a synchronous one."""
     first = await ask(cached)
+    await stored(api_cache)
     second = await asyncio.to_thread(ask, wrapped)
     assert dump(first) == dump(second)
     assert [state(first).outcome, state(second).outcome] == ["miss", "hit"]

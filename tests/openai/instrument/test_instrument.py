@@ -17,7 +17,7 @@ import asynccache
 from asynccache import Cache, instrument_openai, uninstrument_openai
 from asynccache.openai.instrument import ambient
 from tests.helpers.openai_embeddings import embed
-from tests.helpers.openai_server import COMPLETION, MESSAGES, ask, state
+from tests.helpers.openai_server import COMPLETION, MESSAGES, ask, state, stored
 
 pytest_plugins = ("tests.helpers.openai_fixtures",)
 
@@ -101,6 +101,7 @@ async def test_synchronous_clients_share_the_same_answers(
 ):
     """A thread that was started inside the block is inside it."""
     await ask(bare)
+    await stored(api_cache)
     assert state(await asyncio.to_thread(ask, plain)).outcome == "hit"
     assert state(ask(plain)).outcome == "hit"  # on the loop's thread, without waiting
     assert len(api.requests) == 1
@@ -128,6 +129,7 @@ async def test_a_cache_of_its_own_serves_where_none_is_in_force(api, bare, plain
     try:
         instrument_openai(cache)
         await ask(bare)
+        await stored(cache)
         found = await asyncio.get_running_loop().run_in_executor(None, ask, plain)
         assert state(found).outcome == "hit"
         assert cache.stats().hits == 1

@@ -6,9 +6,11 @@ classes: nothing in a store says which class to import.
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Sequence
-from typing import Any, Final
+from contextlib import suppress
+from typing import Any, Final, cast
 
 import msgspec
 from langchain_core import messages
@@ -33,6 +35,7 @@ from asynccache.cache.facade import (
 )
 from asynccache.entries.equality import difference
 from asynccache.entries.values import decode_value, encode_value
+from asynccache.keys.denied import is_denied_header
 from asynccache.runtime import background
 
 _GENERATIONS: Final[dict[str, type[Generation]]] = {
@@ -48,6 +51,8 @@ _MESSAGES: Final[dict[str, type[messages.BaseMessage]]] = {
     )
 }  # fmt: skip
 _HIT: Final = "total_cost"
+_HEADERS: Final = frozenset({"default_headers", "extra_headers", "headers"})
+_ARGUMENTS: Final = "---["  # stands before a call's arguments in LangChain's description of it
 _NOT_PLAIN: Final = "LangChain: an answer that doesn't come back from plain data as it was"
 _UNASKED: Final = 'LangChain: under sample="each", an answer that no lookup has asked for'
 
@@ -164,7 +169,36 @@ async def _update(
 
 
 def _key(prompt: str, llm_string: str) -> tuple[str, str, str]:
-    return ("asynccache.langchain/1", prompt, llm_string)
+    return ("asynccache.langchain/1", prompt, _without_denied_headers(llm_string))
+
+
+def _without_denied_headers(llm_string: str) -> str:
+    """Return LangChain's description of a model and a call less the headers that no key holds.
+
+    It is the model as JSON and, behind a mark, the call's arguments as Python writes them. A part
+    that can't be read stays as it is.
+    """
+    if "headers" not in llm_string:
+        return llm_string
+    model, mark, arguments = llm_string.partition(_ARGUMENTS)
+    with suppress(ValueError, RecursionError):
+        model = json.dumps(_kept(json.loads(model)), sort_keys=True)
+    with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+        if mark:
+            arguments = str(_kept(ast.literal_eval(f"[{arguments}")))[1:]
+    return f"{model}{mark}{arguments}"
+
+
+def _kept(part: Any, name: object = "") -> Any:  # noqa: ANN401 - any JSON, any literal
+    """Return a part of a description less the headers that no key holds, wherever they stand."""
+    if isinstance(part, dict):
+        members = cast("dict[Any, Any]", part)
+        if name in _HEADERS:
+            members = {n: v for n, v in members.items() if not is_denied_header(str(n))}
+        return {n: _kept(value, n) for n, value in members.items()}
+    if isinstance(part, tuple) and len(part) == 2 and isinstance(part[0], str):  # noqa: PLR2004 - a name and its value
+        return (part[0], _kept(part[1], part[0]))
+    return [_kept(item) for item in part] if isinstance(part, list) else part
 
 
 def _as_first_asked(prompt: str) -> str:

@@ -474,3 +474,24 @@ async def test_structured_output_is_found(server, cache, llm_cache, model):
     assert await asking.ainvoke("Where?") == Point(x=1, y=2)
     assert await asking.ainvoke("Where?") == Point(x=1, y=2)
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("where", ["client", "call"])
+@pytest.mark.parametrize("name", ["x-goog-api-key", "traceparent", "X-Request-Id"])
+async def test_headers_of_callers_and_traces_are_in_no_key(name, where, llm_cache, model):
+    """Two callers, two traces and two requests share an answer; other headers tell them apart."""
+
+    async def ask(question, header, value):
+        given = {header: value}
+        if where == "client":
+            await model(default_headers=given).ainvoke(question)
+        else:
+            await model().ainvoke(question, extra_headers=given)
+
+    async with Cache.memory() as cache:
+        for value in ("one", "two"):
+            await ask("shared?", name, value)
+        assert (cache.stats().hits, cache.stats().misses) == (1, 1)
+        for value in ("one", "two"):
+            await ask("told apart?", "x-version", value)
+        assert (cache.stats().hits, cache.stats().misses) == (1, 3)

@@ -82,16 +82,14 @@ class NearCache(Store):
         lookup = object()
         for at in missing:
             self._asking[namespace, keys[at]] = lookup
-        copies: list[Record] = []
+        copies: list[tuple[bytes, bytes, int]] = []
         try:
             asked = await self._store.get_many(namespace, [keys[at] for at in missing])
             for at, body in zip(missing, asked, strict=True):
                 found[at] = body
                 if body is not None and self._asking.get((namespace, keys[at])) is lookup:
                     head = decode_head(body)
-                    copies.append(
-                        Record(key=keys[at], body=body, expires=head.expires if head else 0)
-                    )
+                    copies.append((keys[at], body, head.expires if head else 0))
         finally:
             for at in missing:
                 if self._asking.get((namespace, keys[at])) is lookup:
@@ -110,10 +108,8 @@ class NearCache(Store):
             written = await self._store.set_many(namespace, records)
         finally:  # also where nobody knows what was written
             await self._forget(namespace, [record.key for record in records])
-        await self._copy(
-            namespace,
-            [record for record, done in zip(records, written, strict=True) if done],
-        )
+        taken = [one for one, done in zip(records, written, strict=True) if done]
+        await self._copy(namespace, [(one.key, one.body, one.expires) for one in taken])
         return written
 
     async def delete_many(self, namespace: Namespace, keys: Sequence[bytes]) -> int:
@@ -152,19 +148,17 @@ class NearCache(Store):
         """Return what the store behind counts: copies come and go unsaid."""
         return self._store.counters()
 
-    async def _copy(self, namespace: Namespace, records: Sequence[Record]) -> None:
+    async def _copy(
+        self, namespace: Namespace, entries: Sequence[tuple[bytes, bytes, int]]
+    ) -> None:
+        """Keep copies of entries, given as key, body and expiry, that aren't too large."""
         until = self._clock.time_us() + self._ttl
         copies = [
-            Record(
-                key=record.key,
-                body=record.body,
-                expires=min(record.expires, until) if record.expires else until,
-            )
-            for record in records
-            if len(record.body) <= self._largest
+            Record(key=key, body=body, expires=min(expires or until, until))
+            for key, body, expires in entries
+            if len(body) <= self._largest
         ]
-        if copies:
-            await self._memory.set_many(namespace, copies)
+        await self._memory.set_many(namespace, copies)
 
     async def _forget(self, namespace: Namespace, keys: Sequence[bytes]) -> None:
         for key in keys:

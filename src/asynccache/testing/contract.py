@@ -318,8 +318,9 @@ class StoreContract:
 
     async def test_entries_expire_by_the_clock(self, store: Store, clock: ManualClock) -> None:
         """An entry is there until the microsecond it expires, and not from then on."""
-        record = record_of("a", expires=clock.time_us() + 60_000_000)
-        await store.set_many(HOME, [record, record_of("for ever")])
+        minute = clock.time_us() + 60_000_000
+        mortal = [record_of(name, expires=minute) for name in ("a", "b")]
+        await store.set_many(HOME, [*mortal, record_of("for ever")])
         clock.advance(59.999_999)
         assert await get(store, "a") == body_of("a")
         assert list(await store.set_many(HOME, [record_of("a", if_absent=True)])) == [False]
@@ -327,6 +328,7 @@ class StoreContract:
         # Before any lookup that might remove it.
         assert list(await store.head_many(HOME, [key_of("a")])) == [None]
         assert len(await _scanned(store)) == 1
+        assert await store.delete_many(HOME, [key_of("b")]) == 0
         await _assert_found(store, "a", None)
         clock.advance(10 * 365 * 86400)
         assert await get(store, "for ever") == body_of("for ever")

@@ -88,19 +88,19 @@ def _faulty(method: _AnyMethod) -> _AnyMethod:
 
 
 class FaultyStore(Store):
-    """A store that passes everything on to another, and misbehaves when it is told to.
+    """A store that passes each call on to another store, and fails when a test says so.
 
-    Faults are armed by `fail`, `stall`, `corrupt_reads` and `corrupt_writes`, act together, and
-    last until they are used up or `heal` is called. `open`, `aclose` and `peek` have faults only
-    where they are named.
+    `fail`, `stall`, `corrupt_reads` and `corrupt_writes` arm faults. Faults act together, and last
+    until they are used up or until `heal` is called. `open`, `aclose` and `peek` fail only if they
+    are named.
 
     Args:
         inner: The store that does the work.
-        hide_inline: Answer every `peek` with `UNKNOWN`, so that lookups become asynchronous.
-        capabilities: What to claim to be capable of, instead of what ``inner`` says.
+        hide_inline: Let every `peek` return `UNKNOWN`, so that all lookups are asynchronous.
+        capabilities: The capabilities to report instead of those of ``inner``.
 
     Example:
-        The late miss: a lookup that found nothing, and comes back after the entry was written. ::
+        A late miss: a lookup finds nothing, and returns after the entry was written. ::
 
             store = FaultyStore(MemoryStore(), hide_inline=True)
             gate = store.stall("get_many", after=True, times=1)
@@ -119,14 +119,14 @@ class FaultyStore(Store):
         if hide_inline:
             self.capabilities = replace(self.capabilities, inline=False, stable=False)
         self.log: list[Call] = []
-        """Every call so far, in the order of their beginnings."""
+        """All calls so far, in the order in which they began."""
         self._hide_inline = hide_inline
         self._faults: list[_Fault] = []
         self._lock = threading.Lock()
 
     @property
     def calls(self) -> Counter[Method]:
-        """How often each method was called; a batch is one call."""
+        """How often each method was called. A batch is one call."""
         return Counter(call.method for call in self.log)
 
     def fail(
@@ -139,23 +139,23 @@ class FaultyStore(Store):
         """Make calls raise.
 
         Args:
-            methods: Which ones; all but `open`, `aclose` and `peek` if none is named.
-            error: What to raise, each time as a fresh copy; `StoreUnavailableError` if not given.
-            times: How many calls fail before the store recovers; None is until `heal`.
-            after: Let the inner store do its work first: what was asked for happened, but nobody
-                gets to know.
+            methods: The methods that fail. If none is named, all but `open`, `aclose` and `peek`.
+            error: The error of which each call raises a copy. The default is a
+                `StoreUnavailableError`.
+            times: How many calls fail before the store works again. None means until `heal`.
+            after: Let the inner store do its work before the call raises.
         """
         act = error or StoreUnavailableError("made to fail by a test")
         self._arm(_Fault(methods or _USUAL, times, after, act))
 
     def stall(self, *methods: Method, times: int | None = None, after: bool = False) -> Gate:
-        """Make calls wait at the gate that is returned, until it is released.
+        """Make calls wait at the returned gate until the test releases it.
 
         Args:
-            methods: Which ones, as for `fail`. `peek` can't wait and never does.
-            times: How many calls wait; those after them pass.
-            after: Let the inner store answer first and hold back its answer: a lookup released
-                later tells how things were before.
+            methods: The methods that wait, as for `fail`. `peek` never waits.
+            times: How many calls wait. Later calls pass.
+            after: Let the inner store answer first and hold its answer back. A lookup then returns
+                what was there before the wait.
         """
         gate = Gate()
         self._arm(_Fault(methods or _USUAL, times, after, gate))
@@ -172,11 +172,12 @@ class FaultyStore(Store):
         """Damage the bytes that reads return.
 
         Args:
-            methods: Which ones; all that return bytes if none is named.
-            flip: Index of the byte whose bits to turn over; negative counts from the end.
+            methods: The methods whose answers are damaged. If none is named, all that return
+                bytes.
+            flip: The index of a byte whose bits are inverted. A negative index counts from the end.
             cut: How many bytes to keep.
-            swap: What to return in place of what is there.
-            times: How many bodies are damaged; None is until `heal`.
+            swap: The bytes to return instead.
+            times: How many bodies are damaged. None means until `heal`.
         """
         self._arm(_Fault(methods or _READS, times, True, _Damage(flip, cut, swap)))
 
@@ -188,11 +189,11 @@ class FaultyStore(Store):
         swap: bytes | None = None,
         times: int | None = None,
     ) -> None:
-        """Damage the bytes that `set_many` stores; the arguments are those of `corrupt_reads`."""
+        """Damage the bytes that `set_many` stores. The arguments are those of `corrupt_reads`."""
         self._arm(_Fault({"set_many"}, times, False, _Damage(flip, cut, swap)))
 
     def heal(self) -> None:
-        """Disarm everything and release every gate."""
+        """Remove all faults and release all gates."""
         with self._lock:
             faults, self._faults = self._faults, []
         for fault in faults:
@@ -221,7 +222,7 @@ class FaultyStore(Store):
 
     @property
     def polls(self) -> tuple[float, float]:
-        """How long to sleep between two looks at a lease, as the inner store says."""
+        """The pauses between polls of the inner store, in seconds."""
         return self.inner.polls
 
     def counters(self) -> dict[base.Counted, int]:

@@ -10,7 +10,7 @@ from asynccache.runtime.loops import finish
 
 
 class Gate:
-    """Where calls wait until a test lets them through. Works across event loops and threads."""
+    """A place where calls wait until a test lets them through, in any event loop and thread."""
 
     def __init__(self) -> None:
         self.arrivals = 0
@@ -20,16 +20,16 @@ class Gate:
         self._waiting: set[asyncio.Future[None]] = set()
 
     async def arrived(self, count: int = 1) -> None:
-        """Wait until ``count`` calls in all have come to the gate."""
+        """Wait until ``count`` calls have come to the gate since the beginning."""
         await self._until(lambda: self.arrivals >= count)
 
     def release(self) -> None:
-        """Let all calls through that wait here, and all that come later."""
+        """Let all calls through that wait at the gate, and all that come later."""
         self._open = True
         self._changed()
 
     async def pass_through(self) -> None:
-        """Arrive, and wait for `release`."""
+        """Come to the gate and wait for `release`."""
         with self._lock:
             self.arrivals += 1
         self._changed()

@@ -16,7 +16,7 @@ from asynccache.keys.key import Namespace
 from asynccache.stores.base import Claim, Lease, Record
 from asynccache.stores.memory import _SLICE, ENTRY_OVERHEAD, MemoryStore
 from asynccache.testing import ManualClock
-from asynccache.testing.contract_parts import HOME, key_of
+from asynccache.testing.records import HOME, key_of
 
 ROOM = 1000 + ENTRY_OVERHEAD  # bytes that an entry of 1000 takes
 
@@ -35,8 +35,7 @@ def consistent(store):
     """Whether the tables agree with one another."""
     listed = {
         (space, key)
-        for space, buckets in store._buckets.items()
-        for number, bucket in buckets.items()
+        for (space, number), bucket in store._buckets.items()
         for key in bucket
         if key[0] == number
     }
@@ -263,7 +262,7 @@ async def test_a_waiter_of_a_dead_loop_disturbs_nobody():
 
     def waits_and_dies():
         loop = asyncio.new_event_loop()
-        store._waiters[HOME, key] = [(loop, loop.create_future())]
+        store._waiters[HOME, key] = {loop.create_future()}
         loop.close()
 
     await anyio.to_thread.run_sync(waits_and_dies)

@@ -14,7 +14,7 @@ from asynccache.errors import StoreUnavailableError
 from asynccache.stores.base import UNKNOWN, Claim, Record
 from asynccache.stores.memory import MemoryStore
 from asynccache.testing import FaultyStore, Gate, ManualClock, StoreContract
-from asynccache.testing.contract_parts import HOME, body_of, get, key_of, record_of
+from asynccache.testing.records import HOME, body_of, get, key_of, record_of
 
 pytest_plugins = ["asynccache.testing.fixtures"]
 
@@ -123,7 +123,7 @@ async def test_a_cancelled_call_leaves_the_gate():
         group.start_soon(gate.pass_through)
         await gate.arrived()
         group.cancel_scope.cancel()
-    assert gate._watchers == []
+    assert gate._waiting == set()
     assert gate.arrivals == 1
 
 
@@ -199,4 +199,4 @@ except AttributeError:
 def test_contract_failures_show_values():
     """Assertions of the contract are rewritten by pytest, so that a failure shows what it saw."""
     assert StoreContract.__module__ == "asynccache.testing.contract"
-    assert "@pytest_ar" in vars(sys.modules["asynccache.testing.contract_entries"])
+    assert "@pytest_ar" in vars(sys.modules["asynccache.testing.contract"])

@@ -21,13 +21,12 @@ _TENANT_LIMIT: Final = 200  # characters
 
 
 class Namespace(Struct, frozen=True):
-    """What separates caches in one store.
-
-    Two namespaces never share an entry, whatever the store.
-    """
+    """A part of a store that is a cache of its own. Two namespaces never share an entry."""
 
     seed: str
+    """The ``cache_seed`` as text."""
     tenant: str | None = None
+    """Whose entries these are, if the cache has tenants."""
 
     @classmethod
     def of(cls, cache_seed: int | str, tenant: str | None = None) -> Namespace:

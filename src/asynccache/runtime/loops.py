@@ -28,9 +28,9 @@ def call_in(
     return True
 
 
-def finish_in(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
-    """Wake whoever waits for a loop's future, from any thread."""
-    call_in(loop, _finish, future)
+def finish(future: asyncio.Future[None]) -> None:
+    """Wake whoever waits for a future of any loop, from any thread."""
+    call_in(future.get_loop(), _finish, future)
 
 
 def _finish(future: asyncio.Future[None]) -> None:

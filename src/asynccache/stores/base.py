@@ -1,4 +1,4 @@
-"""The contract between a cache and the place where encoded entries live: bytes in, bytes out."""
+"""The store contract: what a cache asks of the place that keeps its encoded entries."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from asynccache.keys.key import Namespace
 
 
 class Unknown(Enum):
-    """Type of `UNKNOWN`, the answer of a `Store.peek` that can't tell without waiting."""
+    """The type of `UNKNOWN`, which `Store.peek` returns when it can't tell without waiting."""
 
     UNKNOWN = "unknown"
 
 
 UNKNOWN: Final = Unknown.UNKNOWN
-"""What `Store.peek` returns when only an asynchronous lookup can tell."""
+"""`Store.peek` returns this when only an asynchronous lookup can find the answer."""
 
 
 Counted: TypeAlias = Literal["evicted", "dropped", "expired", "requests", "request_units"]
-"""What a store may count: see `Store.counters`."""
+"""The names of what a store may count. See `Store.counters`."""
 
 BATCH: Final = 256  # keys: a batch of lookups this long takes a local store a millisecond
 
@@ -34,114 +34,127 @@ LONGEST_POLL: Final = 0.1  # seconds: "one poll" in the bound of a waiter's wait
 
 
 class Capabilities(Struct, frozen=True, kw_only=True):
-    """What a store can do beyond keeping bytes."""
+    """What a store can do beyond keeping bytes. The cache makes use of what is True."""
 
     inline: bool = False
-    """`Store.peek` may answer, so it is worth asking before anything is awaited."""
+    """`Store.peek` can return entries. The cache then tries it before it awaits anything."""
     leases: bool = False
-    """`claim`, `renew` and `release` work, so that one flight among all processes makes a call."""
+    """`Store.claim`, `Store.renew` and `Store.release` work, so that one process among many makes
+    a call while the others wait for its answer."""
     messages: bool = False
-    """`wait` is woken by the store; otherwise it returns at its timeout and the caller looks."""
+    """`Store.wait` returns as soon as an entry or a lease may have changed. Without it the cache
+    polls."""
     stable: bool = False
-    """`Store.peek` returns the very same object until an entry changes, so that what was checked
-    once needs no second check."""
+    """`Store.peek` returns the same object each time until the entry changes. The cache then checks
+    an entry once and not at each lookup."""
     releases: bool = False
-    """`set_many` gives back the lease that a record names, in the same step as it writes."""
+    """`Store.set_many` also releases the lease that a record names, in the same step as it
+    writes."""
     glances: bool = False
-    """A claim that is `Claim.waiting` costs one look and finds the entry, too, so that polling is
-    done by claims alone."""
+    """A claim with ``Claim.waiting`` costs one lookup and also returns the entry, so that the cache
+    polls with claims alone."""
     durable: bool = False
-    """What was set is there in the next process."""
+    """Entries outlive the process."""
     remote: bool = False
-    """Calls travel a network, so that they need a deadline each."""
+    """Calls travel over a network, so each gets a deadline."""
 
 
 class Lease(Struct, frozen=True):
-    """A claim on a key: who holds it, and how often it was renewed."""
+    """Who holds the lease of a key. One holder makes the call while others wait for the entry."""
 
     key: bytes
+    """The 32 bytes of the key."""
     token: bytes
-    """16 random bytes, new for each claim."""
+    """16 random bytes that identify the holder. Each claim has new ones."""
     renewals: int = 0
+    """How often the holder has renewed the lease. A count that no longer grows tells others that
+    the holder is gone."""
 
 
 class Record(Struct, frozen=True, kw_only=True):
-    """One encoded entry to be written."""
+    """An encoded entry to be written."""
 
     key: bytes
-    """The 32 bytes of the entry's key."""
+    """The 32 bytes of the key."""
     body: bytes
-    """The encoded entry, envelope first."""
+    """The encoded entry. It starts with the envelope."""
     expires: int = 0
-    """Microseconds since the epoch after which the entry is gone; 0 is never."""
+    """Microseconds since the epoch at which the entry expires. 0 means never."""
     if_absent: bool = False
-    """Write only if no live entry is there (an expired one counts as absent)."""
+    """Write only if there is no entry. An expired entry counts as none."""
     lease: Lease | None = None
-    """Give this lease back too, if it is still held; named only to stores that can do so."""
+    """Also release this lease if its token still holds it. Only stores with
+    ``Capabilities.releases`` get one."""
     meta: Meta | None = None
-    """What may be written beside the entry for people to read, where a store has room for it."""
+    """What a store may keep beside the entry for people to read."""
 
 
 class Claim(Struct, frozen=True, kw_only=True):
-    """A wish to hold a key's lease."""
+    """A request for the lease of a key."""
 
     key: bytes
+    """The 32 bytes of the key."""
     token: bytes
+    """16 random bytes that identify the claimant. They become the token of the lease."""
     expect: Lease | None = None
-    """Take the lease over if its token and renewal count are still these (compare and set)."""
+    """Take the lease over if exactly this token and renewal count hold it now (compare and
+    set)."""
     waiting: bool = False
-    """The lease was refused before: it is likely to be held yet, and an entry is waited for. A
-    store that `Capabilities.glances` may leave a lease that is free alone where an entry is."""
+    """The lease was refused before, and the claimant now waits for the entry. A store with
+    ``Capabilities.glances`` may then return the entry without granting a lease that is free."""
 
 
 class Claimed(Struct, frozen=True, kw_only=True):
     """The answer to a `Claim`."""
 
     granted: bool
+    """The claimant now holds the lease."""
     entry: bytes | None = None
-    """The encoded entry, if there is one: looked up in the same step."""
+    """The encoded entry, looked up in the same step. None if there is none."""
     holder: Lease | None = None
-    """Who holds the lease, when it wasn't granted."""
+    """Who holds the lease instead. None if it was granted."""
 
 
 class Page(Struct, frozen=True, kw_only=True):
-    """One page of a `Store.scan`."""
+    """One page of the answer to `Store.scan`."""
 
     envelopes: Sequence[bytes]
-    """The first `asynccache.stores.ENVELOPE_BYTES` bytes of entries, in no promised order."""
+    """The first `asynccache.stores.ENVELOPE_BYTES` bytes of each entry, in any order."""
     cursor: str | None
-    """What to pass for the next page; None when this was the last."""
+    """Pass this to `Store.scan` for the next page. None means that this page is the last."""
 
 
 class Store(ABC):
-    """Where encoded entries live.
+    """The base class of all stores. A store keeps encoded entries by namespace and key.
 
-    What every store promises (`asynccache.testing.StoreContract` checks it):
+    Every store promises the following. `asynccache.testing.StoreContract` tests it.
 
-    - Bytes in, bytes out: a store never looks into a body beyond its first bytes, the envelope,
-      and never hands out bytes that were set under another key or namespace.
-    - Batch first: each method takes many keys and answers in their order; an empty batch is
-      allowed and does nothing. A key given twice is answered twice.
-    - An entry is visible whole or not at all, to readers in every process.
-    - ``set_many`` returns when the entries survive whatever the store says they survive.
-    - A body past its ``expires`` is never returned.
-    - Failure is a `StoreError`, raised from the driver's own error; anything else is a bug.
-      Absence is None, never an error.
+    - A store takes bytes and returns the same bytes. It reads nothing of a body beyond the
+      envelope, which is at its start, and it never returns bytes that were set under another key
+      or namespace.
+    - Methods take batches and answer in the order of the keys. An empty batch is allowed and does
+      nothing. A key that is given twice is answered twice.
+    - Readers in every process see a whole entry or none.
+    - ``set_many`` returns when the entries are as safe as the store can make them.
+    - An entry is never returned after it has expired.
+    - A failure is a `StoreError`, raised from the driver's error. Any other exception is a bug. A
+      missing entry is None, not an error.
     - Methods may be called from several event loops and threads at once. ``peek`` never waits.
-    - Cancelling a call leaves the store usable; what was being written is whole or absent.
-    - ``open`` and ``aclose`` are called by the cache, once each per use, and may be repeated.
+    - A cancelled call leaves the store usable, and the entry it was writing whole or absent.
+    - The cache calls ``open`` and ``aclose`` once per use. Both may be called again.
     """
 
     capabilities: Capabilities = Capabilities()
+    """What this store can do. A subclass sets it for all its stores, or each store for itself."""
 
     @property
     def batch(self) -> int:
-        """How many keys one `get_many` should ask for, when many are asked for at once."""
+        """The number of keys that the cache should look up with one `get_many` at most."""
         return BATCH
 
     @property
     def polls(self) -> tuple[float, float]:
-        """How many seconds who waits for a lease sleeps, at first and in the end, unless woken."""
+        """The first and the longest pause between two polls for a lease, in seconds."""
         return FIRST_POLL, LONGEST_POLL
 
     @abstractmethod
@@ -149,79 +162,86 @@ class Store(ABC):
         """Make the store ready.
 
         Args:
-            read_only: Nothing will be written, so nothing may be created either.
+            read_only: Nothing will be written. The store must not create anything either.
 
         Raises:
-            StoreError: It can't be used; the message says what to do.
+            StoreError: The store can't be used. The message says what to do.
         """
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Write what is queued, give back connections and threads. Closing twice is harmless."""
+        """Write what is queued, then close connections and threads. Closing twice is harmless."""
 
     def peek(self, namespace: Namespace, key: bytes) -> bytes | Unknown | None:
-        """Return the encoded entry, None for none, without waiting; `UNKNOWN` if that can't be."""
+        """Return the encoded entry or None without waiting, or `UNKNOWN` if that isn't possible."""
         return UNKNOWN
 
     @abstractmethod
     async def get_many(self, namespace: Namespace, keys: Sequence[bytes]) -> Sequence[bytes | None]:
-        """Return the encoded entry of each key, None where there is none."""
+        """Return the encoded entry of each key, or None if there is none."""
 
     @abstractmethod
     async def head_many(
         self, namespace: Namespace, keys: Sequence[bytes]
     ) -> Sequence[bytes | None]:
-        """Return the envelope alone of each key (no body is read), None where there is none."""
+        """Return the envelope of each key without reading the body, or None if there is none."""
 
     @abstractmethod
     async def set_many(self, namespace: Namespace, records: Sequence[Record]) -> Sequence[bool]:
-        """Write entries; True where it was written, False where ``if_absent`` found one."""
+        """Write entries. The answer is False for a record whose ``if_absent`` found an entry."""
 
     @abstractmethod
     async def delete_many(self, namespace: Namespace, keys: Sequence[bytes]) -> int:
-        """Remove entries; return how many were there."""
+        """Remove entries and return how many there were."""
 
     @abstractmethod
     async def clear(self, namespace: Namespace) -> int:
-        """Remove all entries of this namespace and of no other; return how many there were."""
+        """Remove all entries of this namespace and of no other. Return how many there were."""
 
     @abstractmethod
     async def scan(self, namespace: Namespace, cursor: str | None = None) -> Page:
-        """Return a page of envelopes; entries set meanwhile may or may not appear, none twice."""
+        """Return a page of envelopes. Entries set meanwhile may be missing; none comes twice."""
 
     async def claim(
         self, namespace: Namespace, claims: Sequence[Claim], ttl: float
     ) -> Sequence[Claimed]:
-        """Try to hold each key's lease and look for its entry in the same step.
+        """Claim the lease of each key, and look its entry up in the same step.
 
-        A lease is granted when nobody holds it, or when ``expect`` is exactly what is held. Where
-        the store can expire leases itself it does so after ``ttl`` seconds without renewal;
-        otherwise it keeps them until they are released or taken over.
+        A lease is granted if nobody holds it, or if it is exactly what the claim expects. A store
+        that can expire leases does so after ``ttl`` seconds without renewal. Other stores keep a
+        lease until it is released or taken over.
         """
         raise NotImplementedError(f"{type(self).__name__} has no leases")
 
     async def renew(
         self, namespace: Namespace, leases: Sequence[Lease], ttl: float
     ) -> Sequence[bool]:
-        """Raise the renewal count of leases still held by their token; False where it is lost."""
+        """Add 1 to the renewals of each lease. The answer is False for a lease that was lost."""
         raise NotImplementedError(f"{type(self).__name__} has no leases")
 
     async def release(self, namespace: Namespace, leases: Sequence[Lease]) -> None:
-        """Give leases back; one that another token holds meanwhile is left alone."""
+        """Release leases. A lease that another token holds by now stays as it is."""
         raise NotImplementedError(f"{type(self).__name__} has no leases")
 
     async def wait(self, namespace: Namespace, key: bytes, timeout: float) -> None:
-        """Return when the key's entry or lease may have changed, at the latest after ``timeout``.
+        """Wait until the entry or the lease of the key may have changed.
 
-        Return at once where nobody holds the lease, so that a release which came between a refused
-        `claim` and this call isn't slept through. Cancelled or timed out, leave nothing behind.
-        Only called where ``capabilities.messages`` is set; other stores are polled.
+        Return at once if nobody holds the lease: it may have been released between a refused
+        `claim` and this call. Leave nothing behind when the wait is cancelled or times out. The
+        cache calls this only if ``capabilities.messages`` is set, and polls otherwise.
+
+        Args:
+            namespace: The namespace of the key.
+            key: The key to wait for.
+            timeout: Seconds after which to return in any case.
         """
         raise NotImplementedError(f"{type(self).__name__} has no messages")
 
     def counters(self) -> dict[Counted, int]:
-        """Return what the store did of its own accord since it was opened, and what that cost.
+        """Return how often the store did what since it was opened.
 
-        ``requests`` and ``request_units`` are given by stores that are paid for by use.
+        ``evicted`` counts entries that made room for others, ``dropped`` entries that were not
+        written, and ``expired`` entries that were removed because they had expired. ``requests``
+        and ``request_units`` are reported by stores that charge for use.
         """
         return {}

@@ -14,7 +14,7 @@ from asynccache.entries.entry import ENVELOPE_BYTES
 from asynccache.errors import StoreFullError
 from asynccache.keys.key import Namespace
 from asynccache.runtime.clock import SYSTEM_CLOCK, Clock
-from asynccache.runtime.loops import finish_in
+from asynccache.runtime.loops import finish
 from asynccache.stores.base import (
     Capabilities,
     Claim,
@@ -34,7 +34,7 @@ _SLICE: Final = 500  # entries handled in one turn of the loop: a few hundred mi
 
 _Place: TypeAlias = tuple[Namespace, bytes]
 _Kept: TypeAlias = tuple[bytes, int]  # body, expires
-_Waiter: TypeAlias = tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]
+_Waiter: TypeAlias = "asyncio.Future[None]"
 
 
 class MemoryStore(Store):
@@ -66,9 +66,9 @@ class MemoryStore(Store):
         self._entries: OrderedDict[_Place, _Kept] = OrderedDict()
         self._lock = threading.Lock()
         self._bytes = 0
-        self._buckets: dict[Namespace, dict[int, set[bytes]]] = {}
+        self._buckets: dict[tuple[Namespace, int], set[bytes]] = {}
         self._leases: dict[_Place, Lease] = {}
-        self._waiters: dict[_Place, list[_Waiter]] = {}
+        self._waiters: dict[_Place, set[_Waiter]] = {}
         self._evicted = 0
         self._expired = 0
         self._find = self._entries.get
@@ -143,12 +143,10 @@ class MemoryStore(Store):
 
         What is set while it runs may or may not stay.
         """
-        with self._lock:
-            numbers = list(self._buckets.get(namespace, ()))
         count = unrested = 0
-        for number in numbers:
+        for number in range(_BUCKETS):
             with self._lock:
-                keys = list(self._buckets.get(namespace, {}).get(number, ()))
+                keys = list(self._buckets.get((namespace, number), ()))
             count += self._delete([(namespace, key) for key in keys])
             unrested += len(keys)
             if unrested > _SLICE:
@@ -161,9 +159,8 @@ class MemoryStore(Store):
         first, now = int(cursor or 0), self._clock.time_us()
         envelopes: list[bytes] = []
         with self._lock:
-            buckets = self._buckets.get(namespace, {})
             for number in range(first, _BUCKETS):
-                for key in buckets.get(number, ()):
+                for key in self._buckets.get((namespace, number), ()):
                     body, expires = self._entries[namespace, key]
                     if not 0 < expires <= now:
                         envelopes.append(body[:ENVELOPE_BYTES])
@@ -222,22 +219,19 @@ class MemoryStore(Store):
         `claim` and this call isn't slept through.
         """
         place = (namespace, key)
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        waiter = (loop, future)
+        waiter: _Waiter = asyncio.get_running_loop().create_future()
         with self._lock:
             if place not in self._leases:
                 return
-            self._waiters.setdefault(place, []).append(waiter)
+            self._waiters.setdefault(place, set()).add(waiter)
         try:
-            await asyncio.wait([future], timeout=timeout)
+            await asyncio.wait([waiter], timeout=timeout)
         finally:  # also when cancelled: nothing stays behind
             with self._lock:
-                waiters = self._waiters.get(place, [])
-                if waiter in waiters:
-                    waiters.remove(waiter)
-                    if not waiters:
-                        del self._waiters[place]
+                waiters = self._waiters.get(place, set())
+                waiters.discard(waiter)
+                if not waiters:
+                    self._waiters.pop(place, None)
 
     def counters(self) -> dict[Counted, int]:
         """Return how many entries made room for others, and how many were found past their time."""
@@ -260,7 +254,7 @@ class MemoryStore(Store):
             self._entries[place] = (record.body, record.expires)
             self._touch(place)
             namespace, key = place
-            self._buckets.setdefault(namespace, {}).setdefault(key[0], set()).add(key)
+            self._buckets.setdefault((namespace, key[0]), set()).add(key)
             woken = self._waiters.pop(place, ())
         _wake(woken)
         return True
@@ -294,13 +288,10 @@ class MemoryStore(Store):
         """Take an entry that was just removed out of the other tables; the lock is held."""
         self._bytes -= _cost(kept)
         namespace, key = place
-        buckets = self._buckets[namespace]
-        bucket = buckets[key[0]]
+        bucket = self._buckets[namespace, key[0]]
         bucket.discard(key)
         if not bucket:
-            del buckets[key[0]]
-            if not buckets:
-                del self._buckets[namespace]
+            del self._buckets[namespace, key[0]]
 
 
 def _live(kept: _Kept | None, now: int) -> bytes | None:
@@ -312,5 +303,5 @@ def _cost(kept: _Kept | None) -> int:
 
 
 def _wake(waiters: Iterable[_Waiter]) -> None:
-    for loop, future in waiters:
-        finish_in(loop, future)
+    for waiter in waiters:
+        finish(waiter)

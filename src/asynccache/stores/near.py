@@ -1,4 +1,4 @@
-"""Memory in front of a store that others share: hits without a round trip, as fresh as a ttl."""
+"""A near cache: copies in memory in front of a shared store, so that a hit needs no round trip."""
 
 from __future__ import annotations
 
@@ -23,21 +23,23 @@ from asynccache.stores.base import (
 )
 from asynccache.stores.memory import MemoryStore
 
-_LARGEST: Final = 8  # of the room, one entry takes an eighth at most: larger ones would empty it
+_LARGEST: Final = (
+    8  # a copy takes an eighth of ``max_bytes`` at most, or it would push all others out
+)
 _MICROSECONDS: Final = 1_000_000
 
 
 class NearCache(Store):
-    """A store with a copy in this process of what was lately read from it or written to it.
+    """Another store, with copies in this process of the entries last read or written.
 
-    What another process deletes or overwrites is served from here for ``ttl`` seconds more at most;
-    what this one does shows at once.
+    An entry that another process deletes or overwrites may be returned for ``ttl`` seconds more. A
+    change by this process is visible at once.
 
     Args:
         store: The store behind.
-        max_bytes: Room for the copies.
-        ttl: Seconds until a copy is not believed any more.
-        clock: Tells them.
+        max_bytes: How many bytes the copies may take.
+        ttl: Seconds after which a copy is no longer used.
+        clock: Where the time comes from.
     """
 
     def __init__(
@@ -49,17 +51,18 @@ class NearCache(Store):
         self._largest = max_bytes // _LARGEST
         self._ttl = max(1, int(ttl * _MICROSECONDS))
         self._clock = clock
-        # Lookups under way, by place: one that a change has overtaken leaves no copy.
+        # The latest lookup of each key. A change of the key takes it out: the lookup that ends
+        # later may bring what was there before, and leaves no copy.
         self._asking: dict[tuple[Namespace, bytes], object] = {}
 
     @property
     def batch(self) -> int:
-        """As the store behind."""
+        """The same as that of the store behind."""
         return self._store.batch
 
     @property
     def polls(self) -> tuple[float, float]:
-        """As the store behind."""
+        """The same as those of the store behind."""
         return self._store.polls
 
     async def open(self, *, read_only: bool = False) -> None:
@@ -69,35 +72,27 @@ class NearCache(Store):
         await self._store.aclose()
 
     def peek(self, namespace: Namespace, key: bytes) -> bytes | Unknown:
-        """Return the copy, if there is one; else only the store behind can tell."""
+        """Return the copy, or `UNKNOWN` if there is none: only the store behind knows then."""
         found = self._memory.peek(namespace, key)
         return UNKNOWN if found is None else found
 
     async def get_many(self, namespace: Namespace, keys: Sequence[bytes]) -> Sequence[bytes | None]:
-        """Return copies, and what the store behind has of the rest."""
-        found: list[bytes | None] = [self._memory.peek(namespace, key) for key in keys]
-        missing = [at for at, body in enumerate(found) if body is None]
-        if not missing:
-            return found
-        lookup = object()
-        for at in missing:
-            self._asking[namespace, keys[at]] = lookup
-        copies: list[Record] = []
-        try:
-            asked = await self._store.get_many(namespace, [keys[at] for at in missing])
-            for at, body in zip(missing, asked, strict=True):
-                found[at] = body
-                if body is not None and self._asking.get((namespace, keys[at])) is lookup:
-                    head = decode_head(body)
-                    copies.append(
-                        Record(key=keys[at], body=body, expires=head.expires if head else 0)
-                    )
-        finally:
-            for at in missing:
-                if self._asking.get((namespace, keys[at])) is lookup:
-                    del self._asking[namespace, keys[at]]
-        await self._copy(namespace, copies)
-        return found
+        """Return copies, and look the rest up in the store behind."""
+        found = {key: self._memory.peek(namespace, key) for key in keys}
+        missing = [key for key, body in found.items() if body is None]
+        if missing:
+            lookup = object()
+            self._asking.update(((namespace, key), lookup) for key in missing)
+            try:
+                bodies = await self._store.get_many(namespace, missing)
+            finally:
+                kept = [key for key in missing if self._asking.get((namespace, key)) is lookup]
+                for key in kept:
+                    del self._asking[namespace, key]
+            found.update(zip(missing, bodies, strict=True))
+            there = [(key, body) for key in kept if (body := found[key]) is not None]
+            await self._copy(namespace, [(*one, _expires(one[1])) for one in there])
+        return [found[key] for key in keys]
 
     async def head_many(
         self, namespace: Namespace, keys: Sequence[bytes]
@@ -105,15 +100,13 @@ class NearCache(Store):
         return await self._store.head_many(namespace, keys)
 
     async def set_many(self, namespace: Namespace, records: Sequence[Record]) -> Sequence[bool]:
-        """Write to the store behind, and keep copies of what it took."""
+        """Write to the store behind and keep copies of what it has written."""
         try:
             written = await self._store.set_many(namespace, records)
-        finally:  # also where nobody knows what was written
+        finally:  # also after a failure, when nobody knows what was written
             await self._forget(namespace, [record.key for record in records])
-        await self._copy(
-            namespace,
-            [record for record, done in zip(records, written, strict=True) if done],
-        )
+        taken = [one for one, done in zip(records, written, strict=True) if done]
+        await self._copy(namespace, [(one.key, one.body, one.expires) for one in taken])
         return written
 
     async def delete_many(self, namespace: Namespace, keys: Sequence[bytes]) -> int:
@@ -149,24 +142,27 @@ class NearCache(Store):
         await self._store.wait(namespace, key, timeout)
 
     def counters(self) -> dict[Counted, int]:
-        """Return what the store behind counts: copies come and go unsaid."""
+        """Return the counters of the store behind. Copies are not counted."""
         return self._store.counters()
 
-    async def _copy(self, namespace: Namespace, records: Sequence[Record]) -> None:
+    async def _copy(
+        self, namespace: Namespace, entries: Sequence[tuple[bytes, bytes, int]]
+    ) -> None:
+        """Keep copies of entries, given as key, body and expiry, that aren't too large."""
         until = self._clock.time_us() + self._ttl
         copies = [
-            Record(
-                key=record.key,
-                body=record.body,
-                expires=min(record.expires, until) if record.expires else until,
-            )
-            for record in records
-            if len(record.body) <= self._largest
+            Record(key=key, body=body, expires=min(expires or until, until))
+            for key, body, expires in entries
+            if len(body) <= self._largest
         ]
-        if copies:
-            await self._memory.set_many(namespace, copies)
+        await self._memory.set_many(namespace, copies)
 
     async def _forget(self, namespace: Namespace, keys: Sequence[bytes]) -> None:
         for key in keys:
             self._asking.pop((namespace, key), None)
         await self._memory.delete_many(namespace, keys)
+
+
+def _expires(body: bytes) -> int:
+    head = decode_head(body)
+    return head.expires if head else 0

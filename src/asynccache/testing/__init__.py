@@ -26,11 +26,7 @@ def __getattr__(name: str) -> object:
     except ImportError as exc:
         raise ImportError("StoreContract is run by pytest: install pytest") from exc
     # Before they are imported, so that a failed assertion shows the values it compared.
-    pytest.register_assert_rewrite(
-        "asynccache.testing.contract",
-        "asynccache.testing.contract_entries",
-        "asynccache.testing.contract_leases",
-    )
+    pytest.register_assert_rewrite("asynccache.testing.contract")
     from asynccache.testing.contract import StoreContract
 
     return StoreContract

@@ -11,11 +11,11 @@ _START: Final = 1_700_000_000.0  # seconds since the epoch: November 2023, as go
 
 
 class ManualClock(Clock):
-    """Stands in for the machine's clocks, so that expiry is tested without waiting for it.
+    """A clock that a test moves, so that it can test expiry without waiting.
 
     Args:
-        start: Seconds since the Unix epoch at which the wall clock begins.
-        monotonic: Seconds at which the monotonic clock begins.
+        start: Where the wall clock starts, in seconds since the Unix epoch.
+        monotonic: Where the monotonic clock starts, in seconds.
 
     Example:
         >>> clock = ManualClock(start=100.0)
@@ -36,11 +36,11 @@ class ManualClock(Clock):
         return self._wall_us * 1000
 
     def monotonic(self) -> float:
-        """Return seconds that never run backwards."""
+        """Return the seconds of the monotonic clock."""
         return self._monotonic_us / _MICROSECONDS
 
     def advance(self, seconds: float) -> None:
-        """Move both clocks forward, as passing time does.
+        """Move both clocks forward by the same time.
 
         Raises:
             ValueError: ``seconds`` is negative.
@@ -49,11 +49,11 @@ class ManualClock(Clock):
         self.advance_wall(seconds)
 
     def advance_wall(self, seconds: float) -> None:
-        """Move the wall clock alone, also backwards: somebody set it."""
+        """Move only the wall clock. It may go backwards, as when somebody sets it."""
         self._wall_us += round(seconds * _MICROSECONDS)
 
     def advance_monotonic(self, seconds: float) -> None:
-        """Move the monotonic clock alone.
+        """Move only the monotonic clock.
 
         Raises:
             ValueError: ``seconds`` is negative.

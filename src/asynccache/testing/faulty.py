@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Final, Literal, TypeVar, get_args
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final, Literal, TypeVar, cast, get_args
 
-import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from asynccache.errors import StoreUnavailableError
 from asynccache.keys.key import Namespace
-from asynccache.stores.base import (
-    UNKNOWN,
-    Capabilities,
-    Claim,
-    Claimed,
-    Counted,
-    Lease,
-    Page,
-    Record,
-    Store,
-    Unknown,
-)
+from asynccache.stores import base
+from asynccache.stores.base import UNKNOWN, Capabilities, Claimed, Page, Record, Store
 from asynccache.testing.gate import Gate
 
 Method = Literal[
@@ -32,6 +24,7 @@ Method = Literal[
 ]  # fmt: skip
 """The methods of a store that faults can be named for."""
 
+_AnyMethod = TypeVar("_AnyMethod", bound=Callable[..., Any])
 _T = TypeVar("_T")
 _USUAL: Final = frozenset[Method](get_args(Method)) - {"open", "aclose", "peek"}
 _READS: Final = frozenset[Method]({"peek", "get_many", "head_many", "claim", "scan"})
@@ -41,49 +34,73 @@ class Call(Struct, frozen=True):
     """One call that reached a `FaultyStore`."""
 
     method: Method
+    """The name of the method."""
     size: int
-    """Keys, records or leases asked about; 1 where a method takes no batch."""
+    """The number of keys, records, claims or leases in the batch. 1 for methods without a batch."""
 
 
-class _Fault:
-    """Something armed to happen: to which methods, how often, before or after the real call."""
+class _Damage(Struct):
+    """Damage to bytes."""
 
-    def __init__(
-        self,
-        methods: Collection[Method],
-        times: int | None,
-        *,
-        after: bool,
-        act: Exception | Gate | Callable[[bytes], bytes],
-    ) -> None:
-        self.methods = frozenset(methods or _USUAL)
-        self.left = times
-        self.after = after
-        self.act = act
+    flip: int | None
+    cut: int | None
+    swap: bytes | None
 
-    def take(self, method: Method) -> bool:
-        """Use the fault up by one if it is meant for this method."""
-        if self.left == 0 or method not in self.methods:
-            return False
-        if self.left is not None:
-            self.left -= 1
-        return True
+    def __post_init__(self) -> None:
+        if (self.flip, self.cut, self.swap) == (None, None, None):
+            raise ValueError("say what to do with the bytes: flip=, cut= or swap=")
+
+    def done_to(self, body: bytes) -> bytes:
+        body = (body if self.swap is None else self.swap)[: self.cut]
+        if self.flip is not None and body:
+            changed = bytearray(body)
+            changed[self.flip % len(body)] ^= 0xFF
+            body = bytes(changed)
+        return body
+
+
+class _Fault(Struct):
+    """What is to happen to calls."""
+
+    methods: Collection[Method]
+    left: int | None
+    """How many more times it happens. None is without end."""
+    after: bool
+    """It happens after the inner store has done its work, not before."""
+    act: Exception | Gate | _Damage
+
+
+def _faulty(method: _AnyMethod) -> _AnyMethod:
+    """Return an asynchronous method of a store as `FaultyStore` has it."""
+    name = cast("Method", method.__name__)
+    signature = inspect.signature(method)
+    batched = signature.parameters.keys() & {"keys", "records", "claims", "leases"}
+
+    async def call(self: FaultyStore, /, *args: object, **kwargs: object) -> object:
+        bound = signature.bind(self, *args, **kwargs)
+        self.log.append(Call(name, len(bound.args[2]) if batched else 1))
+        given = await self._suffer(name, bound.args[1:], after=False)
+        result = await getattr(self.inner, name)(*given, **bound.kwargs)
+        return await self._suffer(name, result, after=True)
+
+    # `updated=()` leaves out the mark that the method is abstract.
+    return cast("_AnyMethod", functools.update_wrapper(call, method, updated=()))
 
 
 class FaultyStore(Store):
-    """A store that passes everything on to another, and misbehaves when it is told to.
+    """A store that passes each call on to another store, and fails when a test says so.
 
-    Faults are armed by `fail`, `stall`, `corrupt_reads` and `corrupt_writes`, act together, and
-    last until they are used up or `heal` is called. `open`, `aclose` and `peek` have faults only
-    where they are named.
+    `fail`, `stall`, `corrupt_reads` and `corrupt_writes` arm faults. Faults act together, and last
+    until they are used up or until `heal` is called. `open`, `aclose` and `peek` fail only if they
+    are named.
 
     Args:
         inner: The store that does the work.
-        hide_inline: Answer every `peek` with `UNKNOWN`, so that lookups become asynchronous.
-        capabilities: What to claim to be capable of, instead of what ``inner`` says.
+        hide_inline: Let every `peek` return `UNKNOWN`, so that all lookups are asynchronous.
+        capabilities: The capabilities to report instead of those of ``inner``.
 
     Example:
-        The late miss: a lookup that found nothing, and comes back after the entry was written. ::
+        A late miss: a lookup finds nothing, and returns after the entry was written. ::
 
             store = FaultyStore(MemoryStore(), hide_inline=True)
             gate = store.stall("get_many", after=True, times=1)
@@ -95,27 +112,21 @@ class FaultyStore(Store):
     """
 
     def __init__(
-        self,
-        inner: Store,
-        *,
-        hide_inline: bool = False,
-        capabilities: Capabilities | None = None,
+        self, inner: Store, *, hide_inline: bool = False, capabilities: Capabilities | None = None
     ) -> None:
         self.inner = inner
         self.capabilities = capabilities or inner.capabilities
         if hide_inline:
-            self.capabilities = msgspec.structs.replace(
-                self.capabilities, inline=False, stable=False
-            )
+            self.capabilities = replace(self.capabilities, inline=False, stable=False)
         self.log: list[Call] = []
-        """Every call so far, in the order of their beginnings."""
+        """All calls so far, in the order in which they began."""
         self._hide_inline = hide_inline
         self._faults: list[_Fault] = []
         self._lock = threading.Lock()
 
     @property
     def calls(self) -> Counter[Method]:
-        """How often each method was called; a batch is one call."""
+        """How often each method was called. A batch is one call."""
         return Counter(call.method for call in self.log)
 
     def fail(
@@ -128,26 +139,26 @@ class FaultyStore(Store):
         """Make calls raise.
 
         Args:
-            methods: Which ones; all but `open`, `aclose` and `peek` if none is named.
-            error: What to raise, each time as a fresh copy; `StoreUnavailableError` if not given.
-            times: How many calls fail before the store recovers; None is until `heal`.
-            after: Let the inner store do its work first: what was asked for happened, but nobody
-                gets to know.
+            methods: The methods that fail. If none is named, all but `open`, `aclose` and `peek`.
+            error: The error of which each call raises a copy. The default is a
+                `StoreUnavailableError`.
+            times: How many calls fail before the store works again. None means until `heal`.
+            after: Let the inner store do its work before the call raises.
         """
         act = error or StoreUnavailableError("made to fail by a test")
-        self._arm(_Fault(methods, times, after=after, act=act))
+        self._arm(_Fault(methods or _USUAL, times, after, act))
 
     def stall(self, *methods: Method, times: int | None = None, after: bool = False) -> Gate:
-        """Make calls wait at the gate that is returned, until it is released.
+        """Make calls wait at the returned gate until the test releases it.
 
         Args:
-            methods: Which ones, as for `fail`. `peek` can't wait and never does.
-            times: How many calls wait; those after them pass.
-            after: Let the inner store answer first and hold back its answer: a lookup released
-                later tells how things were before.
+            methods: The methods that wait, as for `fail`. `peek` never waits.
+            times: How many calls wait. Later calls pass.
+            after: Let the inner store answer first and hold its answer back. A lookup then returns
+                what was there before the wait.
         """
         gate = Gate()
-        self._arm(_Fault(methods, times, after=after, act=gate))
+        self._arm(_Fault(methods or _USUAL, times, after, gate))
         return gate
 
     def corrupt_reads(
@@ -161,13 +172,14 @@ class FaultyStore(Store):
         """Damage the bytes that reads return.
 
         Args:
-            methods: Which ones; all that return bytes if none is named.
-            flip: Index of the byte whose bits to turn over; negative counts from the end.
+            methods: The methods whose answers are damaged. If none is named, all that return
+                bytes.
+            flip: The index of a byte whose bits are inverted. A negative index counts from the end.
             cut: How many bytes to keep.
-            swap: What to return in place of what is there.
-            times: How many bodies are damaged; None is until `heal`.
+            swap: The bytes to return instead.
+            times: How many bodies are damaged. None means until `heal`.
         """
-        self._arm(_Fault(methods or _READS, times, after=True, act=_damage(flip, cut, swap)))
+        self._arm(_Fault(methods or _READS, times, True, _Damage(flip, cut, swap)))
 
     def corrupt_writes(
         self,
@@ -177,136 +189,82 @@ class FaultyStore(Store):
         swap: bytes | None = None,
         times: int | None = None,
     ) -> None:
-        """Damage the bytes that `set_many` stores; the arguments are those of `corrupt_reads`."""
-        self._arm(_Fault({"set_many"}, times, after=False, act=_damage(flip, cut, swap)))
+        """Damage the bytes that `set_many` stores. The arguments are those of `corrupt_reads`."""
+        self._arm(_Fault({"set_many"}, times, False, _Damage(flip, cut, swap)))
 
     def heal(self) -> None:
-        """Disarm everything and release every gate."""
+        """Remove all faults and release all gates."""
         with self._lock:
             faults, self._faults = self._faults, []
         for fault in faults:
             if isinstance(fault.act, Gate):
                 fault.act.release()
 
-    async def open(self, *, read_only: bool = False) -> None:
-        await self._call("open", 1, lambda: self.inner.open(read_only=read_only))
+    open = _faulty(Store.open)
+    aclose = _faulty(Store.aclose)
+    get_many = _faulty(Store.get_many)
+    head_many = _faulty(Store.head_many)
+    set_many = _faulty(Store.set_many)
+    delete_many = _faulty(Store.delete_many)
+    clear = _faulty(Store.clear)
+    scan = _faulty(Store.scan)
+    claim = _faulty(Store.claim)
+    renew = _faulty(Store.renew)
+    release = _faulty(Store.release)
+    wait = _faulty(Store.wait)
 
-    async def aclose(self) -> None:
-        await self._call("aclose", 1, self.inner.aclose)
-
-    def peek(self, namespace: Namespace, key: bytes) -> bytes | Unknown | None:
-        self._note("peek", 1)
-        for act in self._due("peek", after=False, kind=Exception):
-            raise _fresh(act)
-        if self._hide_inline:
-            return UNKNOWN
-        found = self.inner.peek(namespace, key)
-        return found if found is UNKNOWN else self._damaged("peek", found)
-
-    async def get_many(self, namespace: Namespace, keys: Sequence[bytes]) -> list[bytes | None]:
-        found = await self._call(
-            "get_many", len(keys), lambda: self.inner.get_many(namespace, keys)
-        )
-        return [self._damaged("get_many", body) for body in found]
-
-    async def head_many(self, namespace: Namespace, keys: Sequence[bytes]) -> list[bytes | None]:
-        found = await self._call(
-            "head_many", len(keys), lambda: self.inner.head_many(namespace, keys)
-        )
-        return [self._damaged("head_many", head) for head in found]
-
-    async def set_many(self, namespace: Namespace, records: Sequence[Record]) -> Sequence[bool]:
-        async def store() -> Sequence[bool]:
-            damaged = [self._damaged_record(record) for record in records]
-            return await self.inner.set_many(namespace, damaged)
-
-        return await self._call("set_many", len(records), store)
-
-    async def delete_many(self, namespace: Namespace, keys: Sequence[bytes]) -> int:
-        return await self._call(
-            "delete_many", len(keys), lambda: self.inner.delete_many(namespace, keys)
-        )
-
-    async def clear(self, namespace: Namespace) -> int:
-        return await self._call("clear", 1, lambda: self.inner.clear(namespace))
-
-    async def scan(self, namespace: Namespace, cursor: str | None = None) -> Page:
-        page = await self._call("scan", 1, lambda: self.inner.scan(namespace, cursor))
-        heads = [self._damaged("scan", head) for head in page.envelopes]
-        return Page(envelopes=[head for head in heads if head is not None], cursor=page.cursor)
-
-    async def claim(
-        self, namespace: Namespace, claims: Sequence[Claim], ttl: float
-    ) -> list[Claimed]:
-        answers = await self._call(
-            "claim", len(claims), lambda: self.inner.claim(namespace, claims, ttl)
-        )
-        return [
-            msgspec.structs.replace(answer, entry=self._damaged("claim", answer.entry))
-            for answer in answers
-        ]
-
-    async def renew(
-        self, namespace: Namespace, leases: Sequence[Lease], ttl: float
-    ) -> Sequence[bool]:
-        return await self._call(
-            "renew", len(leases), lambda: self.inner.renew(namespace, leases, ttl)
-        )
-
-    async def release(self, namespace: Namespace, leases: Sequence[Lease]) -> None:
-        await self._call("release", len(leases), lambda: self.inner.release(namespace, leases))
-
-    async def wait(self, namespace: Namespace, key: bytes, timeout: float) -> None:
-        await self._call("wait", 1, lambda: self.inner.wait(namespace, key, timeout))
+    def peek(self, namespace: Namespace, key: bytes) -> bytes | base.Unknown | None:
+        self.log.append(Call("peek", 1))
+        for error in self._due("peek", Exception, after=False):
+            raise _fresh(error)
+        found = UNKNOWN if self._hide_inline else self.inner.peek(namespace, key)
+        return cast("bytes | base.Unknown | None", self._damaged("peek", found, after=True))
 
     @property
     def polls(self) -> tuple[float, float]:
-        """As the store behind."""
+        """The pauses between polls of the inner store, in seconds."""
         return self.inner.polls
 
-    def counters(self) -> dict[Counted, int]:
+    def counters(self) -> dict[base.Counted, int]:
         return self.inner.counters()
 
-    async def _call(self, method: Method, size: int, work: Callable[[], Awaitable[_T]]) -> _T:
-        self._note(method, size)
-        await self._suffer(method, after=False)
-        result = await work()
-        await self._suffer(method, after=True)
-        return result
-
-    async def _suffer(self, method: Method, *, after: bool) -> None:
+    async def _suffer(self, method: Method, value: object, *, after: bool) -> Any:  # noqa: ANN401 - as `value`
+        """Let happen what is due, and return what that leaves of the arguments or the result."""
         # Gates first: a test may hold a call back, and only then decide that it fails.
-        for gate in self._due(method, after=after, kind=Gate):
+        for gate in self._due(method, Gate, after=after):
             await gate.pass_through()
-        for error in self._due(method, after=after, kind=Exception):
+        for error in self._due(method, Exception, after=after):
             raise _fresh(error)
+        return self._damaged(method, value, after=after)
 
-    def _due(self, method: Method, *, after: bool, kind: type[_T]) -> list[_T]:
+    def _damaged(self, method: Method, value: object, *, after: bool) -> Any:  # noqa: ANN401 - as above
+        damaged = functools.partial(self._damaged, method, after=after)
+        match value:
+            case bytes():
+                for damage in self._due(method, _Damage, after=after):
+                    value = damage.done_to(value)
+                return value
+            case list() | tuple():
+                return [damaged(item) for item in cast("Sequence[object]", value)]
+            case Record():
+                return replace(value, body=damaged(value.body))
+            case Claimed():
+                return replace(value, entry=damaged(value.entry))
+            case Page():
+                return replace(value, envelopes=damaged(value.envelopes))
+            case _:
+                return value
+
+    def _due(self, method: Method, kind: type[_T], *, after: bool) -> list[_T]:
+        """Return what is due to happen to a call, which uses it up by one."""
+        due: list[_T] = []
         with self._lock:
-            return [  # pyright: ignore[reportReturnType]  # it doesn't follow `kind` into the list
-                fault.act
-                for fault in self._faults
-                if isinstance(fault.act, kind) and fault.after is after and fault.take(method)
-            ]
-
-    def _damaged(self, method: Method, body: bytes | None) -> bytes | None:
-        return None if body is None else self._through(method, body)
-
-    def _damaged_record(self, record: Record) -> Record:
-        if not any(callable(fault.act) for fault in self._faults):
-            return record
-        return msgspec.structs.replace(record, body=self._through("set_many", record.body))
-
-    def _through(self, method: Method, body: bytes) -> bytes:
-        with self._lock:
-            due = [f.act for f in self._faults if callable(f.act) and f.take(method)]
-        for act in due:
-            body = act(body)
-        return body
-
-    def _note(self, method: Method, size: int) -> None:
-        with self._lock:
-            self.log.append(Call(method, size))
+            for fault in self._faults:
+                meant = fault.left != 0 and fault.after is after and method in fault.methods
+                if meant and isinstance(fault.act, kind):
+                    fault.left = fault.left and fault.left - 1
+                    due.append(fault.act)
+        return due
 
     def _arm(self, fault: _Fault) -> None:
         with self._lock:
@@ -316,21 +274,3 @@ class FaultyStore(Store):
 def _fresh(error: Exception) -> Exception:
     # Raised twice, one object would carry the traceback of the first time into the second.
     return type(error)(*error.args)
-
-
-def _damage(flip: int | None, cut: int | None, swap: bytes | None) -> Callable[[bytes], bytes]:
-    if (flip, cut, swap) == (None, None, None):
-        raise ValueError("say what to do with the bytes: flip=, cut= or swap=")
-
-    def damaged(body: bytes) -> bytes:
-        if swap is not None:
-            body = swap
-        if cut is not None:
-            body = body[:cut]
-        if flip is not None and body:
-            changed = bytearray(body)
-            changed[flip % len(body)] ^= 0xFF
-            body = bytes(changed)
-        return body
-
-    return damaged

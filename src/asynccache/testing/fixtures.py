@@ -11,11 +11,11 @@ from asynccache.testing.faulty import FaultyStore
 
 @pytest.fixture
 def manual_clock() -> ManualClock:
-    """Return a clock that stands still until the test advances it."""
+    """Return a `ManualClock`."""
     return ManualClock()
 
 
 @pytest.fixture
 def faulty_store(manual_clock: ManualClock) -> FaultyStore:
-    """Return a store in memory, on `manual_clock`, that fails, stalls and corrupts on command."""
+    """Return a `FaultyStore` around a `MemoryStore` that takes its time from `manual_clock`."""
     return FaultyStore(MemoryStore(clock=manual_clock))

@@ -88,7 +88,8 @@ class TestOverRedis(OverAiocache):
     @pytest.fixture
     async def backing(self, valkey):
         valkey.empty()
-        cache = RedisCache(port=valkey.port)
+        # Its client refuses more than 100 commands at once unless told otherwise.
+        cache = RedisCache(port=valkey.port, pool_max_size=1000)
         yield cache
         await cache.client.aclose()
 

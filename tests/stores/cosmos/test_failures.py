@@ -10,7 +10,7 @@ import pytest
 
 from asynccache import Cache, StoreThrottledError
 from asynccache.stores.base import Claim, Lease, Record
-from asynccache.testing.contract_parts import HOME, key_of
+from asynccache.testing.records import HOME, key_of
 from tests.helpers.cosmos_servers import store_in
 from tests.helpers.remote_stores import back, opened, settled
 

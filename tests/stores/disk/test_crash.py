@@ -17,7 +17,7 @@ import pytest
 from asynccache.keys.key import Namespace
 from asynccache.stores.base import Claim, Lease
 from asynccache.stores.disk import DiskStore, forks
-from asynccache.testing.contract_parts import body_of, key_of
+from asynccache.testing.records import body_of, key_of
 
 NS = Namespace("42")
 KILLS = 50
@@ -33,7 +33,7 @@ from asynccache.keys.key import Namespace
 from asynccache.stores.base import *
 from asynccache.stores.disk.forks import LEAKED
 from asynccache.stores.disk import DiskStore
-from asynccache.testing.contract_parts import body_of, key_of, record_of
+from asynccache.testing.records import body_of, key_of, record_of
 NS = Namespace("42")
 root = sys.argv[1]
 """

@@ -24,7 +24,7 @@ from asynccache.stores.disk import (
     opening,
 )
 from asynccache.testing import ManualClock
-from asynccache.testing.contract_parts import body_of, key_of, record_of
+from asynccache.testing.records import body_of, key_of, record_of
 
 NS = Namespace("42")
 LARGE = 400_000  # bytes: a file of its own

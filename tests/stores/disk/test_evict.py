@@ -11,7 +11,7 @@ from asynccache.keys.key import Namespace
 from asynccache.stores.base import Record
 from asynccache.stores.disk import DiskStore, evict, writer
 from asynccache.testing import ManualClock
-from asynccache.testing.contract_parts import PATIENCE, body_of, key_of, record_of
+from asynccache.testing.records import PATIENCE, body_of, key_of, record_of
 
 LIMIT = 2**20
 FIRST, SECOND = Namespace("first"), Namespace("second")

@@ -14,7 +14,7 @@ from asynccache.errors import StoreError, StoreReadOnlyError, StoreRefusedError
 from asynccache.keys.key import Namespace
 from asynccache.stores.base import UNKNOWN, Claim
 from asynccache.stores.disk import DiskStore, opening
-from asynccache.testing.contract_parts import body_of, key_of, record_of
+from asynccache.testing.records import body_of, key_of, record_of
 from tests.helpers import mounts
 from tests.helpers.mounts import ROOT
 

@@ -23,12 +23,15 @@ def return_type(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - a type f
     of them may name what only type checkers import.
 
     Raises:
-        NameError, AttributeError, SyntaxError, TypeError: It can't be read, or not yet.
+        NameError, AttributeError, SyntaxError: It can't be read, or not yet.
+        TypeError: It can't be read, or values can't be built as it.
     """
     holder = SimpleNamespace(__annotations__={"return": _evaluated(function)})
     inner = inspect.unwrap(function)
     names = getattr(inner, "__globals__", {})
-    return get_type_hints(holder, globalns=names, localns=_closed_over(inner))["return"]
+    found = get_type_hints(holder, globalns=names, localns=_closed_over(inner))["return"]
+    check_type(found)
+    return found
 
 
 def usual_type(create: Callable[[], Any], *, awaited: bool) -> Any:  # noqa: ANN401 - a type form

@@ -90,12 +90,15 @@ async def test_work_that_ends_with_its_loop_says_so():
     async def failing():
         raise LookupError
 
+    async def endless():
+        await asyncio.get_running_loop().create_future()
+
     with elsewhere() as loop:
         with pytest.raises(LoopEndedError):
             await result_in(loop, cancelled)
         with pytest.raises(LookupError):
             await result_in(loop, failing)
-        waiting = asyncio.create_task(result_in(loop, asyncio.Event().wait))
+        waiting = asyncio.create_task(result_in(loop, endless))
         await result_in(loop, number)
     with pytest.raises(LoopEndedError):
         await waiting

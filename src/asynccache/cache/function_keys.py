@@ -84,7 +84,7 @@ class FunctionKeys:
                     canonical_value(arguments[name])
             except NotCanonicalError as exc:
                 raise TypeError(
-                    f"{self.name}: {exc}. If the result doesn't depend on it, say ignore=[{name!r}]."
+                    f"{self.name}: {exc}. If results don't depend on it, say ignore=[{name!r}]."
                 ) from None
         if not self._warned:
             self._warned = True
@@ -145,8 +145,8 @@ def memoizing(
     ) -> Callable[P, Coroutine[Any, Any, T]]:
         if not inspect.iscoroutinefunction(function):
             raise TypeError(
-                f"memoize takes async functions; {name_of(function)} isn't one: for a plain function"
-                " use the memoize of a SyncCache, and put @classmethod or @staticmethod above it"
+                f"memoize takes async functions; {name_of(function)} isn't one. A SyncCache's takes"
+                " plain ones; put @classmethod or @staticmethod above it"
             )
         keys = FunctionKeys(function, ignore, version)
 

@@ -15,7 +15,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 from asynccache.cache.computing import compute, name_of
 from asynccache.cache.in_force import cache_in_force
 from asynccache.cache.lifecycle import Cached
-from asynccache.cache.settings import seconds_of
+from asynccache.cache.settings import names_of, seconds_of
 from asynccache.entries.return_types import return_type
 from asynccache.errors import NotCanonicalError
 from asynccache.keys.canonical import canonical_value
@@ -55,11 +55,9 @@ class FunctionKeys:
             kind = type(function).__qualname__
             raise TypeError(f"memoize takes a function, not a {kind}: use get_or_create for others")
         self.name: Final = f"{function.__module__}.{function.__qualname__}"
-        if isinstance(ignore, str):
-            raise TypeError(f"ignore takes several names: [{ignore!r}]")
         self._function = function
         self._signature = inspect.signature(function)
-        self._ignore = frozenset(ignore)
+        self._ignore = frozenset(names_of("ignore", ignore))
         if unknown := self._ignore - self._signature.parameters.keys():
             raise TypeError(f"ignore= names {sorted(unknown)}, which {self.name} doesn't take")
         self._version = version

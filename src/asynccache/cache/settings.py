@@ -163,7 +163,8 @@ def _share(share: float) -> float:
     return float(share)
 
 
-def _names(option: str, names: Iterable[str]) -> list[str]:
+def names_of(option: str, names: Iterable[str]) -> list[str]:
+    """Return the names that an option takes; TypeError for a single one."""
     if isinstance(names, str):
         raise TypeError(f"{option} takes several names: [{names!r}]")
     return list(names)
@@ -181,8 +182,8 @@ _CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
     "ttl_jitter": _share,
     "mode": mode_of,
     "store_if": rule_of,
-    "ignore": lambda paths: tuple(map(_path, _names("ignore", paths))),
-    "ignore_headers": lambda names: frozenset(map(str.lower, _names("ignore_headers", names))),
+    "ignore": lambda paths: tuple(map(_path, names_of("ignore", paths))),
+    "ignore_headers": lambda names: frozenset(map(str.lower, names_of("ignore_headers", names))),
     "rename_call_ids": bool,
     "keep_requests": bool,
     "max_entry_bytes": partial(positive, "max_entry_bytes"),

@@ -127,7 +127,7 @@ class BlockedCaller:
         future.add_done_callback(lambda _: self._handed.put(None))
         try:
             while (handed := self._handed.get()) is not None:
-                _run(*handed)
+                self._run(*handed)
                 if os.getpid() != process:
                     raise RuntimeError(
                         "this process was forked in the middle of a cached call, which only its"
@@ -151,31 +151,29 @@ class BlockedCaller:
             self._refuse()
         return await asyncio.wrap_future(future)
 
+    def _run(self, future: Future[Any], function: Callable[[], Any]) -> None:
+        if not future.set_running_or_notify_cancel():  # nobody waits for it any more
+            return
+        try:
+            if self._gone:
+                raise CallerGoneError
+            future.set_result(function())
+        except StopIteration as exc:  # an asyncio future doesn't take one
+            error = RuntimeError("the function raised StopIteration")
+            error.__cause__ = exc
+            future.set_exception(error)
+        except Exception as exc:  # noqa: BLE001 - it is handed on, whatever it is
+            future.set_exception(exc)
+        except BaseException:
+            future.set_exception(CallerGoneError())
+            raise
+
     def _refuse(self) -> None:
+        """Let all fail that was handed over and not run."""
         with suppress(Empty):
             while True:
                 if (handed := self._handed.get_nowait()) is not None:
-                    _run(handed[0], _gone)
-
-
-def _gone() -> None:
-    raise CallerGoneError
-
-
-def _run(future: Future[Any], function: Callable[[], Any]) -> None:
-    if not future.set_running_or_notify_cancel():  # nobody waits for it any more
-        return
-    try:
-        future.set_result(function())
-    except StopIteration as exc:  # an asyncio future doesn't take one
-        error = RuntimeError("the function raised StopIteration")
-        error.__cause__ = exc
-        future.set_exception(error)
-    except Exception as exc:  # noqa: BLE001 - it is handed on, whatever it is
-        future.set_exception(exc)
-    except BaseException:
-        future.set_exception(CallerGoneError())
-        raise
+                    self._run(*handed)
 
 
 def call(function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:  # noqa: ANN401 - its own

@@ -90,7 +90,10 @@ async def test_work_that_ends_with_its_loop_says_so():
     async def failing():
         raise LookupError
 
+    begun = threading.Event()
+
     async def endless():
+        begun.set()
         await asyncio.get_running_loop().create_future()
 
     with elsewhere() as loop:
@@ -99,7 +102,7 @@ async def test_work_that_ends_with_its_loop_says_so():
         with pytest.raises(LookupError):
             await result_in(loop, failing)
         waiting = asyncio.create_task(result_in(loop, endless))
-        await result_in(loop, number)
+        assert await asyncio.to_thread(begun.wait, 30)
     with pytest.raises(LoopEndedError):
         await waiting
     with pytest.raises(LoopEndedError):

@@ -20,29 +20,29 @@ def ran(script, *options):
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_errand_runs_in_the_waiting_thread_with_its_context():
-    """What is handed back runs in the thread that waits, and sees that thread's context."""
-    guest = BlockedCaller()
+def test_function_runs_in_the_waiting_thread_with_its_context():
+    """A function that is handed over runs in the waiting thread, and sees that thread's context."""
+    caller = BlockedCaller()
     MARK.set("mine")
 
     async def work():
-        return await guest.run(lambda: (threading.get_ident(), MARK.get()))
+        return await caller.run(lambda: (threading.get_ident(), MARK.get()))
 
-    assert guest.call(work) == (threading.get_ident(), "mine")
+    assert caller.call(work) == (threading.get_ident(), "mine")
 
 
 def test_fifty_threads_wait_side_by_side():
-    """No thread waits for another's turn: all fifty are in their errands at once."""
+    """No thread waits for another's turn: all fifty are in their functions at once."""
     barrier = threading.Barrier(50)
     results = []
 
     def one(number):
-        guest = BlockedCaller()
+        caller = BlockedCaller()
 
         async def work():
-            return await guest.run(lambda: (barrier.wait(30), number)[1])
+            return await caller.run(lambda: (barrier.wait(30), number)[1])
 
-        results.append(guest.call(work))
+        results.append(caller.call(work))
 
     threads = [threading.Thread(target=one, args=(number,)) for number in range(50)]
     for thread in threads:
@@ -53,19 +53,19 @@ def test_fifty_threads_wait_side_by_side():
 
 
 def test_errors_come_back_as_they_are():
-    """An errand's error reaches who asked for it, and from there the thread."""
-    guest = BlockedCaller()
+    """A function's error reaches the call that handed it over, and from there the thread."""
+    caller = BlockedCaller()
 
     async def work():
-        await guest.run(lambda: 1 / 0)
+        await caller.run(lambda: 1 / 0)
 
     with pytest.raises(ZeroDivisionError):
-        guest.call(work)
+        caller.call(work)
 
 
-def test_interrupted_errand_leaves_a_working_loop():
-    """An interrupt in an errand reaches its thread alone; others see that the thread is gone."""
-    guest = BlockedCaller()
+def test_interrupted_function_leaves_a_working_loop():
+    """An interrupt in a function reaches its thread alone; others see that the thread is gone."""
+    caller = BlockedCaller()
     seen = []
 
     def interrupted():
@@ -73,17 +73,17 @@ def test_interrupted_errand_leaves_a_working_loop():
 
     async def work():
         try:
-            await guest.run(interrupted)
+            await caller.run(interrupted)
         except CallerGoneError as exc:
             seen.append(exc)
             raise
 
     with pytest.raises(KeyboardInterrupt):
-        guest.call(work)
+        caller.call(work)
 
     async def later():
         with pytest.raises(CallerGoneError):
-            await guest.run(lambda: None)
+            await caller.run(lambda: None)
         return len(seen)
 
     assert call(later) == 1
@@ -112,7 +112,7 @@ def test_child_gets_a_loop_of_its_own():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no os.fork on this platform")
-def test_a_child_of_an_errand_is_told_that_it_has_no_call():
+def test_a_child_forked_in_a_function_is_told_that_it_has_no_call():
     """Forked in the middle of a call, the child doesn't wait for an answer that never comes."""
     script = """
         import os, signal

@@ -90,13 +90,19 @@ async def test_work_that_ends_with_its_loop_says_so():
     async def failing():
         raise LookupError
 
+    begun = threading.Event()
+
+    async def endless():
+        begun.set()
+        await asyncio.get_running_loop().create_future()
+
     with elsewhere() as loop:
         with pytest.raises(LoopEndedError):
             await result_in(loop, cancelled)
         with pytest.raises(LookupError):
             await result_in(loop, failing)
-        waiting = asyncio.create_task(result_in(loop, asyncio.Event().wait))
-        await result_in(loop, number)
+        waiting = asyncio.create_task(result_in(loop, endless))
+        assert await asyncio.to_thread(begun.wait, 30)
     with pytest.raises(LoopEndedError):
         await waiting
     with pytest.raises(LoopEndedError):

@@ -28,7 +28,6 @@ from asynccache.entries.return_types import usual_type
 from asynccache.entries.values import MISSING, decode_value
 from asynccache.keys.key import key_of
 from asynccache.runtime import background
-from asynccache.runtime.background import waited
 from asynccache.runtime.clock import SYSTEM_CLOCK, Clock
 from asynccache.runtime.forks import at_fork
 from asynccache.stores.base import Store
@@ -463,7 +462,7 @@ class SyncCache:
         with self._lock:
             # After a fork the cache is closed although its blocks aren't left.
             if not self._opened or not self._cache.is_open:
-                waited(self._cache.open)
+                background.call(self._cache.open)
                 self._opened = True
             self._entered += 1
 
@@ -498,7 +497,7 @@ class SyncCache:
     def _close(self) -> None:
         opened, self._opened = self._opened, False
         if opened and self._cache.is_open:
-            waited(self._cache.aclose)
+            background.call(self._cache.aclose)
 
     # -- values ------------------------------------------------------------------------------
 
@@ -519,7 +518,7 @@ class SyncCache:
 
         Answers of the OpenAI SDK and of AG2's own clients come back as objects of their classes.
         """
-        return objects.value_of(waited(self._values.find, key), default, type)
+        return objects.value_of(background.call(self._values.find, key), default, type)
 
     @overload
     def get_many(self, keys: Sequence[object], default: D, *, type: type[T]) -> list[T | D]: ...
@@ -537,7 +536,7 @@ class SyncCache:
     ) -> list[Any]: ...
     def get_many(self, keys: Sequence[object], default: object = None, *, type: Any = Any) -> Any:
         """Return the values stored under several keys, as `AsyncCache.get_many` does."""
-        found = waited(self._values.find_many, keys)
+        found = background.call(self._values.find_many, keys)
         return [objects.value_of(entry, default, type) for entry in found]
 
     def set(self, key: object, value: object, *, ttl: float | timedelta | None = None) -> bool:
@@ -553,7 +552,7 @@ class SyncCache:
         """
         pack = functools.partial(objects.packed_for, key)
         try:
-            return all(waited(self._values.put, [(key, value)], pack, ttl=ttl))
+            return all(background.call(self._values.put, [(key, value)], pack, ttl=ttl))
         except objects.LostObjectError as exc:
             self._lifecycle.note_bypass(str(exc))
             return False
@@ -565,22 +564,22 @@ class SyncCache:
         ttl: float | timedelta | None = None,
     ) -> list[bool]:
         """Store several values, as `AsyncCache.set_many` does."""
-        return waited(self._values.put, items, objects.packed, ttl=ttl)
+        return background.call(self._values.put, items, objects.packed, ttl=ttl)
 
     def contains(self, key: object) -> bool:
         """Return whether a usable value is stored under a key."""
-        return waited(self._cache.contains, key)
+        return background.call(self._cache.contains, key)
 
     def delete(self, key: object) -> bool:
         """Remove the value stored under a key, and return whether there was one.
 
         ``key`` is the one that `set` and `get_or_create` take; see `AsyncCache.delete`.
         """
-        return waited(self._cache.delete, key)
+        return background.call(self._cache.delete, key)
 
     def clear(self) -> int:
         """Remove all entries of the namespace in force, and return how many there were."""
-        return waited(self._cache.clear)
+        return background.call(self._cache.clear)
 
     # -- calls -------------------------------------------------------------------------------
 
@@ -643,14 +642,14 @@ class SyncCache:
         create: Callable[[], Any],
         **options: Any,  # noqa: ANN401 - those of `compute`
     ) -> Any:  # noqa: ANN401 - any value
-        guest = background.BlockedCaller()
+        caller = background.BlockedCaller()
         plain = functools.partial(computing.plainly, create)
 
         async def work() -> Any:  # noqa: ANN401 - as above
-            made = functools.partial(guest.run, plain)
+            made = functools.partial(caller.run, plain)
             return await computing.compute(self._cache, purpose, key, made, **options)
 
-        return waited(work, guest=guest)
+        return caller.call(work)
 
     def memoize(
         self,
@@ -697,7 +696,7 @@ class SyncCache:
 
     def forget(self, response: object = None, *, key: str | bytes | None = None) -> bool:
         """Remove the entry that an answer came from, as `AsyncCache.forget` does."""
-        return waited(self._cache.forget, response, key=key)
+        return background.call(self._cache.forget, response, key=key)
 
     def stats(self) -> Stats:
         """Return what this cache has done in this process so far, for coroutines too."""

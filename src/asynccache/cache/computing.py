@@ -6,14 +6,15 @@ import inspect
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from copy import deepcopy
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeAlias
 
 from msgspec import UNSET, Struct, ValidationError
 
 from asynccache.cache import events
 from asynccache.cache.lifecycle import Bypass, Cached, Lifecycle, Scope, behind, resolve
 from asynccache.core.calls import Answer, CallRequest, Fetched
-from asynccache.core.flight import Caller, ErrorScope, Fate, Flight, NotSharedError
+from asynccache.core.flight import Caller, Fate, Flight, NotSharedError
 from asynccache.core.modes import Mode
 from asynccache.entries.entry import Entry, Meta
 from asynccache.entries.values import CONTENT_TYPE, check_type, decode_value, encode_exactly
@@ -27,9 +28,11 @@ _WRONG: Final = "create must be a coroutine function (for a SyncCache, a plain o
 _INEXACT: Final = "delivered but not stored, further ones are only counted: %s"
 VALUE_META: Final = Meta("value", content_type=CONTENT_TYPE)
 
+_Result: TypeAlias = tuple[Any, Fetched | str | None]
+
 
 class _Making(Struct, eq=False):
-    """A value that is being made, as known to whatever makes it."""
+    """A value that is being made. Whatever makes it sees this in its context."""
 
     cache: Lifecycle
     key: bytes
@@ -50,9 +53,16 @@ async def compute(
     ttl: float | None,
     type: Any,  # noqa: ANN401 - any type form
 ) -> Any:  # noqa: ANN401 - of that type
-    """Return the value stored under a key, or make it; keys of two purposes never meet.
+    """Return the value stored under a key, or make it. Keys of two purposes never meet.
 
-    ``name`` is that of what makes the value, for the log; None is that of ``create``.
+    Args:
+        cache: The cache.
+        purpose: What the key is of, and the endpoint that watchers see.
+        key: Anything. Without a canonical form, the call goes past the cache.
+        create: Makes the value.
+        name: What makes the value, for the log; None for the name of ``create``.
+        ttl: Seconds until the value expires; None for the scope's own.
+        type: What to build the value as.
     """
     watch = events.watch(behind(cache).settings.observer, purpose)
     try:
@@ -78,15 +88,15 @@ async def computed(
     name: str | None = None,
     ttl: float | None,
     type: Any,  # noqa: ANN401 - any type form
-) -> tuple[Any, Fetched | str | None]:
-    """Do as `compute` does, telling nobody; return also where the value came from.
+) -> _Result:
+    """Do as `compute` does, but tell no watcher. Return the value and where it came from.
 
-    That is why it went past the cache, if it did.
+    For a call that went past the cache, that is the reason.
     """
     scope = resolve(cache)
     if isinstance(scope, Bypass):
         return await _past(scope, create)
-    engine = scope.engine
+    engine, mode = scope.engine, scope.mode
     if engine.pacer.spent():
         await engine.pacer.slot()
     try:
@@ -94,11 +104,10 @@ async def computed(
         if sample := scope.sample(digest):
             digest = value_key(scope.namespace, purpose, key, sample)
     except NotCanonicalError as exc:
-        if scope.mode == "replay":
+        if mode == "replay":
             raise ReplayMiss(f"this call can't be cached: {exc}") from exc
-        reason = f"{name or name_of(create)}: {exc}"
-        return await _past(Bypass(scope.cache, scope.mode, reason), create)
-    entry = engine.peek(scope.mode, scope.namespace, digest)
+        return await _past(Bypass(scope.cache, mode, f"{name or name_of(create)}: {exc}"), create)
+    entry = engine.peek(mode, scope.namespace, digest)
     mistyped: Exception | None = None
     if isinstance(entry, Entry):
         try:
@@ -110,11 +119,11 @@ async def computed(
             return value, Fetched(entry, "hit")
     check_type(type)
     work = _Work(scope, digest, create, name or name_of(create), ttl, type)
-    return await (work.fetched() if mistyped is None else work.anew(mistyped))
+    return await (work.fetched(mode) if mistyped is None else work.anew(mode, mistyped))
 
 
 class _Work(Struct, frozen=True, eq=False):
-    """What is to be made, for one caller."""
+    """The value that one caller asks for."""
 
     scope: Scope
     key: bytes
@@ -123,38 +132,34 @@ class _Work(Struct, frozen=True, eq=False):
     ttl: float | None
     type: Any
 
-    async def fetched(self, mode: Mode | None = None) -> tuple[Any, Fetched | str | None]:
-        """Return the value and where it came from, in the scope's mode or another."""
-        mode = mode or self.scope.mode
+    async def fetched(self, mode: Mode) -> _Result:
+        """Return the value and where it came from."""
         if mode != "replay" and self._is_beneath_itself(mode):
-            return await self._past(f"{self.name} asks for the value that it is making")
+            return await self._past(mode, " asks for the value that it is making")
         try:
             fetched = await self.scope.engine.fetch(
                 mode, self.key, _ANYBODY, lambda: self._request(mode)
             )
         except NotSharedError:
-            return await self._past(f"{self.name}: its value can't be copied for all who wait")
+            return await self._past(mode, ": its value can't be copied for all who wait")
         if fetched.original is not UNSET:
             return fetched.original, fetched
         try:
             return decode_value(fetched.entry.body, self.type), fetched
         except _MISTYPED as exc:
-            return await self.anew(exc, mode)
+            return await self.anew(mode, exc)
 
-    async def anew(
-        self, mistyped: Exception, mode: Mode | None = None
-    ) -> tuple[Any, Fetched | str | None]:
-        """Make a value where the one that was found is another type's."""
-        mode = mode or self.scope.mode
+    async def anew(self, mode: Mode, mistyped: Exception) -> _Result:
+        """Make the value again, because the stored one is of another type."""
         self.scope.engine.counters.flaws["mistyped"] += 1
         if mode == "replay":
             raise mistyped
         if mode == "read_write":
             return await self.fetched("refresh")
-        return await self._past(f"{self.name}: what is found for it is of another type")
+        return await self._past(mode, ": what is found for it is of another type")
 
-    async def _past(self, reason: str) -> tuple[Any, str | None]:
-        return await _past(Bypass(self.scope.cache, self.scope.mode, reason), self.create)
+    async def _past(self, mode: Mode, reason: str) -> _Result:
+        return await _past(Bypass(self.scope.cache, mode, self.name + reason), self.create)
 
     def _is_beneath_itself(self, mode: Mode) -> bool:
         """Tell whether the caller is part of what it would wait for."""
@@ -167,45 +172,43 @@ class _Work(Struct, frozen=True, eq=False):
         )
 
     def _request(self, mode: Mode) -> CallRequest:
-        scope = self.scope
-
-        async def upstream(flight: Flight) -> Answer:
-            making = _Making(scope.cache, self.key, mode == "refresh")
-            # In the flight's own context, and in that of whatever is started from here.
-            _under_way.set((*(one for one in _under_way.get() if not one.over), making))
-            try:
-                value = await _made(self.create)
-            finally:
-                making.over = True
-            try:
-                flight.add(encode_exactly(value, self.type))
-            except TypeError as exc:
-                scope.cache.tell_once(_INEXACT, f"{self.name}: {exc}")
-                flight.originals = [value]
-                try:
-                    # Before anybody has it, and may change it.
-                    flight.originals += [deepcopy(value) for _ in range(flight.caller_count - 1)]
-                except Exception:  # noqa: BLE001 - what it holds can't be copied: one has it then
-                    flight.worsen(Fate.PRIVATE)
-            return Answer(meta=VALUE_META, chunks=tuple(flight.chunks))
-
         return CallRequest(
-            namespace=scope.namespace,
+            namespace=self.scope.namespace,
             key=self.key,
             mode=mode,
-            upstream=upstream,
-            scope=_scope_of,
-            ttl=scope.ttl if self.ttl is None else self.ttl,
-            store_if=scope.store_if,
+            upstream=partial(self._made, mode),
+            scope=lambda error: "own" if isinstance(error, CallerGoneError) else "all",
+            ttl=self.scope.ttl if self.ttl is None else self.ttl,
+            store_if=self.scope.store_if,
         )
 
+    async def _made(self, mode: Mode, flight: Flight) -> Answer:
+        cache = self.scope.cache
+        making = _Making(cache, self.key, mode == "refresh")
+        # In the flight's own context, and in that of whatever is started from here.
+        _under_way.set((*(one for one in _under_way.get() if not one.over), making))
+        try:
+            value = await _created(self.create)
+        finally:
+            making.over = True
+        try:
+            flight.add(encode_exactly(value, self.type))
+        except TypeError as exc:
+            cache.tell_once(_INEXACT, f"{self.name}: {exc}")
+            flight.originals = [value]
+            try:  # before a caller has it, and may change it
+                flight.originals += [deepcopy(value) for _ in range(flight.caller_count - 1)]
+            except Exception:  # noqa: BLE001 - it can't be copied, so that only one caller has it
+                flight.worsen(Fate.PRIVATE)
+        return Answer(meta=VALUE_META, chunks=tuple(flight.chunks))
 
-async def _past(bypass: Bypass, create: Callable[[], Awaitable[Any]]) -> tuple[Any, str | None]:
+
+async def _past(bypass: Bypass, create: Callable[[], Awaitable[Any]]) -> _Result:
     bypass.note()
-    return await _made(create), bypass.reason
+    return await _created(create), bypass.reason
 
 
-async def _made(create: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401 - any value
+async def _created(create: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401 - any value
     making = create()
     if not inspect.isawaitable(making):
         raise TypeError(f"{_WRONG}; {name_of(create)} returned a {type(making).__qualname__}")
@@ -213,10 +216,10 @@ async def _made(create: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401 - 
 
 
 def plainly(create: Callable[[], Any]) -> Any:  # noqa: ANN401 - any value
-    """CallRequest a plain function.
+    """Call a plain function.
 
     Raises:
-        TypeError: What it returns is to be awaited, and never will be.
+        TypeError: It returns a coroutine, which nobody would await.
     """
     made = create()
     if inspect.iscoroutine(made):
@@ -226,14 +229,14 @@ def plainly(create: Callable[[], Any]) -> Any:  # noqa: ANN401 - any value
 
 
 def not_plain(create: object) -> TypeError:
-    """Return what says that something is no plain function."""
+    """Return the error for what isn't a plain function."""
     if callable(create):
         return TypeError("create must be a plain function: give coroutine functions to AsyncCache")
     return TypeError(f"create must be a plain function, uncalled, not a {name_of(type(create))}")
 
 
 def not_awaited(create: object) -> TypeError:
-    """Return what says that something is no coroutine function; a coroutine is closed."""
+    """Return the error for what can't be called, and close it if it is a coroutine."""
     if inspect.iscoroutine(create):
         create.close()
     return TypeError(f"{_WRONG}, uncalled, not a {name_of(type(create))}")
@@ -243,8 +246,3 @@ def name_of(function: object) -> str:
     """Return the name of a function, for messages."""
     named: str = getattr(function, "__qualname__", None) or type(function).__qualname__
     return named
-
-
-def _scope_of(error: BaseException) -> ErrorScope:
-    """Share a function's error with all, but not that its thread was interrupted."""
-    return "own" if isinstance(error, CallerGoneError) else "all"

@@ -1,4 +1,4 @@
-"""How one function's calls become keys, and its results typed: what `memoize` is made of."""
+"""`memoize` from the inside: the key of each call of a function, and the type of its results."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import inspect
 import logging
 import os
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
-from asynccache.cache.computing import compute
+from asynccache.cache.computing import compute, name_of
 from asynccache.cache.in_force import cache_in_force
 from asynccache.cache.lifecycle import Cached
-from asynccache.cache.settings import seconds_of
+from asynccache.cache.settings import names_of, seconds_of
 from asynccache.entries.return_types import return_type
-from asynccache.entries.values import check_type
 from asynccache.errors import NotCanonicalError
 from asynccache.keys.canonical import canonical_value
 
@@ -26,7 +26,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _SCRIPTS: Final = frozenset({"__main__", "__mp_main__", "<run_path>"})
-"""What a module is called that is run: the same for all, whatever is in them."""
+"""Names of a module that is run. Every program's is called so."""
 _SESSION: Final = f"<session {os.urandom(16).hex()}>"
 _SESSION_ONLY: Final = (
     "%s was defined in an interactive session, where others may have the same name: its results are"
@@ -36,68 +36,64 @@ _SESSION_ONLY: Final = (
 
 
 class FunctionKeys:
-    """How one function's calls become keys, and its results typed.
+    """Makes keys of one function's calls, and knows the type of its results.
 
     Args:
-        function: What is called.
-        ignore: Names of parameters that are left out of keys.
-        version: Part of the keys.
+        function: The function that is called.
+        ignore: Names of parameters to leave out of keys.
+        version: Part of each key.
 
     Raises:
-        TypeError: ``ignore`` names none of its parameters, or results can't be built as its return
-            annotation says.
+        TypeError: ``ignore`` names no parameter of the function, or results can't be built as its
+            return annotation says.
     """
 
     def __init__(
         self, function: Callable[..., Any], ignore: Sequence[str], version: str | int | None
     ) -> None:
         if not hasattr(function, "__qualname__"):
-            raise TypeError(
-                f"memoize takes a function, which has a name, not a {type(function).__qualname__}:"
-                " use get_or_create for others"
-            )
+            kind = type(function).__qualname__
+            raise TypeError(f"memoize takes a function, not a {kind}: use get_or_create for others")
         self.name: Final = f"{function.__module__}.{function.__qualname__}"
-        if isinstance(ignore, str):
-            raise TypeError(f"ignore takes several names: [{ignore!r}]")
         self._function = function
         self._signature = inspect.signature(function)
-        self._ignore = frozenset(ignore)
-        self._version = version
-        self._place = _place(function, lasting=version is not None) or self.name
-        self._lasting = not self._place.startswith(_SESSION)
-        self._returns: Any = None
-        unknown = self._ignore - self._signature.parameters.keys()
-        if unknown:
+        self._ignore = frozenset(names_of("ignore", ignore))
+        if unknown := self._ignore - self._signature.parameters.keys():
             raise TypeError(f"ignore= names {sorted(unknown)}, which {self.name} doesn't take")
-        try:
-            self._returns = self._read()
-        except (NameError, AttributeError, SyntaxError):  # perhaps not yet: read at the first call
-            self._returns = None
+        self._version = version
+        self._place = _place(function, "<session>" if version is not None else _SESSION)
+        self._warned = not self._place.startswith(_SESSION)
+        self._returns: Any = None
+        with suppress(NameError, AttributeError, SyntaxError):  # `returns` tries again
+            self._returns = return_type(function)
 
     def key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        """Return what identifies a call; TypeError for a ``self`` that can't be part of it."""
+        """Return what identifies a call.
+
+        Raises:
+            TypeError: ``self`` or ``cls`` has no canonical form.
+        """
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
         arguments = {k: v for k, v in bound.arguments.items() if k not in self._ignore}
         for name in ("self", "cls"):
-            if name in arguments:
-                try:
+            try:
+                if name in arguments:
                     canonical_value(arguments[name])
-                except NotCanonicalError as exc:
-                    raise TypeError(
-                        f"{self.name}: {exc}. If the result doesn't depend on it, say"
-                        f" ignore=[{name!r}]."
-                    ) from None
-        if not self._lasting:
-            self._lasting = True  # told once
+            except NotCanonicalError as exc:
+                raise TypeError(
+                    f"{self.name}: {exc}. If results don't depend on it, say ignore=[{name!r}]."
+                ) from None
+        if not self._warned:
+            self._warned = True
             _log.warning(_SESSION_ONLY, self.name)
         return (self._place, self._version, arguments)
 
     def returns(self) -> Any:  # noqa: ANN401 - a type form
-        """Return the annotation of the result; read when all names exist."""
+        """Return the results' type, read at the first call if names were missing before that."""
         if self._returns is None:
             try:
-                self._returns = self._read()
+                self._returns = return_type(self._function)
             except (NameError, AttributeError, SyntaxError, TypeError) as exc:
                 _log.warning(
                     "%s: its return annotation can't be used: %s. Results that aren't plain data"
@@ -108,36 +104,26 @@ class FunctionKeys:
                 self._returns = Any
         return self._returns
 
-    def _read(self) -> Any:  # noqa: ANN401 - a type form
-        stated = return_type(self._function)
-        check_type(stated)
-        return stated
 
-
-def _place(function: Any, *, lasting: bool) -> str | None:  # noqa: ANN401 - any function
-    """Return the name of a function of the script that is run, the same in each of its processes.
+def _place(function: Any, session: str) -> str:  # noqa: ANN401 - any function
+    """Return a function's full name. That of a script's function is the same in each process.
 
     Args:
         function: A function.
-        lasting: Whoever wrote it sees to it that no other one in an interactive session has its
-            name.
-
-    Returns:
-        None for a function of a module, which has such a name already.
+        session: What stands for the module in an interactive session.
     """
-    if function.__module__ not in _SCRIPTS:
-        return None
     name = function.__qualname__
+    if function.__module__ not in _SCRIPTS:
+        return f"{function.__module__}.{name}"
     inner = inspect.unwrap(function)
     names = getattr(inner, "__globals__", {})
-    spec, file = names.get("__spec__"), names.get("__file__")
-    # A module that has a file may still be what an interactive session goes on in.
+    # An interactive session may go on in a module that has a file: the function's own file counts.
     if not getattr(getattr(inner, "__code__", None), "co_filename", "<").startswith("<"):
-        if spec is not None:  # python -m
+        if spec := names.get("__spec__"):  # python -m
             return f"{spec.name}.{name}"
-        if file:
+        if file := names.get("__file__"):
             return f"{Path(file).resolve()}:{name}"
-    return f"{'<session>' if lasting else _SESSION}:{name}"
+    return f"{session}:{name}"
 
 
 def memoizing(
@@ -156,11 +142,10 @@ def memoizing(
         function: Callable[P, Coroutine[Any, Any, T]],
     ) -> Callable[P, Coroutine[Any, Any, T]]:
         if not inspect.iscoroutinefunction(function):
-            name = getattr(function, "__qualname__", repr(function))
-            hint = ""
-            if isinstance(function, classmethod | staticmethod):
-                hint = ": put @classmethod or @staticmethod above it"
-            raise TypeError(f"memoize takes async functions; {name} isn't one{hint}")
+            raise TypeError(
+                f"memoize takes async functions; {name_of(function)} isn't one. A SyncCache's takes"
+                " plain ones; put @classmethod or @staticmethod above it"
+            )
         keys = FunctionKeys(function, ignore, version)
 
         @functools.wraps(function)

@@ -1,4 +1,4 @@
-"""Switching the cache on for every OpenAI client of the process, and off again."""
+"""Switches the cache on for every OpenAI client of the process, and off again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from asynccache.cache.cache import AsyncCache, SyncCache
 from asynccache.cache.scopes import asynchronous
 
 _OPENAI: Final = "asynccache.openai.instrument.instrumentation"
-"""Told by name, so that no floor imports from above, and nobody the SDK who doesn't use it."""
+"""Imported by its name when it is needed: it imports the SDK, and stands above this package."""
 
 
 def instrument_openai(

@@ -1,4 +1,4 @@
-"""Values that are objects of a package: stored as data, with the name of their class beside it."""
+"""Stores objects of some packages as data with the class's name, and builds them again."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _HOMES: Final = {
     "autogen": "asynccache.integrations.ag2",
     "openai": "asynccache.openai.objects",
 }
-"""Which module knows a package's objects: told by name, so that no floor imports from above."""
+"""The module that knows a package's objects, by its name: it is imported when one is met."""
 
 
 class LostObjectError(TypeError):
-    """A value would come back as another than its reader can use; never leaves `SyncCache`."""
+    """A value would come back as one that its reader can't use. It never leaves `SyncCache`."""
 
 
 def packed(value: object) -> tuple[Meta, bytes]:
@@ -32,10 +32,10 @@ def packed(value: object) -> tuple[Meta, bytes]:
 
 
 def packed_for(key: object, value: object) -> tuple[Meta, bytes]:
-    """Do as `packed`, but refuse what AutoGen would get back as data, and go on with as an object.
+    """Do as `packed` does, but refuse an object that AutoGen would get back as plain data.
 
-    AutoGen is known by what it stores: an object with the ``cost`` that it notes on each answer,
-    under the request as its key.
+    AutoGen goes on with it as the object. It is recognised by what it stores: an object with a
+    ``cost``, under the request as its key.
 
     Raises:
         LostObjectError: It is such an object, or one that can't be encoded.
@@ -43,16 +43,15 @@ def packed_for(key: object, value: object) -> tuple[Meta, bytes]:
     """
     if not (hasattr(value, "cost") and _is_request(key)):
         return packed(value)
-    kind, reason = type(value).__qualname__, ""
+    reason = ""
     try:
-        found = _known(value)
-        if found is not None:
+        if (found := _known(value)) is not None:
             return found
     except TypeError as exc:
         reason = f" ({exc})"
     raise LostObjectError(
-        f"AutoGen can't be given back a {kind} as it was{reason}: let the model client return"
-        " openai's ChatCompletion, or use it without cache="
+        f"AutoGen can't be given back a {type(value).__qualname__} as it was{reason}: let the model"
+        " client return openai's ChatCompletion, or use it without cache="
     )
 
 
@@ -82,9 +81,9 @@ def value_of(
     default: object,
     type: Any,  # noqa: ANN401 - any type form
 ) -> Any:  # noqa: ANN401 - any value
-    """Return the value of an entry: as the type, if one is named, else the object it was.
+    """Return the value of an entry: built as the type if one is named, else the object it was.
 
-    ``default`` stands for no entry, and for an object of another version of its package.
+    Return ``default`` if there is no entry, or its object's package has another version now.
 
     Raises:
         msgspec.ValidationError: It isn't of that type.

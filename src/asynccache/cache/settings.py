@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import timedelta
-from typing import Any, Final, Literal, TypedDict
+from functools import partial
+from math import inf
+from typing import Any, Final, Literal, TypedDict, cast
 
 from msgspec import Struct
 
@@ -15,10 +17,8 @@ from asynccache.core.context import Limits
 from asynccache.core.modes import MODES, Mode
 from asynccache.keys.key import Namespace
 
-_MEBIBYTE: Final = 2**20
 _REMOTE_TIMEOUT: Final = 1.0  # seconds: longer than any healthy answer, shorter than a model's
 _LOCAL_TIMEOUT: Final = 10.0  # seconds: a disk under load is slow, not gone
-_ON_STORE_ERROR: Final = ("continue", "raise")
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -33,7 +33,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     ignore_headers: frozenset[str] = frozenset()
     rename_call_ids: bool = False
     keep_requests: bool = False
-    max_entry_bytes: int = 32 * 2**20
+    max_entry_bytes: int = 32 * 2**20  # 32 MiB
     on_store_error: str = "continue"
     store_timeout: float | None = None
     lease_ttl: float = 5.0
@@ -89,44 +89,82 @@ class CacheOptions(TypedDict, total=False):
 
 
 def settings_of(cache_seed: int | str, options: CacheOptions) -> Settings:
-    """Return the settings that options ask for; ValueError or TypeError for what none may be."""
-    known = CacheOptions.__annotations__.keys()
-    if unknown := options.keys() - known:
+    """Return the settings that options ask for.
+
+    Raises:
+        TypeError: There is no such option, or its value has the wrong type.
+        ValueError: An option has no such value.
+    """
+    given: dict[str, Any] = {**options}
+    namespace = Namespace.of(cache_seed, given.pop("tenant", None))
+    if unknown := given.keys() - _CHECKS.keys():
         raise TypeError(
             f"no option {', '.join(sorted(unknown))}; besides its own, each kind of cache takes"
-            f" {', '.join(sorted(known))}"
+            f" {', '.join(sorted(CacheOptions.__annotations__))}"
         )
-    jitter = options.get("ttl_jitter", 0.0)
-    if not 0 <= jitter <= 1:
-        raise ValueError(f"ttl_jitter must be a share from 0 to 1, not {jitter}")
-    on_store_error = options.get("on_store_error", "continue")
-    if on_store_error not in _ON_STORE_ERROR:
-        raise ValueError(f'on_store_error must be "continue" or "raise", not {on_store_error!r}')
-    observer = options.get("observer")
-    if observer is not None and (inspect.iscoroutinefunction(observer) or not callable(observer)):
-        raise TypeError("observer must be a plain function of a CallEvent")
-    timeout = options.get("store_timeout")
-    return Settings(
-        namespace=Namespace.of(cache_seed, options.get("tenant")),
-        mode=mode_of(options.get("mode", "read_write")),
-        ttl=seconds_of(options.get("ttl")),
-        ttl_jitter=float(jitter),
-        store_if=rule_of(options.get("store_if", store_good)),
-        ignore=tuple(_path(path) for path in _names("ignore", options.get("ignore", ()))),
-        ignore_headers=frozenset(
-            name.lower() for name in _names("ignore_headers", options.get("ignore_headers", ()))
-        ),
-        rename_call_ids=bool(options.get("rename_call_ids", False)),
-        keep_requests=bool(options.get("keep_requests", False)),
-        max_entry_bytes=positive("max_entry_bytes", options.get("max_entry_bytes", 32 * _MEBIBYTE)),
-        on_store_error=on_store_error,
-        store_timeout=None if timeout is None else positive("store_timeout", timeout),
-        lease_ttl=positive("lease_ttl", options.get("lease_ttl", 5.0)),
-        observer=observer,
-    )
+    checked = {name: _CHECKS[name](value) for name, value in given.items()}
+    return Settings(namespace=namespace, **checked)
 
 
-def _names(option: str, names: Iterable[str]) -> list[str]:
+def positive(option: str, number: Any) -> Any:  # noqa: ANN401 - int in, int out; float in, float out
+    """Return a number that is above zero and finite."""
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise TypeError(f"{option} must be a number, not {type(number).__name__}")
+    if not 0 < number < inf:
+        raise ValueError(f"{option} must be above zero and finite, not {number}")
+    return number
+
+
+def seconds_of(ttl: float | timedelta | None) -> float | None:
+    """Return a ttl in seconds, None for none.
+
+    Raises:
+        TypeError: It is neither a number nor a timedelta nor None.
+        ValueError: It isn't above zero.
+    """
+    if ttl is None:
+        return None
+    return float(positive("ttl", ttl.total_seconds() if isinstance(ttl, timedelta) else ttl))
+
+
+def mode_of(mode: str) -> Mode:
+    """Return a mode that was checked.
+
+    Raises:
+        ValueError: There is no such mode.
+    """
+    return cast("Mode", _one_of("mode", MODES, mode))
+
+
+def rule_of(store_if: StoreIf) -> StoreIf:
+    """Return a rule for storing that was checked.
+
+    Raises:
+        TypeError: It isn't a plain function.
+    """
+    return cast("StoreIf", _plain("store_if", "an Answer", store_if))
+
+
+def _one_of(option: str, words: Collection[str], word: str) -> str:
+    if word not in words:
+        raise ValueError(f"{option} must be one of {', '.join(words)}, not {word!r}")
+    return word
+
+
+def _plain(option: str, argument: str, function: object) -> object:
+    if inspect.iscoroutinefunction(function) or not callable(function):
+        raise TypeError(f"{option} must be a plain function of {argument}")
+    return function
+
+
+def _share(share: float) -> float:
+    if not 0 <= share <= 1:
+        raise ValueError(f"ttl_jitter must be a share from 0 to 1, not {share}")
+    return float(share)
+
+
+def names_of(option: str, names: Iterable[str]) -> list[str]:
+    """Return the names that an option takes; TypeError for a single one."""
     if isinstance(names, str):
         raise TypeError(f"{option} takes several names: [{names!r}]")
     return list(names)
@@ -139,50 +177,19 @@ def _path(path: str) -> tuple[str, ...]:
     return parts
 
 
-def positive(option: str, number: Any) -> Any:  # noqa: ANN401 - int in, int out; float in, float out
-    """Return a number that is above zero and finite."""
-    if isinstance(number, bool) or not isinstance(number, int | float):
-        raise TypeError(f"{option} must be a number, not {type(number).__name__}")
-    if not 0 < number < float("inf"):
-        raise ValueError(f"{option} must be above zero and finite, not {number}")
-    return number
-
-
-def seconds_of(ttl: float | timedelta | None) -> float | None:
-    """Return a ttl in seconds.
-
-    Raises:
-        TypeError: It is neither a number nor a timedelta nor None.
-        ValueError: It isn't above zero.
-    """
-    if ttl is None:
-        return None
-    if isinstance(ttl, timedelta):
-        ttl = ttl.total_seconds()
-    if isinstance(ttl, bool) or not isinstance(ttl, int | float):
-        raise TypeError(f"ttl must be seconds, a timedelta or None, not {type(ttl).__name__}")
-    if not 0 < ttl < float("inf"):
-        raise ValueError(f"ttl must be above zero and finite, not {ttl}; None keeps for ever")
-    return float(ttl)
-
-
-def mode_of(mode: str) -> Mode:
-    """Return a mode that was checked.
-
-    Raises:
-        ValueError: There is no such mode.
-    """
-    if mode not in MODES:
-        raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
-    return mode
-
-
-def rule_of(store_if: StoreIf) -> StoreIf:
-    """Return a rule for storing that was checked.
-
-    Raises:
-        TypeError: It isn't a plain function.
-    """
-    if inspect.iscoroutinefunction(store_if) or not callable(store_if):
-        raise TypeError("store_if must be a plain function of an Answer")
-    return store_if
+_CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
+    "ttl": seconds_of,
+    "ttl_jitter": _share,
+    "mode": mode_of,
+    "store_if": rule_of,
+    "ignore": lambda paths: tuple(map(_path, names_of("ignore", paths))),
+    "ignore_headers": lambda names: frozenset(map(str.lower, names_of("ignore_headers", names))),
+    "rename_call_ids": bool,
+    "keep_requests": bool,
+    "max_entry_bytes": partial(positive, "max_entry_bytes"),
+    "on_store_error": partial(_one_of, "on_store_error", ("continue", "raise")),
+    "store_timeout": lambda time: None if time is None else positive("store_timeout", time),
+    "lease_ttl": partial(positive, "lease_ttl"),
+    "observer": lambda function: function and _plain("observer", "a CallEvent", function),
+}
+"""The options beside ``tenant``. Each check returns the setting, or raises."""

@@ -1,4 +1,4 @@
-"""One line of configuration, taken apart: which store, where it is, and the cache's options."""
+"""URLs that name a store, its place and a cache's options, for `Cache.from_url`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CONNECTION_STRING: Final = "COSMOS_CONNECTION_STRING"
 
 
 def parsed(url: str) -> tuple[str, dict[str, Any]]:
-    """Return the name of a factory, and the arguments that a URL gives it.
+    """Return the factory that a URL names, and the arguments for it.
 
     Raises:
         ValueError: There is no such scheme or option, or an option has no such value.
@@ -20,7 +20,7 @@ def parsed(url: str) -> tuple[str, dict[str, Any]]:
     if parts.fragment:
         raise ValueError(f"write '#' as %23: this URL would lose {parts.fragment!r}")
     scheme = parts.scheme
-    at_redis = scheme == "unix" or scheme.startswith(("redis", "rediss"))
+    at_redis = scheme == "unix" or scheme.startswith("redis")
     at_cosmos = scheme in {"cosmos", "cosmos+http"}
     if scheme not in {"disk", "memory"} and not at_redis and not at_cosmos:
         raise ValueError(
@@ -35,8 +35,7 @@ def parsed(url: str) -> tuple[str, dict[str, Any]]:
         return "redis", found
     if at_cosmos:
         return "cosmos_db", {**found, **_cosmos(parts)}
-    place = unquote(f"{parts.netloc}{parts.path}")
-    if place:
+    if place := unquote(f"{parts.netloc}{parts.path}"):
         if scheme != "disk":
             raise ValueError(f"{scheme}: takes no path, and got {place!r}")
         found["cache_path_root"] = place
@@ -44,7 +43,7 @@ def parsed(url: str) -> tuple[str, dict[str, Any]]:
 
 
 def _options(query: str) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """Return a query's options, and what is none of them."""
+    """Return a query's options, and the rest of the query."""
     found: dict[str, Any] = {}
     unknown: list[tuple[str, str]] = []
     for name, text in parse_qsl(query, keep_blank_values=True):
@@ -95,20 +94,9 @@ def _yes_or_no(text: str) -> bool:
 
 _FROM_TEXT: Final[dict[str, Callable[[str], object]]] = {
     "cache_seed": lambda text: int(text) if text.lstrip("-").isdecimal() else text,
-    "create": _yes_or_no,
-    "gitignore": _yes_or_no,
-    "keep_requests": _yes_or_no,
-    "lease_ttl": float,
-    "local_max_bytes": int,
-    "local_ttl": float,
-    "max_bytes": int,
-    "max_connections": int,
-    "max_entry_bytes": int,
-    "mode": str,
-    "on_store_error": str,
-    "rename_call_ids": _yes_or_no,
-    "store_timeout": float,
-    "tenant": str,
-    "ttl": float,
-    "ttl_jitter": float,
+    **dict.fromkeys(("mode", "on_store_error", "tenant"), str),
+    **dict.fromkeys(("create", "gitignore", "keep_requests", "rename_call_ids"), _yes_or_no),
+    **dict.fromkeys(("lease_ttl", "local_ttl", "store_timeout", "ttl", "ttl_jitter"), float),
+    **dict.fromkeys(("local_max_bytes", "max_bytes", "max_connections", "max_entry_bytes"), int),
 }
+"""What makes an option of its text."""

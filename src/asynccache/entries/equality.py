@@ -1,4 +1,4 @@
-"""Whether an object that was built anew is what it was made of, for caches of objects."""
+"""Compares an object with the one that its bytes give back, part by part."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copyreg
 import dataclasses
 import datetime as dt
 import marshal
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, cast
 
 _SCALARS: Final = frozenset({bool, int, str, bytes, float, type(None)})
@@ -20,25 +20,42 @@ _NO_CONTENTS: Final = frozenset({"__pydantic_fields_set__", "__fields_set__"})
 _MARSHAL: Final = 2
 
 
-def difference(one: object, other: object, *, typed: bool = False) -> str | None:
+def difference(one: Any, other: Any, *, typed: bool = False) -> str | None:  # noqa: ANN401 - any two
     """Return how an object differs from another, None if it doesn't.
 
-    Types count, and so do private attributes and the order of keys. What a class leaves out of
-    copies of its objects is not looked at; what can't be copied differs.
+    Types, private attributes and the order of keys count. What a class leaves out of copies of its
+    objects doesn't.
 
     Args:
         one: The object as it was.
         other: The object that it became.
-        typed: It was to become what a type says: then an int may have become a float that equals
-            it, and an object of a class derived from a built-in one, a list's for example, an
-            object of that one; and what was set on a model of pydantic's beside its fields, private
-            attributes and extras is not looked at, as its own equality doesn't.
+        typed: Whether a type says what it was to become. Then an int may have become an equal
+            float, and an object of a class derived from a built-in one (e.g. from list) an object
+            of that one. What was set on a pydantic model beside its fields, private attributes and
+            extras doesn't count, as in the model's own equality.
 
     Raises:
         RecursionError: They are nested too deep.
         Exception: What their classes raise when they are copied.
     """
-    return _difference(one, other, typed)
+    kind = cast("type[object]", type(other))
+    if type(one) is not kind and not (typed and _became(one, other)):
+        return f"{type(one).__qualname__} becomes {kind.__qualname__}"
+    if one is other:
+        return None
+    if kind in _SCALARS or kind is bytearray:
+        # Floats by their digits, as 0.0 equals -0.0, and nan nothing.
+        same = repr(one) == repr(other) if type(one) is float else one == other
+    elif typed and kind in _TIMES:
+        same = _same_time(one, other)
+    elif kind is set or kind is frozenset:
+        if one == other:
+            equals = {item: item for item in other}  # 1, 1.0 and True are equal
+            return _of_sequences(list(one), [equals[item] for item in one], typed)
+        same = False
+    else:
+        return _of_sequences(_parts(one, kind, typed), _parts(other, kind, typed), typed)
+    return None if same else f"another {kind.__qualname__}"
 
 
 def same_builtins(one: Any, other: Any) -> bool:  # noqa: ANN401 - any two values
@@ -52,29 +69,7 @@ def same_builtins(one: Any, other: Any) -> bool:  # noqa: ANN401 - any two value
         return False
 
 
-def _difference(one: object, other: object, typed: bool) -> str | None:  # noqa: FBT001 - passed on
-    kind = type(one)
-    if kind is not type(other):
-        if typed and _became(one, other):
-            return _of_contents(one, other, typed)
-        return f"{kind.__qualname__} becomes {type(other).__qualname__}"
-    if one is other:
-        return None
-    if kind in _SCALARS:  # floats by their digits, as 0.0 equals -0.0, and nan nothing
-        same = repr(one) == repr(other) if kind is float else one == other
-        return None if same else f"another {kind.__qualname__}"
-    if kind in _BUILTINS:
-        return _of_contents(one, other, typed)
-    if typed and kind in _TIMES:
-        return None if _same_time(one, other) else f"another {kind.__qualname__}"
-    if typed and dataclasses.is_dataclass(kind):
-        return _of_sequences(_named(one), _named(other), typed)
-    if typed and hasattr(kind, "__pydantic_validator__"):  # known by this: it isn't a dependency
-        return _of_sequences(_fields(one), _fields(other), typed)
-    return _of_sequences(_contents(one), _contents(other), typed)
-
-
-def _became(one: object, other: object) -> bool:
+def _became(one: Any, other: Any) -> bool:  # noqa: ANN401 - any two objects
     """Tell whether a type may have made one the other: see `difference`."""
     kind = type(other)
     return kind in _BUILTINS and (
@@ -82,35 +77,29 @@ def _became(one: object, other: object) -> bool:
     )
 
 
-def _of_contents(one: Any, other: Any, typed: bool) -> str | None:  # noqa: ANN401, FBT001 - any
-    """Return how what a built-in object is or holds differs from another's, of the same type."""
-    kind = cast("type[object]", type(other))
-    if kind is list or kind is tuple:
-        return _of_sequences(list(one), list(other), typed)
-    if kind is dict:
-        return _of_sequences(list(one.items()), list(other.items()), typed)
-    if kind is set or kind is frozenset:
-        return _of_sets(one, other, typed)
-    return None if one == other else f"another {kind.__qualname__}"
-
-
 def _of_sequences(one: list[Any], other: list[Any], typed: bool) -> str | None:  # noqa: FBT001 - passed on
     if len(one) != len(other):
         return "another length"
     if _SCALARS.issuperset(map(type, [*one, *other])) and same_builtins(one, other):
         return None
-    return _first(_difference(a, b, typed) for a, b in zip(one, other, strict=True))
+    pairs = zip(one, other, strict=True)
+    return next(filter(None, (difference(a, b, typed=typed) for a, b in pairs)), None)
 
 
-def _of_sets(one: set[Any], other: set[Any], typed: bool) -> str | None:  # noqa: FBT001 - passed on
-    if one != other:
-        return "another set"
-    equals = {item: item for item in other}  # 1, 1.0 and True are equal
-    return _first(_difference(item, equals[item], typed) for item in one)
-
-
-def _first(differences: Iterable[str | None]) -> str | None:
-    return next((found for found in differences if found is not None), None)
+def _parts(value: Any, kind: Any, typed: bool) -> list[Any]:  # noqa: ANN401, FBT001 - any object
+    """Return what an object is made of, as far as it counts."""
+    if kind is list or kind is tuple:
+        return list(value)
+    if kind is dict:
+        return list(value.items())
+    if typed and dataclasses.is_dataclass(kind):  # what else is kept on it was worked out of these
+        return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(kind)]
+    if typed and hasattr(kind, "__pydantic_validator__"):  # known by this: it isn't a dependency
+        attributes = cast("dict[str, object]", vars(value))
+        # A model that was made by `model_construct` may lack a field.
+        fields = [(name, attributes[name]) for name in kind.model_fields if name in attributes]
+        return [fields, value.__pydantic_private__, value.__pydantic_extra__]
+    return _copied_parts(value)
 
 
 def _same_time(one: Any, other: Any) -> bool:  # noqa: ANN401 - times of day, with a date or without
@@ -125,21 +114,7 @@ def _same_time(one: Any, other: Any) -> bool:  # noqa: ANN401 - times of day, wi
     )
 
 
-def _named(value: Any) -> list[Any]:  # noqa: ANN401 - a dataclass's object
-    """Return the fields of an object: what else is kept on it was worked out of them."""
-    return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
-
-
-def _fields(value: Any) -> list[Any]:  # noqa: ANN401 - a model of pydantic's
-    """Return what counts in the equality of a model."""
-    held = cast("dict[str, object]", vars(value))
-    named = cast("dict[str, object]", cast("Any", type(value)).model_fields)
-    # One of two that lacks a field differs, as one made by `model_construct` may.
-    fields = [(name, held[name]) for name in named if name in held]
-    return [fields, value.__pydantic_private__, value.__pydantic_extra__]
-
-
-def _contents(value: Any) -> list[Any]:  # noqa: ANN401 - whatever it is
+def _copied_parts(value: Any) -> list[Any]:  # noqa: ANN401 - whatever it is
     """Return what a copy of an object would be made of, as the protocol of `copy` has it."""
     reduce = copyreg.dispatch_table.get(value.__class__)
     parts: Any = value.__reduce_ex__(4) if reduce is None else reduce(value)

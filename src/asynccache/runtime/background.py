@@ -1,27 +1,26 @@
-"""A loop in a background thread, for callers that can't await: one for the whole process.
+"""The background loop: one event loop in a thread of its own, for callers that can't await.
 
-It starts when it is first needed and ends with the process, once threads that Python itself waits
-for have their answers. Caches work in any number of loops; to them this is one more.
+There is one for the whole process. It starts at the first use, and ends with the process once the
+threads that Python waits for have their answers. To a cache it is one more loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import atexit
-import functools
 import os
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 
 from asynccache.runtime.forks import at_fork
-from asynccache.runtime.loops import call_in
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
@@ -29,99 +28,106 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class _Running(Struct, frozen=True):
-    portal: BlockingPortal
+class _Background(Struct, frozen=True):
+    loop: BlockingPortal
     thread: threading.Thread
     calls: set[Future[Any]]  # of threads that Python waits for before it ends
 
 
-_lock = threading.RLock()  # what a collector or a signal's handler calls may start calls, too
-_running: _Running | None = None
-_held: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar("asynccache_held", default=None)
+_lock = threading.RLock()  # reentrant: a signal's handler or a collector may start a call too
+_background: _Background | None = None
+_blocked: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar(
+    "asynccache_blocked", default=None
+)
 
 
 class CallerGoneError(Exception):
-    """The thread in which a call was to be made has been interrupted; never leaves the library."""
+    """The thread that was to run a function was interrupted. It never leaves the library."""
 
 
 def start(function: Callable[..., Awaitable[T]], *args: Any) -> Future[T]:  # noqa: ANN401 - its own
-    """Begin to await a coroutine function in the background loop, which starts if it isn't running.
+    """Start a coroutine function in the background loop, which starts if it isn't running.
 
     Raises:
         RuntimeError: This is the background loop's own thread.
     """
-    global _running  # noqa: PLW0603 - one for the process is what it is
+    global _background  # noqa: PLW0603 - there is one for the process
     with _lock:
-        if _running is None:
-            _running = _start()
-        future = _running.portal.start_task_soon(function, *args)
+        if _background is None:
+            _background = _started()
+        future = _background.loop.start_task_soon(function, *args)
         if not threading.current_thread().daemon:
-            _running.calls.add(future)
-            future.add_done_callback(_running.calls.discard)
+            _background.calls.add(future)
+            future.add_done_callback(_background.calls.discard)
     return future
 
 
-def _start() -> _Running:
+def _started() -> _Background:
     import anyio
     from anyio.from_thread import BlockingPortal
 
-    # Not anyio's own way of starting one: what it leaves behind would, in a child process, wait for
-    # a thread that only the parent has.
-    started: Future[BlockingPortal] = Future()
+    # anyio's own way of starting one would, in a forked child, wait for a thread that only the
+    # parent has.
+    ready: Future[BlockingPortal] = Future()
 
     async def serve() -> None:
-        async with BlockingPortal() as made:
-            started.set_result(made)
-            await made.sleep_until_stopped()
+        async with BlockingPortal() as loop:
+            ready.set_result(loop)
+            await loop.sleep_until_stopped()
 
-    # A thread of this kind keeps no process from ending; `_stop` lets it end in order.
+    # A daemon thread keeps no process from ending; `_stop` lets it end in order.
     thread = threading.Thread(target=anyio.run, args=(serve,), name="asynccache", daemon=True)
     thread.start()
-    return _Running(started.result(), thread, set())
+    return _Background(ready.result(), thread, set())
 
 
 def in_background_loop() -> bool:
-    """Tell whether the caller is on the background loop's own thread, which can't wait for it."""
-    return _running is not None and _running.thread is threading.current_thread()
+    """Tell whether this is the background loop's own thread, which can't wait for itself."""
+    return _background is not None and _background.thread is threading.current_thread()
 
 
 def blocked_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the loop whose thread waits for what the caller does: nothing may wait for that loop.
+    """Return the event loop whose thread waits for the running task, None if there is none.
 
-    None for none.
+    That loop stands still meanwhile, so the task must not wait for it.
     """
-    return _held.get()
+    return _blocked.get()
 
 
 class BlockedCaller:
-    """A thread that waits for what it has started in the background loop.
+    """A thread that waits for a call in the background loop.
 
-    Meanwhile it runs what is handed to it: a user's function, and the call that is paid for, are
-    run in the thread they came from, whose connections and locals they may rely on.
+    While it waits it runs the functions that the call hands to it with `run`. So a user's function,
+    or a paid call, runs in the thread that asked for it, with its connections and thread-locals.
     """
 
-    __slots__ = ("_errands", "_gone", "_lock")
+    __slots__ = ("_gone", "_handed")
 
     def __init__(self) -> None:
-        self._errands: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        # What is to be run, and where its result goes; None at the end.
+        self._handed: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         self._gone = False
-        self._lock = threading.Lock()
 
-    def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:  # noqa: ANN401 - its own
-        """Await a coroutine function in the background loop; interrupted, cancel it.
+    def call(self, function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:  # noqa: ANN401 - its own
+        """Await a coroutine function in the background loop; an interrupt cancels it.
 
         Raises:
-            RuntimeError: This is the background loop's own thread, or a process that was forked in
-                an errand.
+            RuntimeError: This is the background loop's own thread, or the process was forked in a
+                function that ran here meanwhile.
         """
+        if in_background_loop():
+            raise RuntimeError(
+                "called in the background loop, which would wait for itself: use the AsyncCache"
+                " there (`cache.asynchronous`), or call from another thread"
+            )
         process = os.getpid()
         context = copy_context()
-        context.run(_held.set, _running_loop())
-        future = context.run(start, function, *args)
-        future.add_done_callback(lambda _: self._errands.put(None))
+        context.run(_blocked.set, asyncio._get_running_loop())  # noqa: SLF001 - it is exported
+        future = context.run(start, partial(function, *args, **kwargs))
+        future.add_done_callback(lambda _: self._handed.put(None))
         try:
-            while (errand := self._errands.get()) is not None:
-                errand()
+            while (handed := self._handed.get()) is not None:
+                self._run(*handed)
                 if os.getpid() != process:
                     raise RuntimeError(
                         "this process was forked in the middle of a cached call, which only its"
@@ -129,124 +135,77 @@ class BlockedCaller:
                     )
             return future.result()
         finally:
-            future.cancel()  # a thread that was interrupted waits no longer
-            self._leave()
-
-    def _leave(self) -> None:
-        with self._lock:
+            future.cancel()  # for a caller that was interrupted
             self._gone = True
-        while True:
-            try:
-                errand = self._errands.get_nowait()
-            except Empty:
-                return
-            if errand is not None:
-                errand()  # fails now
+            self._refuse()
 
     async def run(self, function: Callable[[], T]) -> T:
         """Run a function in the waiting thread, in the context of the running task.
 
         Raises:
-            CallerGoneError: The thread waits no longer, or was interrupted meanwhile.
+            CallerGoneError: The thread waits no longer, or was interrupted in the function.
         """
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[T] = loop.create_future()
-        context = copy_context()
+        future: Future[T] = Future()
+        self._handed.put((future, partial(copy_context().run, function)))
+        if self._gone:  # and may have looked for the last time before
+            self._refuse()
+        return await asyncio.wrap_future(future)
 
-        def errand() -> None:
-            if self._gone:
-                _settle(loop, done, None, CallerGoneError())
-                return
-            try:
-                result = context.run(function)
-            except StopIteration as exc:  # which no future takes, as it would end a generator
-                error = RuntimeError("the function raised StopIteration")
-                error.__cause__ = exc
-                _settle(loop, done, None, error)
-            except Exception as exc:  # noqa: BLE001 - it is handed on, whatever it is
-                _settle(loop, done, None, exc)
-            except BaseException:
-                _settle(loop, done, None, CallerGoneError())
-                raise
-            else:
-                _settle(loop, done, result, None)
-
-        with self._lock:
+    def _run(self, future: Future[Any], function: Callable[[], Any]) -> None:
+        if not future.set_running_or_notify_cancel():  # nobody waits for it any more
+            return
+        try:
             if self._gone:
                 raise CallerGoneError
-            self._errands.put(errand)
-        return await done
+            future.set_result(function())
+        except StopIteration as exc:  # an asyncio future doesn't take one
+            error = RuntimeError("the function raised StopIteration")
+            error.__cause__ = exc
+            future.set_exception(error)
+        except Exception as exc:  # noqa: BLE001 - it is handed on, whatever it is
+            future.set_exception(exc)
+        except BaseException:
+            future.set_exception(CallerGoneError())
+            raise
+
+    def _refuse(self) -> None:
+        """Let all fail that was handed over and not run."""
+        with suppress(Empty):
+            while True:
+                if (handed := self._handed.get_nowait()) is not None:
+                    self._run(*handed)
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
-def call(function: Callable[..., Awaitable[T]], *args: Any) -> T:  # noqa: ANN401 - its own
-    """Await a coroutine function in the background loop, as a `BlockedCaller` with no errands."""
-    return BlockedCaller().call(function, *args)
-
-
-def waited(
-    function: Callable[..., Awaitable[T]],
-    *args: Any,  # noqa: ANN401 - the function's own
-    guest: BlockedCaller | None = None,
-    **kwargs: Any,  # noqa: ANN401 - as above
-) -> T:
-    """Await something in the background loop, while the calling thread waits for it.
+def call(function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:  # noqa: ANN401 - its own
+    """Await a coroutine function in the background loop, while the calling thread waits.
 
     Raises:
-        RuntimeError: The caller is in that loop.
+        RuntimeError: This is the background loop's own thread.
     """
-    if in_background_loop():
-        raise RuntimeError(
-            "called in the background loop, which would wait for itself: use the AsyncCache there"
-            " (`cache.asynchronous`), or call from another thread"
-        )
-    return (guest or BlockedCaller()).call(functools.partial(function, *args, **kwargs))
-
-
-def _settle(
-    loop: asyncio.AbstractEventLoop,
-    future: asyncio.Future[Any],
-    result: object,
-    error: Exception | None,
-) -> None:
-    def settle() -> None:
-        if future.done():  # nobody waits for it any more
-            return
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
-
-    call_in(loop, settle)  # where the loop is closed, so is whoever waited there
+    return BlockedCaller().call(function, *args, **kwargs)
 
 
 def _stop() -> None:
-    global _running
+    global _background
     with _lock:
-        running, _running = _running, None  # who calls from now on starts another
-    if running is not None:
-        wait(list(running.calls))
-        running.portal.call(running.portal.stop, True)
-        running.thread.join()
+        ending, _background = _background, None  # later callers start another
+    if ending is not None:
+        wait(list(ending.calls))
+        ending.loop.call(ending.loop.stop, True)
+        ending.thread.join()
 
 
 def _after_fork() -> None:
     """Forget the parent's loop, whose thread this process doesn't have."""
-    global _lock, _running  # noqa: PLW0603 - as above
+    global _lock, _background  # noqa: PLW0603 - as above
     _lock = threading.RLock()
-    _running = None
+    _background = None
 
 
-# Before executors are shut down, by which caches that close with the loop still write: in the way
-# of Python's own `concurrent.futures`. What threads that outlive the main one started since then
-# ends after them.
-with suppress(RuntimeError):  # imported when it is too late for that
+# Python calls this before it shuts executors down, as `concurrent.futures` has it: caches that
+# close with the loop still write. Threads that outlive the main one may start another loop after
+# that, which ends with `atexit`.
+with suppress(RuntimeError):  # Python is ending already
     getattr(threading, "_register_atexit", atexit.register)(_stop)
 atexit.register(_stop)
 at_fork(after_in_child=_after_fork)

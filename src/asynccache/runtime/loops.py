@@ -6,15 +6,17 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
-_LOOK: Final = 0.05  # seconds between two looks whether the other loop still runs
+_LOOK: Final = 0.05  # seconds between two checks that the other loop still runs
 
 T = TypeVar("T")
+Work: TypeAlias = Callable[[], Coroutine[Any, Any, T]]
+"""A coroutine function, to be called in another loop."""
 
 
 class LoopEndedError(Exception):
-    """A loop ended with work undone; never leaves the library."""
+    """A loop ended with work undone. It never leaves the library."""
 
 
 def call_in(
@@ -38,12 +40,12 @@ def _finish(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def begin(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
+def begin(loop: asyncio.AbstractEventLoop, work: Work[T]) -> Future[T]:
     """Start a coroutine function in another loop, in a copy of the caller's context.
 
-    Unlike with `asyncio.run_coroutine_threadsafe`, no coroutine is made before that loop runs it: a
-    loop that ends first leaves none behind that was never awaited. Cancelling the future cancels
-    the work.
+    Unlike `asyncio.run_coroutine_threadsafe`, this makes no coroutine before that loop runs it. So
+    a loop that ends first leaves none behind that was never awaited. Cancelling the future cancels
+    the work; a future that was cancelled otherwise says that the loop ended.
 
     Raises:
         RuntimeError: The loop is closed.
@@ -54,34 +56,24 @@ def begin(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any
         if not future.cancelled():
             task = loop.create_task(work())
             task.add_done_callback(partial(_hand_over, future))
-            future.add_done_callback(partial(_take_along, loop, task))
+            future.add_done_callback(lambda _: future.cancelled() and call_in(loop, task.cancel))
 
     loop.call_soon_threadsafe(start)
     return future
 
 
 def _hand_over(future: Future[T], task: asyncio.Task[T]) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    if task.cancelled():  # not by whoever waits for it
-        future.set_exception(LoopEndedError())
-    elif (error := task.exception()) is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(task.result())
+    if task.cancelled():
+        future.cancel()
+    elif future.set_running_or_notify_cancel():
+        if (error := task.exception()) is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(task.result())
 
 
-def _take_along(
-    loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any], future: Future[Any]
-) -> None:
-    if future.cancelled() and not task.done():
-        call_in(loop, task.cancel)
-
-
-async def result_in(
-    loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, T]]
-) -> T:
-    """Do work in another loop and return what it returns; cancelled, cancel it.
+async def result_in(loop: asyncio.AbstractEventLoop, work: Work[T]) -> T:
+    """Do work in another loop and return its result. Cancelling the caller cancels the work.
 
     Raises:
         LoopEndedError: That loop ended before the work did.
@@ -92,30 +84,22 @@ async def result_in(
     except RuntimeError:  # it was closed just now
         raise LoopEndedError from None
     try:
-        done: set[asyncio.Future[T]] = set()
-        while not done and loop.is_running():
-            done, _ = await asyncio.wait({working}, timeout=_LOOK)
+        while not working.done() and loop.is_running():
+            await asyncio.wait({working}, timeout=_LOOK)
     finally:
-        if not working.done():
-            working.add_done_callback(_failed)
-            working.cancel()
-    if not done:
+        working.cancel()
+    if working.cancelled():
         raise LoopEndedError
     return working.result()
 
 
-async def done_in(
-    loop: asyncio.AbstractEventLoop,
-    work: Callable[[], Coroutine[Any, Any, object]],
-    *,
-    patience: float,
-) -> bool:
-    """Do work in another loop and wait for it while that loop runs; tell whether it was done.
+async def done_in(loop: asyncio.AbstractEventLoop, work: Work[object], *, patience: float) -> bool:
+    """Do work in another loop and wait for it while that loop runs; return whether it succeeded.
 
-    What it failed with isn't told: it is that loop's own.
+    Its error isn't raised here, because it belongs to the other loop.
 
     Args:
-        loop: Whose thread does the work. It may end meanwhile, or have ended.
+        loop: The loop that does the work. It may end meanwhile, or have ended.
         work: The coroutine function.
         patience: Seconds to wait at most; then the work goes on by itself.
     """
@@ -125,7 +109,7 @@ async def done_in(
         working = asyncio.wrap_future(begin(loop, work))
     except RuntimeError:  # it was closed just now
         return False
-    working.add_done_callback(_failed)  # also if nobody looks any more
+    working.add_done_callback(_failed)  # so that an error that nobody looks at isn't logged
     time = asyncio.get_running_loop().time
     until = time() + patience
     while (left := until - time()) > 0 and loop.is_running():

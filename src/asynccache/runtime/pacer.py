@@ -1,4 +1,4 @@
-"""Keeps the loop free while thousands are served: long queues go out in slices of a millisecond."""
+"""Limits how long the loop is held: many callers are served in slices of about a millisecond."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LARGEST_SLICE: Final = 512
 
 
 class Pacer:
-    """Shares one event loop's turns out among callers. Touched by the loop's own thread alone."""
+    """Divides one event loop's time among callers. Only the loop's own thread uses it."""
 
     __slots__ = ("_armed", "_began", "_loop", "_queue", "_serving", "_slice", "_sliced_at")
 
@@ -43,18 +43,18 @@ class Pacer:
         self._armed = False
 
     async def slot(self) -> None:
-        """Return in a turn that has time, in the order of asking."""
+        """Wait for a turn that has time left. Callers go on in the order in which they asked."""
         future: asyncio.Future[None] = self._loop.create_future()
         self._queue.append((future, None))
         self._serve_soon()
         await future
 
     def resolve(self, futures: Iterable[asyncio.Future[Any]], value: object = None) -> None:
-        """Give futures their result, slice by slice if they are many."""
+        """Set the same result on futures, slice by slice if there are many."""
         self.resolve_each((future, value) for future in futures)
 
     def resolve_each(self, pairs: Iterable[tuple[asyncio.Future[Any], object]]) -> None:
-        """Give each future its own result; an exception is raised where it is awaited."""
+        """Set each future's own result, or its exception."""
         self._queue.extend(pairs)
         if len(self._queue) <= _FIRST_SLICE and not self._serving:
             self._release(len(self._queue))

@@ -11,7 +11,7 @@ from asynccache.cache.computing import VALUE_META
 from asynccache.cache.objects import packed
 from asynccache.entries.entry import Meta
 from asynccache.entries.values import encode_value
-from asynccache.runtime.background import waited
+from asynccache.runtime.background import call
 from tests.helpers.autogen_examples import *  # noqa: F403 - its tests
 from tests.helpers.autogen_own_clients import *  # noqa: F403 - its tests
 from tests.helpers.openai_server import COMPLETION, MESSAGES, choice
@@ -155,6 +155,6 @@ def test_answer_of_another_version_is_a_miss():
     with Cache.memory() as cache:
         for data in ({"id": "1"}, {"id": 1, "messages": 2}):
             packing = (Meta(meta.kind, content_type=meta.content_type), encode_value(data))
-            waited(cache.asynchronous.put, [(KEY, None)], lambda _, packing=packing: packing)
+            call(cache.asynchronous.put, [(KEY, None)], lambda _, packing=packing: packing)
             assert cache.get(KEY) is None
             assert cache.get_many([KEY], "none") == ["none"]

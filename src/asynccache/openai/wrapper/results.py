@@ -14,7 +14,7 @@ from openai.types.chat import ChatCompletion
 
 from asynccache.cache.facade import status_of
 from asynccache.openai.wrapper.config import Price
-from asynccache.runtime.background import waited
+from asynccache.runtime.background import call
 
 T = TypeVar("T")
 
@@ -203,7 +203,7 @@ class SyncStream(Stream[T]):
         self.config_id = stream.config_id
         self._asynccache_status = status_of(stream)
         self._counted = stream
-        self._iterator = iter(lambda: waited(anext, stream, None), None)
+        self._iterator = iter(lambda: call(anext, stream, None), None)
 
     @property
     def cost(self) -> float:
@@ -217,4 +217,4 @@ class SyncStream(Stream[T]):
 
     def close(self) -> None:
         """Stop reading. The call upstream ends if nobody else reads it."""
-        waited(self._counted.close)
+        call(self._counted.close)

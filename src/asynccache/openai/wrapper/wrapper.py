@@ -33,7 +33,7 @@ from asynccache.openai.wrapper.results import (
     UsageTotals,
     figures_of,
 )
-from asynccache.runtime.background import waited
+from asynccache.runtime.background import call
 
 _log = logging.getLogger("asynccache")
 
@@ -117,7 +117,7 @@ class OpenAIWrapper:
         Clients that were handed in, and caches, are left open. At the program's end it happens
         anyway.
         """
-        waited(self.aclose)
+        call(self.aclose)
 
     # -- calls -------------------------------------------------------------------------------
 
@@ -242,7 +242,7 @@ class OpenAIWrapper:
             RuntimeError: This is the background loop itself: await `acreate` there.
             Exception: As `acreate`.
         """
-        response = waited(partial(self.acreate, **config))
+        response = call(partial(self.acreate, **config))
         if isinstance(response, CountedStream):
             return SyncStream(cast("Any", response))
         return response

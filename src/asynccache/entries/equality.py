@@ -1,5 +1,9 @@
 """Compares an object with the one that its bytes give back, part by part."""
 
+# Any value passes through here, so that pyright can't know what is in it.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import copyreg
@@ -38,7 +42,7 @@ def difference(one: Any, other: Any, *, typed: bool = False) -> str | None:  # n
         RecursionError: They are nested too deep.
         Exception: What their classes raise when they are copied.
     """
-    kind = cast("type[object]", type(other))
+    kind = cast("type[Any]", type(other))
     if type(one) is not kind and not (typed and _became(one, other)):
         return f"{type(one).__qualname__} becomes {kind.__qualname__}"
     if one is other:

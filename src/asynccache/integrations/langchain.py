@@ -189,16 +189,19 @@ def _without_denied_headers(llm_string: str) -> str:
     return f"{model}{mark}{arguments}"
 
 
-def _kept(part: Any, name: object = "") -> Any:  # noqa: ANN401 - any JSON, any literal
+def _kept(part: object, name: object = "") -> Any:  # noqa: ANN401 - any JSON, any literal
     """Return a part of a description less the headers that no key holds, wherever they stand."""
     if isinstance(part, dict):
-        members = cast("dict[Any, Any]", part)
+        members = cast("dict[str, Any]", part)
         if name in _HEADERS:
             members = {n: v for n, v in members.items() if not is_denied_header(str(n))}
         return {n: _kept(value, n) for n, value in members.items()}
-    if isinstance(part, tuple) and len(part) == 2 and isinstance(part[0], str):  # noqa: PLR2004 - a name and its value
-        return (part[0], _kept(part[1], part[0]))
-    return [_kept(item) for item in part] if isinstance(part, list) else part
+    if isinstance(part, tuple):  # a name and its value
+        pair = cast("tuple[Any, ...]", part)
+        return (*pair[:1], *(_kept(value, pair[0]) for value in pair[1:]))
+    if isinstance(part, list):
+        return [_kept(item) for item in cast("list[Any]", part)]
+    return part
 
 
 def _as_first_asked(prompt: str) -> str:

@@ -4,6 +4,10 @@ They form a tree like the request's own, three levels deep: ``messages``, ``0``,
 digest is a CRC-32: enough to tell two values apart, and at most four bytes of what one was.
 """
 
+# Any JSON passes through here, so that pyright can't know what is in it.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from typing import Any, Final

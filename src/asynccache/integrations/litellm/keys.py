@@ -2,6 +2,7 @@
 
 # LiteLLM is typed with what can't be checked beside SDK 3, which this package is checked with.
 # pyright: reportMissingImports=false, reportUnknownVariableType=false
+# pyright: reportAttributeAccessIssue=false
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations

@@ -44,6 +44,27 @@ async def test_equal_items_travel_once_if_they_may():
     assert scene.batches == [[1, 2]]
 
 
+async def test_what_is_asked_while_batches_are_under_way_leaves_together():
+    """No more batches are under way than may be; the first that ends sends what has come since."""
+    scene = Scene(at_once=2, limit=lambda: 3)
+    gate = asyncio.Event()
+    double = scene.double
+
+    async def slowly(items):
+        answers = await double(items)
+        await gate.wait()
+        return answers
+
+    scene.batcher._run = slowly
+    asked = [asyncio.create_task(scene.ask(*items)) for items in ((1, 2), (3, 4, 5, 6, 7), (8,))]
+    await asyncio.sleep(0.01)
+    assert scene.batches == [[1, 2, 3], [4, 5, 6]]
+    gate.set()
+    assert await asyncio.gather(*asked) == [[2, 4], [6, 8, 10, 12, 14], [16]]
+    assert scene.batches == [[1, 2, 3], [4, 5, 6], [7, 8]]
+    assert await scene.ask(9) == [18]
+
+
 async def test_batches_are_bounded_in_number_and_in_weight():
     """No batch is above its limit, but for one item that is so alone; all are answered in order."""
     scene = Scene(limit=lambda: 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, TypeVar, cast
 
@@ -22,9 +23,13 @@ class Batcher(Generic[ItemT, ResultT]):
         limit: Returns how much may be in one batch; a single item may be more than that.
         weigh: Returns how much an item is; one if nothing is given.
         shared: Equal items travel once, and have the same result.
+        at_once: How many batches may be under way. What is asked for meanwhile leaves together.
     """
 
-    __slots__ = ("_limit", "_pacer", "_pending", "_run", "_shared", "_spawn", "_weigh")
+    __slots__ = (
+        "_at_once", "_limit", "_pacer", "_pending", "_run", "_shared", "_spawn", "_under_way",
+        "_weigh",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -35,6 +40,7 @@ class Batcher(Generic[ItemT, ResultT]):
         limit: Callable[[], int],
         weigh: Callable[[ItemT], int] | None = None,
         shared: bool = False,
+        at_once: float = math.inf,
     ) -> None:
         self._run = run
         self._pacer = pacer
@@ -42,6 +48,8 @@ class Batcher(Generic[ItemT, ResultT]):
         self._limit = limit
         self._weigh = weigh
         self._shared = shared
+        self._at_once = at_once
+        self._under_way = 0
         self._pending: list[tuple[ItemT, asyncio.Future[ResultT]]] = []
 
     def submit(self, item: ItemT) -> asyncio.Future[ResultT]:
@@ -56,10 +64,12 @@ class Batcher(Generic[ItemT, ResultT]):
 
     def _leave(self) -> None:
         """Start the batches of what was asked for in the last turn."""
+        if self._under_way >= self._at_once:
+            return  # the next batch that ends starts them
         pending, self._pending = self._pending, []
         if len(pending) == 1:
             ((item, future),) = pending
-            self._spawn(self._settle([item], [[future]]))
+            self._start([item], [[future]])
             return
         waiting: dict[object, list[asyncio.Future[ResultT]]] = {}
         items: list[ItemT] = []
@@ -72,10 +82,19 @@ class Batcher(Generic[ItemT, ResultT]):
                 items.append(item)
         futures = list(waiting.values())
         start = 0
-        while start < len(items):
+        while start < len(items) and self._under_way < self._at_once:
             end = self._end(items, start)
-            self._spawn(self._settle(items[start:end], futures[start:end]))
+            self._start(items[start:end], futures[start:end])
             start = end
+        self._pending = [
+            (item, future)
+            for item, waiting_for_it in zip(items[start:], futures[start:], strict=True)
+            for future in waiting_for_it
+        ]
+
+    def _start(self, items: list[ItemT], waiting: list[list[asyncio.Future[ResultT]]]) -> None:
+        self._under_way += 1
+        self._spawn(self._settle(items, waiting))
 
     def _end(self, items: list[ItemT], start: int) -> int:
         """Return where the batch ends that begins at a place."""
@@ -102,6 +121,10 @@ class Batcher(Generic[ItemT, ResultT]):
             raise
         except Exception as exc:  # noqa: BLE001 - each who asked gets the error
             results = [exc] * len(items)
+        finally:
+            self._under_way -= 1
+            if self._pending and self._under_way == self._at_once - 1:
+                self._leave()
         if len(waiting) == 1 and len(waiting[0]) == 1:  # nothing to pace
             ((future,),), (result,) = waiting, results
             if not future.done():

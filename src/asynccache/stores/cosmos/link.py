@@ -12,6 +12,8 @@ from typing import Any, Final, TypeAlias
 from msgspec import Struct
 
 from asynccache.errors import StoreTimeoutError, StoreUnavailableError
+from asynccache.keys.key import Namespace
+from asynccache.runtime.batcher import Batcher
 from asynccache.runtime.bounded import BoundedDict
 from asynccache.runtime.clock import Clock
 from asynccache.stores.cosmos.account import (
@@ -92,6 +94,8 @@ class CosmosLink(LoopLink):
         """How the items of leases that were claimed here stood last, by id and token."""
         self.held: BoundedDict[str, None] = BoundedDict(_REMEMBERED)
         """The ids of items that were seen to hold a lease."""
+        self.lookups: dict[Namespace, Batcher[bytes, bytes | None]] = {}
+        """What sends lookups together, for each namespace that is in use."""
         self._account = account
         self._place = place
         self._timeout = timeout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
@@ -10,7 +11,9 @@ from msgspec.structs import replace
 
 from asynccache.errors import StoreRefusedError
 from asynccache.keys.key import Namespace
+from asynccache.runtime.batcher import Batcher
 from asynccache.runtime.clock import SYSTEM_CLOCK, Clock
+from asynccache.runtime.pacer import Pacer
 from asynccache.stores.base import (
     Capabilities,
     Claim,
@@ -31,6 +34,7 @@ T = TypeVar("T")
 
 _FIRST_POLL: Final = 0.25  # seconds: reads cost money, and models take their time
 _LONGEST_POLL: Final = 1.2  # seconds: with jitter a second, and twelve polls in ten
+_LOOKUPS: Final = 2  # under way in one loop: more would each ask for less, and cost a request
 _BATCH: Final = 1000  # keys in one query, the most that the SDK puts into one
 _BATCH_BYTES: Final = 2 * 2**20  # of entries in one query, as far as that is known before
 _LENT: Final = (
@@ -115,16 +119,21 @@ class CosmosStore(Store):
 
     async def get_many(self, namespace: Namespace, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return entries: a point read for a few, a query for many."""
-        place = await self._keys(namespace)
-        unique = list(dict.fromkeys(keys))
-        found: dict[bytes, bytes | None] = {}
-        while len(found) < len(unique):
-            part = unique[len(found) :][: self.batch]
-            bodies = await place.bodies(part)
-            found.update(zip(part, bodies, strict=True))
-            for body in filter(None, bodies):
-                self._mean += (len(body) - self._mean) / 64
-        return [found[key] for key in keys]
+        link = self._links.mine()
+        lookups = link.lookups.get(namespace)
+        if lookups is None:
+
+            async def read(keys: Sequence[bytes]) -> list[bytes | None]:
+                bodies = await (await self._keys(namespace)).bodies(keys)
+                for body in filter(None, bodies):
+                    self._mean += (len(body) - self._mean) / 64
+                return bodies
+
+            lookups = link.lookups[namespace] = Batcher(
+                read, pacer=Pacer(link.loop), spawn=link.spawn,
+                limit=lambda: self.batch, shared=True, at_once=_LOOKUPS,
+            )  # fmt: skip
+        return await asyncio.gather(*map(lookups.submit, keys))
 
     async def head_many(self, namespace: Namespace, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return envelopes; Cosmos DB sends no more of the entries."""

@@ -15,7 +15,7 @@ from asynccache.core.calls import Answer
 from asynccache.core.flight import Caller, WaitedTooLongError
 from asynccache.entries.entry import Meta
 from asynccache.testing import Gate
-from tests.helpers.inside import engine_of, put_store
+from tests.helpers.inside import engine_of, fetch, put_store
 from tests.helpers.scenes import EVENTS, PHASES, Scene, settled
 
 WAITERS = 4
@@ -288,7 +288,7 @@ async def test_errors_are_shared_with_those_they_are_true_for(scope, callers, ca
             call = type(call)(
                 **{f: getattr(call, f) for f in call.__struct_fields__} | {"upstream": upstream}
             )
-            return (await engine.fetch(call)).entry.chunks
+            return (await fetch(engine, call)).entry.chunks
 
         results = await asyncio.gather(*map(ask, callers), return_exceptions=True)
         assert isinstance(results[0], PermissionError)
@@ -305,12 +305,12 @@ async def test_a_callers_patience_bounds_its_own_wait():
         engine = engine_of(scene.cache)
         gate = scene.upstream.hold()
         patient = [
-            asyncio.create_task(engine.fetch(scene.streamed_call(caller=Caller(b"", 60.0))))
+            asyncio.create_task(fetch(engine, scene.streamed_call(caller=Caller(b"", 60.0))))
             for _ in range(2)
         ]
         await gate.arrived()
         with pytest.raises(WaitedTooLongError):
-            await engine.fetch(scene.streamed_call(caller=Caller(b"", 0.01)))
+            await fetch(engine, scene.streamed_call(caller=Caller(b"", 0.01)))
         gate.release()
         for task in patient:
             assert (await task).entry.chunks == EVENTS
@@ -324,7 +324,7 @@ async def test_the_one_whose_call_it_is_keeps_its_own_time():
         gate = scene.upstream.hold()
         engine = engine_of(scene.cache)
         call = scene.streamed_call(caller=Caller(b"", 0.01))
-        starter = asyncio.create_task(engine.fetch(call))
+        starter = asyncio.create_task(fetch(engine, call))
         await gate.arrived()
         await asyncio.sleep(0.03)  # beyond its patience
         gate.release()

@@ -39,3 +39,8 @@ def has_call(engine, key):
 def sync_frames(cache):
     """Return the blocks of a cache's synchronous view that haven't been left."""
     return cache._sync_view._frames
+
+
+async def fetch(engine, call):
+    """Make a call through an engine, as the ways in do."""
+    return await engine.fetch(call.mode, call.key, call.caller, lambda: call)

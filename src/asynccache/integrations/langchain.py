@@ -4,13 +4,17 @@ What LangChain hands over is stored as plain data under names on a list, and bui
 classes: nothing in a store says which class to import.
 """
 
+# Any JSON passes through here, so that pyright can't know what is in it.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import ast
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 from langchain_core import messages
@@ -192,15 +196,14 @@ def _without_denied_headers(llm_string: str) -> str:
 def _kept(part: object, name: object = "") -> Any:  # noqa: ANN401 - any JSON, any literal
     """Return a part of a description less the headers that no key holds, wherever they stand."""
     if isinstance(part, dict):
-        members = cast("dict[str, Any]", part)
+        members: dict[Any, Any] = part
         if name in _HEADERS:
             members = {n: v for n, v in members.items() if not is_denied_header(str(n))}
         return {n: _kept(value, n) for n, value in members.items()}
     if isinstance(part, tuple):  # a name and its value
-        pair = cast("tuple[Any, ...]", part)
-        return (*pair[:1], *(_kept(value, pair[0]) for value in pair[1:]))
+        return (*part[:1], *(_kept(value, part[0]) for value in part[1:]))
     if isinstance(part, list):
-        return [_kept(item) for item in cast("list[Any]", part)]
+        return [_kept(item) for item in part]
     return part
 
 

@@ -42,7 +42,7 @@ def difference(one: Any, other: Any, *, typed: bool = False) -> str | None:  # n
         RecursionError: They are nested too deep.
         Exception: What their classes raise when they are copied.
     """
-    kind = cast("type[Any]", type(other))
+    kind: type[Any] = type(other)
     if type(one) is not kind and not (typed and _became(one, other)):
         return f"{type(one).__qualname__} becomes {kind.__qualname__}"
     if one is other:

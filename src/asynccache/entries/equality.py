@@ -38,7 +38,7 @@ def difference(one: Any, other: Any, *, typed: bool = False) -> str | None:  # n
         RecursionError: They are nested too deep.
         Exception: What their classes raise when they are copied.
     """
-    kind = cast("type[object]", type(other))
+    kind = cast("Any", type(other))
     if type(one) is not kind and not (typed and _became(one, other)):
         return f"{type(one).__qualname__} becomes {kind.__qualname__}"
     if one is other:
@@ -71,7 +71,7 @@ def same_builtins(one: Any, other: Any) -> bool:  # noqa: ANN401 - any two value
 
 def _became(one: Any, other: Any) -> bool:  # noqa: ANN401 - any two objects
     """Tell whether a type may have made one the other: see `difference`."""
-    kind = type(other)
+    kind = cast("Any", type(other))
     return kind in _BUILTINS and (
         isinstance(one, kind) or (kind is float and type(one) is int and one == other)
     )

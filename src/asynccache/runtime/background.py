@@ -154,9 +154,10 @@ class BlockedCaller:
     def _run(self, future: Future[Any], function: Callable[[], Any]) -> None:
         if not future.set_running_or_notify_cancel():  # nobody waits for it any more
             return
+        if self._gone:
+            future.set_exception(CallerGoneError())
+            return
         try:
-            if self._gone:
-                raise CallerGoneError
             future.set_result(function())
         except StopIteration as exc:  # an asyncio future doesn't take one
             error = RuntimeError("the function raised StopIteration")

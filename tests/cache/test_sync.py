@@ -22,6 +22,7 @@ from pydantic import BaseModel
 import asynccache
 from asynccache import Cache, CacheClosedError, StoreRefusedError, SyncCache
 from asynccache.cache import lifecycle, values
+from asynccache.cache.cache import values_of
 from asynccache.cache.computing import VALUE_META
 from asynccache.entries.entry import Meta
 from asynccache.runtime import background
@@ -157,7 +158,8 @@ def test_only_known_classes_are_made(cache):
     def packed(value):
         return meta, asynccache.entries.values.encode_value(value)
 
-    background.call(lambda: cache.asynchronous.put([("key", {"command": "true"})], packed))
+    put = values_of(cache.asynchronous).put
+    background.call(put, [("key", {"command": "true"})], packed)
     assert cache.get("key") == {"command": "true"}
 
 

@@ -52,7 +52,7 @@ def usual_type(create: Callable[[], Any], *, awaited: bool) -> Any:  # noqa: ANN
     for read in (_evaluated, return_type):  # the second, slow one reads names within types too
         try:
             found = read(function)
-            if _is_buildable(found):
+            if found is Any or _is_buildable(found):
                 return found
         except _UNREADABLE:
             continue
@@ -72,9 +72,9 @@ def _evaluated(function: Any) -> Any:  # noqa: ANN401 - any callable, any type f
     if isinstance(stated, str):
         # Its names are those of the module where it was written.
         inner = inspect.unwrap(function) if hasattr(function, "__wrapped__") else function
-        stated = eval(  # noqa: S307 - the program's own code, as `typing.get_type_hints` does it
-            _compiled(stated), inner.__globals__, _closed_over(inner)
-        )
+        local = _closed_over(inner) if inner.__closure__ else None
+        # It is the program's own code; `typing.get_type_hints` does the same.
+        stated = eval(_compiled(stated), inner.__globals__, local)  # noqa: S307
     return Any if stated is None or stated is NoneType else stated
 
 

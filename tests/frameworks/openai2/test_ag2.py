@@ -7,6 +7,7 @@ import warnings
 import pytest
 
 from asynccache import Cache
+from asynccache.cache.cache import values_of
 from asynccache.cache.computing import VALUE_META
 from asynccache.cache.objects import packed
 from asynccache.entries.entry import Meta
@@ -155,6 +156,8 @@ def test_answer_of_another_version_is_a_miss():
     with Cache.memory() as cache:
         for data in ({"id": "1"}, {"id": 1, "messages": 2}):
             packing = (Meta(meta.kind, content_type=meta.content_type), encode_value(data))
-            call(cache.asynchronous.put, [(KEY, None)], lambda _, packing=packing: packing)
+            call(
+                values_of(cache.asynchronous).put, [(KEY, None)], lambda _, packing=packing: packing
+            )
             assert cache.get(KEY) is None
             assert cache.get_many([KEY], "none") == ["none"]

@@ -282,7 +282,7 @@ def _at_home(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError as exc:
         raise ValueError(
-            f"{path}: there is no such home; for a folder of that name: ./{path}"
+            f"{path}: there is no such home folder; for a folder of that name write ./{path}"
         ) from exc
 
 
@@ -292,7 +292,7 @@ def _with_copies(
     """Return a store, with memory in front of it if it is to have some."""
     if local_max_bytes is None:
         if local_ttl is not None:
-            raise ValueError("local_ttl needs local_max_bytes: without room there are no copies")
+            raise ValueError("local_ttl needs local_max_bytes, which says how many bytes to copy")
         return store
     from asynccache.stores.near import NearCache
 

@@ -59,7 +59,7 @@ def options(
         changed = replace(changed, sample=0, samples=Samples())
     elif sample is not UNSET:
         if type(sample) is not int or sample < 0:
-            raise ValueError(f'sample must be a number from 0 on, or "each", not {sample!r}')
+            raise ValueError(f'sample must be an integer from 0 up, or "each", not {sample!r}')
         changed = replace(changed, sample=sample, samples=None)
     if store_if is not UNSET:
         changed = replace(changed, store_if=rule_of(store_if))

@@ -90,8 +90,8 @@ class CachedChatCompletionClient(ChatCompletionClient, Component[CachedChatCompl
             self._identity = ClientIdentity(client, upstream)
         except (UnknownClientError, NotCanonicalError) as exc:
             raise TypeError(
-                f"a {type(client).__qualname__} can't be told from others: {exc};"
-                ' give upstream="...", a name for what it asks'
+                f"a {type(client).__qualname__} can't be identified: {exc};"
+                ' give upstream="...", a name for the server that it calls'
             ) from exc
 
     def __repr__(self) -> str:

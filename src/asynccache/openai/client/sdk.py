@@ -328,7 +328,7 @@ def check_model(client: Any, body: Any, extra: object) -> None:
     given = cast("Mapping[str, object]", extra)
     named = cast("Mapping[str, object]", body or {})
     if "model" in given and given["model"] != named.get("model"):
-        raise NotCanonicalError("its deployment is another than its body's model")
+        raise NotCanonicalError("its deployment isn't the model that its body names")
 
 
 def _name_of(value: object) -> str:

@@ -39,7 +39,7 @@ _log = logging.getLogger("asynccache")
 _FOREIGN_CLOSE: Final = 10.0  # seconds that another loop may take to end its flights
 _NOT_OPEN: Final = "the cache isn't open"
 _NO_LOOP: Final = (
-    "an AsyncCache needs an event loop of asyncio, and none runs here: use `with` instead of"
+    "no event loop of asyncio's runs here, and an AsyncCache needs one: use `with` instead of"
     " `async with`; where another kind of loop runs (trio's), do so in a thread of its own"
 )
 

@@ -59,7 +59,7 @@ def test_what_a_subclass_can_do_is_collected():
     """A subclass of a contract has the tests of its own capabilities, and none replaced there."""
 
     class Narrow(StoreContract):
-        test_absence_is_none = None
+        test_absence_is_none = None  # type: ignore[assignment] # pytest passes over it
 
     class Wide(Narrow):
         capabilities = Capabilities(leases=True)

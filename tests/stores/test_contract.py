@@ -53,3 +53,18 @@ def test_only_what_a_store_can_do_is_collected():
     assert not callable(TestPlainStore.test_peek_answers)
     assert not callable(TestPlainStore.test_a_lease_is_granted_once)
     assert callable(TestPlainStore.test_absence_is_none)
+
+
+def test_what_a_subclass_can_do_is_collected():
+    """A subclass of a contract has the tests of its own capabilities, and none replaced there."""
+
+    class Narrow(StoreContract):
+        test_absence_is_none = None  # type: ignore[assignment] # pytest passes over it
+
+    class Wide(Narrow):
+        capabilities = Capabilities(leases=True)
+
+    assert not callable(Narrow.test_a_lease_is_granted_once)
+    assert callable(Wide.test_a_lease_is_granted_once)
+    assert not callable(Wide.test_setting_and_deleting_wake)
+    assert Wide.test_absence_is_none is None

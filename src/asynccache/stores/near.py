@@ -145,9 +145,7 @@ class NearCache(Store):
         """Return the counters of the store behind. Copies are not counted."""
         return self._store.counters()
 
-    async def _copy(
-        self, namespace: Namespace, entries: Sequence[tuple[bytes, bytes, int]]
-    ) -> None:
+    async def _copy(self, namespace: Namespace, entries: list[tuple[bytes, bytes, int]]) -> None:
         """Keep copies of entries, given as key, body and expiry, that aren't too large."""
         until = self._clock.time_us() + self._ttl
         copies = [

@@ -94,21 +94,21 @@ class FaultyStore(Store):
     until they are used up or until `heal` is called. `open`, `aclose` and `peek` fail only if they
     are named.
 
+    For example, this is a late miss: a lookup finds nothing, and returns after the entry was
+    written::
+
+        store = FaultyStore(MemoryStore(), hide_inline=True)
+        gate = store.stall("get_many", after=True, times=1)
+        lookup = asyncio.create_task(store.get_many(namespace, [key]))
+        await gate.arrived()
+        await store.set_many(namespace, [Record(key=key, body=body)])
+        gate.release()
+        assert await lookup == [None]
+
     Args:
         inner: The store that does the work.
         hide_inline: Let every `peek` return `UNKNOWN`, so that all lookups are asynchronous.
         capabilities: The capabilities to report instead of those of ``inner``.
-
-    Example:
-        A late miss: a lookup finds nothing, and returns after the entry was written. ::
-
-            store = FaultyStore(MemoryStore(), hide_inline=True)
-            gate = store.stall("get_many", after=True, times=1)
-            lookup = asyncio.create_task(store.get_many(namespace, [key]))
-            await gate.arrived()
-            await store.set_many(namespace, [Record(key=key, body=body)])
-            gate.release()
-            assert await lookup == [None]
     """
 
     def __init__(

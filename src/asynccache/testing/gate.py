@@ -39,17 +39,13 @@ class Gate:
         loop = asyncio.get_running_loop()
         while not condition():
             future: asyncio.Future[None] = loop.create_future()
-            with self._lock:
-                self._waiting.add(future)
+            self._waiting.add(future)
             try:
                 if not condition():  # it may have come true before anybody knew of the future
                     await future
             finally:
-                with self._lock:
-                    self._waiting.discard(future)
+                self._waiting.discard(future)
 
     def _changed(self) -> None:
-        with self._lock:
-            waiting = list(self._waiting)
-        for future in waiting:
+        for future in list(self._waiting):  # in one step, as nothing here runs code in Python
             finish(future)

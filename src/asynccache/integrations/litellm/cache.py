@@ -1,7 +1,7 @@
 """The cache as LiteLLM's: ``litellm.cache = LiteLLMCache()``.
 
-LiteLLM looks answers up and stores them by its own handlers; which cache, which key and which
-bytes is decided here.
+LiteLLM's own handlers look answers up and store them. This module decides in which cache, under
+which key and as which bytes.
 """
 
 # LiteLLM is typed with what can't be checked beside SDK 3, which this package is checked with.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from litellm.caching.base_cache import BaseCache
@@ -41,23 +42,24 @@ _UNKEYED: Final = "LiteLLM: a request that can't be a key, or that has state at 
 
 
 class LiteLLMCache(Cache):  # type: ignore[misc]  # untyped here, see above
-    """Answers of LiteLLM's calls, in an `AsyncCache`, for ``litellm.cache``.
+    """A cache for ``litellm.cache`` that keeps LiteLLM's answers in an `AsyncCache`.
 
-    Everything in a request is in its key, but for credentials, timeouts and what is LiteLLM's own.
-    What wasn't looked up isn't stored. The sync calls work in any thread, as those of
-    `LangChainCache` do. LiteLLM makes its calls itself, so that what many ask for at once is not
-    shared here.
+    The key holds the whole request except credentials, timeouts and LiteLLM's own arguments. An
+    answer is stored only if it was looked up before. The sync methods work in any thread, as those
+    of `LangChainCache` do. LiteLLM itself makes the calls, so equal calls at the same time are not
+    shared.
 
     Args:
-        cache: An `AsyncCache` or `SyncCache`; None takes the one in force around each call; where
+        cache: An `AsyncCache` or `SyncCache`. None means the cache in force around each call. If
             there is none, every lookup is a miss.
         namespace: Keeps answers apart, as ``cache={"namespace": ...}`` does for one call.
-        ttl: Seconds until answers expire; None leaves the cache's own.
-        options: Further options of LiteLLM's own cache: ``mode``, ``supported_call_types``.
-            ``max_messages`` is None here, so that conversations of any length are cached.
+        ttl: Seconds until answers expire. None means the ``ttl`` of the cache.
+        options: Further options of LiteLLM's own cache, such as ``mode`` and
+            ``supported_call_types``. ``max_messages`` is None here, so that conversations of any
+            length are cached.
 
     Raises:
-        TypeError: ``cache`` is no cache.
+        TypeError: ``cache`` is not a cache.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class LiteLLMCache(Cache):  # type: ignore[misc]  # untyped here, see above
         self._lookups = PendingLookups()
 
     def get_cache_key(self, **kwargs: Any) -> str | None:  # noqa: ANN401 - a request's
-        """Return the key of a request; None if it has none, and is not cached."""
+        """Return the key of a request, or None if the request can't be cached."""
         part = kwargs.get("input")
         if isinstance(part, Key):  # what `async_add_cache_pipeline` passes for an input
             return part
@@ -87,7 +89,7 @@ class LiteLLMCache(Cache):  # type: ignore[misc]  # untyped here, see above
         return self._looking_up(kwargs, f"{text}/input" if is_by_input(kwargs) else text)
 
     def _looking_up(self, kwargs: dict[str, Any], text: str) -> Key:
-        """Return a lookup's key with what is in force around it: storing comes later, elsewhere."""
+        """Return the key of a lookup with the options in force, which storing needs later."""
         options = current_options()
         number = options.sample
         if options.samples is not None and "litellm_logging_obj" in kwargs:  # a call's, no question
@@ -98,7 +100,7 @@ class LiteLLMCache(Cache):  # type: ignore[misc]  # untyped here, see above
         return key
 
     def should_use_cache(self, **kwargs: Any) -> bool:  # noqa: ANN401 - as above
-        """Tell whether a request is looked up and stored."""
+        """Return whether a request is looked up and stored."""
         if "cache_key" in kwargs and kwargs["cache_key"] is None:
             return False
         return bool(super().should_use_cache(**kwargs))
@@ -112,7 +114,7 @@ class LiteLLMCache(Cache):  # type: ignore[misc]  # untyped here, see above
         """Return the stored answer of an async call, or None.
 
         Raises:
-            ReplayMiss: In mode "replay", nothing is stored.
+            ReplayMiss: The mode is "replay" and nothing is stored.
         """
         key = self._lookup_key(kwargs)
         if key is None:
@@ -134,17 +136,14 @@ class LiteLLMCache(Cache):  # type: ignore[misc]  # untyped here, see above
         key.found = answer is not None
         return answer
 
-    def add_cache(self, result: object, **kwargs: Any) -> None:  # noqa: ANN401 - as above
+    def add_cache(self, result: object, **kwargs: object) -> None:
         """Store the answer of a sync call."""
         key = self._looked_up(kwargs)
         if key is not None:
             super().add_cache(result, **{**kwargs, "cache_key": key})
 
     async def async_add_cache(
-        self,
-        result: object,
-        dynamic_cache_object: object = None,
-        **kwargs: Any,  # noqa: ANN401 - as above
+        self, result: object, dynamic_cache_object: object = None, **kwargs: object
     ) -> None:
         """Store the answer of an async call."""
         key = self._looked_up(kwargs)
@@ -152,26 +151,23 @@ class LiteLLMCache(Cache):  # type: ignore[misc]  # untyped here, see above
             await super().async_add_cache(result, **{**kwargs, "cache_key": key})
 
     async def async_add_cache_pipeline(
-        self,
-        result: object,
-        dynamic_cache_object: object = None,
-        **kwargs: Any,  # noqa: ANN401 - as above
+        self, result: object, dynamic_cache_object: object = None, **kwargs: object
     ) -> None:
-        """Store an embedding's vectors, each under the key that its input was looked up by."""
+        """Store the vectors of an embedding, each under the key that its input was looked up by."""
         keys = self._lookups.keys(kwargs, by_input=True)
         missed = [key for key in keys if not key.found]
         if missed:
             await super().async_add_cache_pipeline(result, **{**kwargs, "input": missed})
 
     def _looked_up(self, kwargs: dict[str, Any]) -> str | None:
-        """Return the key that a call was looked up by; None where it wasn't."""
+        """Return the key by which a call was looked up, or None if it wasn't."""
         keys = self._lookups.keys(kwargs)
         given: str | None = kwargs.get("cache_key")
         return keys[-1] if keys else given
 
 
 class _Backend(BaseCache):  # type: ignore[misc]  # untyped here, see above
-    """Where LiteLLM's cache keeps what it has made ready."""
+    """What LiteLLM's cache calls to read and write."""
 
     def __init__(self, framework: FrameworkCache) -> None:
         super().__init__()
@@ -181,7 +177,7 @@ class _Backend(BaseCache):  # type: ignore[misc]  # untyped here, see above
         """Count a request that has no key.
 
         Raises:
-            ReplayMiss: In mode "replay", where it may not go past the cache.
+            ReplayMiss: The mode is "replay", in which no call may bypass the cache.
         """
         cache = self._framework.serving(reading=False)
         if cache is not None:
@@ -199,17 +195,7 @@ class _Backend(BaseCache):  # type: ignore[misc]  # untyped here, see above
 
     async def _get(self, cache: AsyncCache, key: str) -> dict[str, Any] | None:
         entry = await values_of(cache).find((PREFIX, str(key)))
-        found: object = None if entry is None else decode_value(entry.body, Any)
-        record: dict[str, Any] | None = None
-        if isinstance(found, dict) and isinstance(found.get("timestamp"), float):
-            response = found.get("response")
-            if isinstance(response, str):
-                try:
-                    response = json.loads(response)
-                except ValueError:  # nothing that LiteLLM may make a guess at
-                    response = None
-            if isinstance(response, dict) and _is_readable(response):
-                record = {"timestamp": found["timestamp"], "response": response}
+        record = None if entry is None else _record(decode_value(entry.body, Any))
         self._framework.answered(cache, (PREFIX, str(key)), None if record is None else entry)
         return record
 
@@ -255,14 +241,24 @@ class _Backend(BaseCache):  # type: ignore[misc]  # untyped here, see above
 
 
 def _options(key: str) -> Options:
-    """Return what is in force for a key: what was so where it was looked up."""
+    """Return the options that were in force when a key was looked up."""
     return key.options if isinstance(key, Key) else current_options()
 
 
-def _is_readable(response: dict[str, Any]) -> bool:
-    """Tell whether LiteLLM takes a stored answer; of one input's, only those of its own format."""
+def _record(found: object) -> dict[str, Any] | None:
+    """Return a stored answer and its time as LiteLLM takes them, or None if it can't read them."""
+    if not isinstance(found, dict) or not isinstance(found.get("timestamp"), float):
+        return None
+    response = found.get("response")
+    if isinstance(response, str):
+        with suppress(ValueError):  # text that isn't JSON is nothing that LiteLLM may guess at
+            response = json.loads(response)
+    if not isinstance(response, dict):
+        return None
+    # An answer for one input of an embedding says which format it has.
     version = response.get("format_version", EMBEDDING_CACHE_FORMAT_VERSION)
-    return bool(version == EMBEDDING_CACHE_FORMAT_VERSION)
+    readable = version == EMBEDDING_CACHE_FORMAT_VERSION
+    return {"timestamp": found["timestamp"], "response": response} if readable else None
 
 
 async def _set(cache: AsyncCache, items: Sequence[tuple[str, object]], ttl: float | None) -> None:

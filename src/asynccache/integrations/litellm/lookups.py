@@ -1,7 +1,7 @@
-"""What LiteLLM has looked up, so that its answer is stored under that and nothing else.
+"""The lookups of LiteLLM's calls, so that an answer is stored under the key it was looked up by.
 
-LiteLLM stores in the background, from the caller's own lists. By then these may be those of the
-next request, so that a key made of them then would be another request's.
+LiteLLM stores in the background, and reads the caller's own lists then. The caller may have changed
+them for the next request, so a key that was made of them then would belong to another request.
 """
 
 # LiteLLM is typed with what can't be checked beside SDK 3, which this package is checked with.
@@ -21,20 +21,21 @@ from asynccache.integrations.litellm.keys import keyed
 
 
 class Key(str):
-    """A request's key as LiteLLM hands it about, and what was in force where it was made.
+    """The key of a request, with the options that were in force when it was made.
 
-    A copy is plain text: LiteLLM puts keys into answers, which their owners copy and pickle.
+    LiteLLM passes it on as text. A copy is plain text: LiteLLM puts keys into answers, and users
+    copy and pickle these.
     """
 
     __slots__ = ("found", "options")
 
     options: Options
-    """With the cache that was in force; the number of a sample is in the key's text."""
+    """They name the cache that was in force. The number of a sample is in the text of the key."""
     found: bool
-    """Whether something was stored under it."""
+    """Whether the lookup found an answer."""
 
     def __new__(cls, text: str, options: Options = NO_OPTIONS) -> Self:
-        """Return a key that nothing was found under yet."""
+        """Return a key of a lookup that has found nothing yet."""
         key = super().__new__(cls, text)
         key.options = options
         key.found = False
@@ -45,27 +46,27 @@ class Key(str):
 
 
 class _Lookup(Struct, frozen=True, eq=False):
-    """One call's lookup: of a whole answer, or of each input of an embedding, in order."""
+    """The lookup of one call: of a whole answer, or of each input of an embedding, in order."""
 
     handler: object
-    """LiteLLM's own, one for each call."""
+    """LiteLLM has one for each call."""
     by_input: bool
     arguments: dict[str, object]
     keys: list[Key]
 
 
 class PendingLookups:
-    """The lookups of calls that are under way, by their objects for logging.
+    """The lookups of calls under way, by the logging object of each call.
 
-    Calls that LiteLLM makes for another one, and those of its proxy for one request, share such an
-    object; then it is the arguments that tell them apart.
+    Calls that LiteLLM makes for another call share its logging object, and so do all calls of its
+    proxy for one request. Their arguments tell them apart.
     """
 
     def __init__(self) -> None:
         self._of: WeakKeyDictionary[Any, list[_Lookup]] = WeakKeyDictionary()
 
     def note(self, kwargs: Mapping[str, Any], key: Key) -> None:
-        """Keep the key of a lookup that is being made."""
+        """Remember the key of a lookup."""
         logging = kwargs.get("litellm_logging_obj")
         handler = _handler(kwargs)
         if handler is None:
@@ -81,7 +82,7 @@ class PendingLookups:
         lookups.append(_Lookup(handler, by_input, _arguments(kwargs, by_input=by_input), [key]))
 
     def keys(self, kwargs: Mapping[str, Any], *, by_input: bool = False) -> list[Key]:
-        """Return what a call looked up that is to be stored now; nothing where that isn't sure."""
+        """Return the keys by which a call was looked up. None of them if that isn't certain."""
         logging = kwargs.get("litellm_logging_obj")
         lookups = [] if logging is None else self._of.get(logging, [])
         arguments = _arguments(kwargs, by_input=by_input)
@@ -94,7 +95,7 @@ class PendingLookups:
 
 
 def is_by_input(kwargs: Mapping[str, Any]) -> bool:
-    """Tell whether a lookup is for one input of an embedding."""
+    """Return whether a lookup is for one input of an embedding."""
     function = getattr(_handler(kwargs), "original_function", None)
     return getattr(function, "__name__", None) == "aembedding"
 
@@ -104,11 +105,11 @@ def _handler(kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401 - LiteLLM's
 
 
 def _arguments(kwargs: Mapping[str, Any], *, by_input: bool) -> dict[str, object]:
-    """Return the arguments that LiteLLM passes on from looking up to storing."""
+    """Return the arguments that are the same objects when LiteLLM looks up and when it stores."""
     changing = {"max_tokens", "input"} if by_input else {"max_tokens"}
     return {name: value for name, value in keyed(kwargs).items() if name not in changing}
 
 
 def _same(one: dict[str, object], other: dict[str, object]) -> bool:
-    """Tell whether arguments are the same objects: what these hold may have changed meanwhile."""
+    """Return whether arguments are the same objects. Their contents may have changed meanwhile."""
     return one.keys() == other.keys() and all(other[name] is one[name] for name in one)

@@ -51,11 +51,6 @@ class Inline:
         blocks: What `blocks_read` said in the reading thread.
     """
 
-    __slots__ = (
-        "_blocks", "_busy", "_clock", "_execute", "_open", "_rest_seconds", "_rest_until",
-        "_slow_at", "_touched", "connection",
-    )  # fmt: skip
-
     def __init__(
         self,
         connection: sqlite3.Connection,
@@ -63,7 +58,7 @@ class Inline:
         clock: Clock,
         blocks: object,
     ) -> None:
-        self.connection = connection
+        self._connection = connection
         self._execute = connection.cursor().execute
         self._touched = touched
         self._clock = clock
@@ -71,8 +66,7 @@ class Inline:
         self._rest_until = 0.0
         self._rest_seconds = _FIRST_REST
         self._slow_at = 0.0
-        self._blocks: object = blocks
-        self._execute(_PEEK, (0,)).fetchall()  # reads the schema, here on the worker
+        self._blocks = blocks
         self._open = True
 
     def peek(self, tenant: str | None, key: bytes) -> bytes | Unknown | None:
@@ -129,7 +123,7 @@ class Inline:
             if time.monotonic() > until:
                 return False
             time.sleep(_CLOSE_SECONDS)
-        self.connection.close()
+        self._connection.close()
         return True
 
     def _slow(self, begun: float) -> None:

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, TypeAlias
 
-from msgspec import Struct
-
 from asynccache.runtime.clock import Clock
 from asynccache.stores.base import Claim, Claimed, Lease
-from asynccache.stores.disk.commit import CommitThread, FolderOf, Job
+from asynccache.stores.disk.commit import CommitThread, FolderOf, Job, Work
 from asynccache.stores.disk.database import connect_writer, entry_id, select_ids
 from asynccache.stores.disk.folder import Folder
 
@@ -20,11 +18,9 @@ _ABANDONED_US: Final = 24 * 3600 * 10**6  # no call takes a day; what is older n
 _Held: TypeAlias = dict[int, tuple[bytes, int]]  # token and renewals, by row id
 
 
-class LeaseWork(Struct, frozen=True):
+class LeaseWork(Work, frozen=True):
     """Claims, renewals or releases of one namespace. The result is a list of answers."""
 
-    seed: str
-    tenant: str | None
     items: Sequence[Claim | Lease]
     release: bool = False
 
@@ -94,7 +90,7 @@ class LeaseThread(CommitThread[LeaseWork]):
         for tenant, places in granted.items():
             keys = [job.work.items[at].key for job, at in places]
             with suppress(sqlite3.Error, OSError):  # not seen is a miss, and costs one call
-                entries = folder.entries(tenant, keys, self._clock.time_us())
+                entries = folder.entries(tenant, keys)
                 for (job, at), entry in zip(places, entries, strict=True):
                     if entry is not None:
                         job.result[at] = Claimed(granted=True, entry=entry)

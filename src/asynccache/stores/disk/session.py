@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from threading import get_ident
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, TypeVar
 
 from asynccache.errors import (
     StoreError,
@@ -23,16 +23,15 @@ from asynccache.runtime.clock import Clock
 from asynccache.stores.disk.database import mapped
 from asynccache.stores.disk.evict import Evictor
 from asynccache.stores.disk.folder import Folder
-from asynccache.stores.disk.forks import LEAKED, add, working
+from asynccache.stores.disk.forks import add, working
 from asynccache.stores.disk.inline import blocks_read
 from asynccache.stores.disk.leases import LeaseThread
 from asynccache.stores.disk.opening import open_folder
 from asynccache.stores.disk.writer import WriterThread
 
 _READ_THREADS: Final = 2  # one may be held up by a cold read
-READ_ONLY: Final = "The disk store was opened, or can only be opened, for reading."
+_READ_ONLY: Final = "The disk store was opened, or can only be opened, for reading."
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -58,13 +57,10 @@ class Session:
         self._root, self._clock, self._gitignore = root, clock, gitignore
         self._opening = threading.Lock()
         self._readers = ThreadPoolExecutor(_READ_THREADS, "asynccache-read")
-        self.writer: WriterThread | None = None
-        self.leaser: LeaseThread | None = None
-        if not read_only:
-            self.writer = WriterThread(
-                self.folder_of, lambda: list(self.folders.items()), self.evictor, clock
-            )
-            self.leaser = LeaseThread(self.folder_of, clock)
+        self.writer = WriterThread(
+            self.folder_of, lambda: list(self.folders.items()), self.evictor, clock
+        )
+        self.leaser = LeaseThread(self.folder_of, clock)
         add(self)
 
     async def read(self, seed: str, do: Callable[[Folder], T], nothing: T) -> T:
@@ -78,7 +74,20 @@ class Session:
         Raises:
             StoreError: It can't be read.
         """
-        return await self._run(self._read, seed, do, nothing, (get_ident(), blocks_read()))
+        thread, blocks = get_ident(), blocks_read()
+
+        def read() -> T:
+            folder = self._find(seed)
+            if folder is not None and folder.moved():
+                with suppress(StoreError, sqlite3.Error, OSError):  # the old one still answers
+                    folder = self._find(seed, folder)
+            if folder is None:
+                return nothing
+            result = do(folder)
+            folder.warm(thread, blocks)
+            return result
+
+        return await self._run(read)
 
     async def writable(self, seed: str) -> Folder:
         """Return a seed's folder, opened on a worker if need be.
@@ -86,17 +95,23 @@ class Session:
         Raises:
             StoreError: It can't be opened or written.
         """
-        return await self._run(self._writable, seed)
+
+        def find() -> Folder:
+            folder = self.folder_of(seed)
+            return self.folder_of(seed, folder) if folder.moved() else folder
+
+        return await self._run(find)
 
     def folder_of(self, seed: str, stale: Folder | None = None) -> Folder:
         """Return a seed's folder to write to, or one in place of ``stale``; blocks.
 
         Raises:
-            StoreError: It can't be opened or written.
+            StoreReadOnlyError: It can't be written.
+            StoreRefusedError, sqlite3.Error, OSError: It can't be opened.
         """
         folder = self._find(seed, stale)
         if folder is None or not folder.writable:
-            raise StoreReadOnlyError(READ_ONLY)
+            raise StoreReadOnlyError(_READ_ONLY)
         return folder
 
     def close(self) -> None:
@@ -106,9 +121,8 @@ class Session:
         with working():
             for folder in self.folders.values():
                 folder.close()
-        for thread in self._threads():
-            thread.stop()
-        self.folders.clear()
+        self.leaser.stop()
+        self.writer.stop()
         self.files.shutdown(wait=False)
 
     async def aclose(self) -> None:
@@ -130,52 +144,23 @@ class Session:
             Whether all are closed.
         """
         closed = [folder.disconnect(until) for folder in list(self.folders.values())]
-        for thread in self._threads():
-            thread.disconnect()
+        self.leaser.disconnect()
+        self.writer.disconnect()
         return all(closed)
 
-    def leak(self) -> None:
-        """Let go of everything, closing nothing: this process is a fork, and has no threads."""
-        for folder in self.folders.values():
-            LEAKED.extend(folder.connections())
-        for thread in self._threads():
-            LEAKED.extend(connection for _, connection in thread.connections())
-        LEAKED.extend(self.evictor.connections())
-        self.folders.clear()
-
-    def _threads(self) -> list[LeaseThread | WriterThread]:
-        return [thread for thread in (self.leaser, self.writer) if thread is not None]
-
-    async def _run(self, do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def _run(self, do: Callable[[], T]) -> T:
         def run() -> T:
-            with working():
-                return do(*args, **kwargs)
+            try:
+                with working():
+                    return do()
+            except (sqlite3.Error, OSError) as exc:
+                raise mapped(exc) from exc
 
         try:
             running = asyncio.get_running_loop().run_in_executor(self._readers, run)
         except RuntimeError as exc:
             raise StoreUnavailableError("The disk store was closed meanwhile.") from exc
         return await running
-
-    def _read(
-        self, seed: str, do: Callable[[Folder], T], nothing: T, reader: tuple[int, object]
-    ) -> T:
-        folder = self._find(seed)
-        if folder is not None and folder.moved():
-            with suppress(StoreError):  # the old one still answers
-                folder = self._find(seed, folder)
-        if folder is None:
-            return nothing
-        try:
-            result = do(folder)
-            folder.warm(*reader)
-        except (sqlite3.Error, OSError) as exc:
-            raise mapped(exc) from exc
-        return result
-
-    def _writable(self, seed: str) -> Folder:
-        folder = self.folder_of(seed)
-        return self.folder_of(seed, folder) if folder.moved() else folder
 
     def _find(self, seed: str, stale: Folder | None = None) -> Folder | None:
         found = self.folders.get(seed)

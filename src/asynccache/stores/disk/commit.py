@@ -37,8 +37,8 @@ class Work(Struct, frozen=True):
 W = TypeVar("W", bound=Work)
 
 
-FolderOf: TypeAlias = Callable[[str, Folder | None], Folder]
-"""Returns a seed's open folder, or one in place of a stale one."""
+FolderOf: TypeAlias = Callable[[str], Folder]
+"""Returns a seed's open folder: where its database was replaced, the new one."""
 
 
 class Job(Generic[W]):
@@ -170,7 +170,6 @@ class CommitThread(ABC, Generic[W]):
                 # Asked after the commit: what went into a deleted file is written once more.
                 if not folder.moved():
                     return folder, result
-            self._folder_of(seed, folder)
         raise StoreUnavailableError(f"The database of {seed!r} is replaced again and again.")
 
     def disconnect(self) -> None:
@@ -179,7 +178,7 @@ class CommitThread(ABC, Generic[W]):
             self._connections.popitem()[1][1].close()
 
     def _connected(self, seed: str) -> tuple[Folder, sqlite3.Connection]:
-        folder = self._folder_of(seed, None)
+        folder = self._folder_of(seed)
         found = self._connections.get(seed)
         if found is not None:
             if found[0] is folder:

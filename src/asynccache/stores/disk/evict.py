@@ -61,7 +61,9 @@ class Evictor:
             own: The writer's connections, by database.
         """
         if not self._evicting:
-            if not self._is_due():
+            late = time.monotonic() - self._looked >= _CHECK_SECONDS
+            much = self._rows >= _CHECK_ROWS or self._bytes * _CHECK_PART >= self._max_bytes
+            if not much and not (late and self._rows):
                 return False
             if self._purge(own):
                 return True
@@ -69,15 +71,12 @@ class Evictor:
             self._looked = time.monotonic()
             if sum(map(_used_bytes, own.values())) + self._others_bytes(own) <= self._max_bytes:
                 return False
+        self._evicting = True
         with self._siblings(own) as siblings:
             databases = {**siblings, **own}
             excess = sum(map(_used_bytes, databases.values())) - int(self._max_bytes * _TARGET)
             self._evicting = excess > 0 and self._evict(databases, excess) > 0
         return self._evicting
-
-    def _is_due(self) -> bool:
-        much = self._rows >= _CHECK_ROWS or self._bytes * _CHECK_PART >= self._max_bytes
-        return much or (self._rows > 0 and time.monotonic() - self._looked >= _CHECK_SECONDS)
 
     def _purge(self, own: Databases) -> bool:
         """Remove some expired rows; return whether there may be more."""

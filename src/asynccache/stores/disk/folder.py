@@ -35,7 +35,10 @@ _PAGE: Final = 256  # envelopes per page of a scan
 _TRIES: Final = 3  # a body's file replaced between row and file: the new row names another
 
 _COLUMNS: Final = "id, key, tenant, expires, size, file"
-_HEAD: Final = f"coalesce(substr(value, 1, {ENVELOPE_BYTES}), x'')"  # substr makes NULL of nothing
+_VALUES: Final = f"{_COLUMNS}, value"
+_HEADS: Final = (
+    f"{_COLUMNS}, coalesce(substr(value, 1, {ENVELOPE_BYTES}), x'')"  # substr makes NULL of nothing
+)
 
 
 class Folder:
@@ -90,7 +93,7 @@ class Folder:
     ) -> list[bytes | None]:
         """Return the live entry of each key, or with ``heads`` its envelope alone."""
         now = self._clock.time_us()
-        select = f"SELECT {_COLUMNS}, {_HEAD if heads else 'value'} FROM entries"  # noqa: S608 - both our own
+        select = f"SELECT {_HEADS if heads else _VALUES} FROM entries"  # noqa: S608 - both our own
         found: dict[bytes, bytes | None] = dict.fromkeys(keys)
         wanted = list(found)
         with self.reader() as connection:
@@ -118,13 +121,8 @@ class Folder:
         """Return the envelopes of the next live rows, in the order of their ids."""
         now = self._clock.time_us()
         with self.reader() as connection:
-            rows, after = select_owned(
-                connection,
-                f"{_COLUMNS}, {_HEAD}",
-                tenant,
-                None if cursor is None else int(cursor),
-                _PAGE,
-            )
+            begin = None if cursor is None else int(cursor)
+            rows, after = select_owned(connection, _HEADS, tenant, begin, _PAGE)
         heads = [
             value if file is None else self._body(file, size, heads=True)
             for _, _, _, expires, size, file, value in rows

@@ -87,10 +87,6 @@ def open_folder(
         read_only = True
     if read_only:
         return _open_read_only(root, path, clock)
-    return _open(root, path, clock, gitignore=gitignore)
-
-
-def _open(root: Path, path: Path, clock: Clock, *, gitignore: bool) -> Folder:
     make_folder(root)
     if gitignore:
         ignore_in_git(root)

@@ -8,13 +8,11 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from threading import get_ident
 from typing import Final, TypeVar
 
 from asynccache.errors import (
-    StoreError,
     StoreReadOnlyError,
     StoreRefusedError,
     StoreUnavailableError,
@@ -78,9 +76,6 @@ class Session:
 
         def read() -> T:
             folder = self._find(seed)
-            if folder is not None and folder.moved():
-                with suppress(StoreError, sqlite3.Error, OSError):  # the old one still answers
-                    folder = self._find(seed, folder)
             if folder is None:
                 return nothing
             result = do(folder)
@@ -95,21 +90,16 @@ class Session:
         Raises:
             StoreError: It can't be opened or written.
         """
+        return await self._run(lambda: self.folder_of(seed))
 
-        def find() -> Folder:
-            folder = self.folder_of(seed)
-            return self.folder_of(seed, folder) if folder.moved() else folder
-
-        return await self._run(find)
-
-    def folder_of(self, seed: str, stale: Folder | None = None) -> Folder:
-        """Return a seed's folder to write to, or one in place of ``stale``; blocks.
+    def folder_of(self, seed: str) -> Folder:
+        """Return a seed's folder to write to; blocks.
 
         Raises:
             StoreReadOnlyError: It can't be written.
             StoreRefusedError, sqlite3.Error, OSError: It can't be opened.
         """
-        folder = self._find(seed, stale)
+        folder = self._find(seed)
         if folder is None or not folder.writable:
             raise StoreReadOnlyError(_READ_ONLY)
         return folder
@@ -162,13 +152,14 @@ class Session:
             raise StoreUnavailableError("The disk store was closed meanwhile.") from exc
         return await running
 
-    def _find(self, seed: str, stale: Folder | None = None) -> Folder | None:
+    def _find(self, seed: str) -> Folder | None:
+        """Return a seed's folder, opened if it isn't, or anew where another took its place."""
         found = self.folders.get(seed)
-        if found is not None and found is not stale:
+        if found is not None and not found.moved():
             return found
         with self._opening:
             found = self.folders.get(seed)
-            if found is not None and found is not stale:
+            if found is not None and not found.moved():
                 return found
             if seed in {"", os.curdir, os.pardir} or os.path.basename(seed) != seed:  # noqa: PTH119 - of a name, not a path
                 raise StoreRefusedError(f"{seed!r} can't be a folder's name: choose another seed.")

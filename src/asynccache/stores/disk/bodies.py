@@ -61,9 +61,8 @@ class BodyFile:
 
     def keep(self) -> None:
         """Let go of the file: a committed row names it."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
+        os.close(self.fd)
+        self.fd = -1
 
     def discard(self) -> None:
         """Remove the file: no row will name it."""

@@ -28,18 +28,18 @@ CACHE: Final = "PRAGMA cache_size = -16384"  # KiB: holds the inner pages of a m
 Mode = Literal["rw", "ro", "immutable"]
 
 
-_FIRST: Final = struct.Struct(">q").unpack_from
+FIRST_BITS: Final = struct.Struct(">q").unpack_from
 
 
 def entry_id(tenant: str | None, key: bytes) -> int:
     """Return the row id of a key: its first 64 bits, shifted so that tenants share no row."""
-    first: int = _FIRST(key)[0]
+    first: int = FIRST_BITS(key)[0]
     return first if tenant is None else first ^ _salt(tenant)
 
 
 @lru_cache(maxsize=1024)
 def _salt(tenant: str) -> int:
-    salt: int = _FIRST(sha256(tenant.encode("utf-8", "surrogatepass")).digest())[0]
+    salt: int = FIRST_BITS(sha256(tenant.encode("utf-8", "surrogatepass")).digest())[0]
     return salt
 
 

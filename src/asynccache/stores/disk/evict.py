@@ -138,11 +138,10 @@ class Evictor:
                 try:
                     check_folder(path.parent)
                     inspect(path, ENTRIES)
-                    connection = connect_writer(path, durable=True)
+                    connection = closing(connect_writer(path, durable=True))
+                    siblings[path] = stack.enter_context(connection)
                 except (StoreError, sqlite3.Error, OSError) as exc:
                     LOGGER.debug("%s is left out of the limit: %s", path, exc)
-                    continue
-                siblings[path] = stack.enter_context(closing(connection))
             yield siblings
 
 

@@ -28,7 +28,6 @@ from asynccache.stores.disk.opening import open_folder
 from asynccache.stores.disk.writer import WriterThread
 
 _READ_THREADS: Final = 2  # one may be held up by a cold read
-_READ_ONLY: Final = "The disk store was opened, or can only be opened, for reading."
 
 T = TypeVar("T")
 
@@ -101,7 +100,7 @@ class Session:
         """
         folder = self._find(seed)
         if folder is None or not folder.writable:
-            raise StoreReadOnlyError(_READ_ONLY)
+            raise StoreReadOnlyError("The disk store was, or can only be, opened for reading.")
         return folder
 
     def close(self) -> None:

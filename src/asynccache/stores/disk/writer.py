@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from operator import methodcaller
 from typing import Any, Final, TypeAlias
 
 from asynccache.runtime.clock import Clock
@@ -27,6 +27,7 @@ _Row: TypeAlias = tuple[int, bytes, str | None, int, int, int, str | None, bytes
 """Id, key, tenant, size, expires, used, file, and the value (empty if it is in a file)."""
 
 _REPLACE: Final = "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_NOTE: Final = "UPDATE entries SET used = ? WHERE id = ? AND used < ?"
 # What has expired, and another key of the same first 64 bits, counts as absent.
 _INSERT: Final = (
     "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
@@ -250,14 +251,8 @@ class WriterThread(CommitThread[EntryWork]):
                 used.append(folder.touched.popitem()[0])
             if used and folder.writable:
                 now = self._clock.time_us()  # after all of these uses
-                _, changed = self.transact(seed, partial(_note, now, used))
-                self._logged += _PAGE_BYTES * max(changed, 0)
+                notes = [(now, row_id, now - _NOTE_AGE_US) for row_id in used]
+                _, noted = self.transact(seed, methodcaller("executemany", _NOTE, notes))
+                self._logged += _PAGE_BYTES * noted.rowcount
             more |= len(used) == _NOTE_ROWS
         return more
-
-
-def _note(now: int, used: list[int], connection: sqlite3.Connection) -> int:
-    return connection.executemany(
-        "UPDATE entries SET used = ? WHERE id = ? AND used < ?",
-        [(now, row_id, now - _NOTE_AGE_US) for row_id in used],
-    ).rowcount

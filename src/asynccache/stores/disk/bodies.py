@@ -13,36 +13,56 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
 import aiofiles
 
-from asynccache.stores.disk.files import can_lock, create_file, lock_file, make_folder, sync_folder
+from asynccache.stores.disk.database import mapped
+from asynccache.stores.disk.files import create_file, make_folder, sync_folder, try_lock
 
 _NAME: Final = re.compile(r"[0-9a-f]{64}-[0-9a-f]{16}")
 _TEMPORARY: Final = re.compile(r"tmp-[0-9a-f]{16}")
 _PIECE: Final = 2**20  # bytes per write: a few milliseconds of a slow disk
 _ABANDONED_SECONDS: Final = 3600  # without locks, a file untouched that long has no live writer
-_FLAGS: Final = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_BINARY"))
+_FLAGS: Final = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_BINARY"))
 
 
 class BodyFile:
-    """A body's file that no row names yet. Ends in `keep` or `discard`, on a worker."""
+    """A body's file that no row names yet. Ends in `keep` or `discard`, on a worker.
 
-    __slots__ = ("fd", "path", "size")
+    Args:
+        folder: Where bodies are.
+        size: How many bytes it is to hold.
+    """
 
-    def __init__(self, fd: int, path: Path) -> None:
-        self.fd = fd
-        self.path = path
-        self.size = 0
+    def __init__(self, folder: Path, size: int) -> None:
+        self.fd = -1
+        self.path = folder
+        self.size = size
+
+    def make(self) -> None:
+        """Make the file, under a name for the time being."""
+        folder = self.path
+        make_folder(folder)  # somebody may have removed it since the store was opened
+        while True:
+            self.path = folder / f"tmp-{secrets.token_hex(8)}"
+            self.fd = create_file(self.path)
+            if try_lock(self.fd) is not False and os.fstat(self.fd).st_nlink:
+                return
+            self.keep()  # a sweep came between the two calls and took it for an orphan
+
+    def finish(self, key: bytes) -> None:
+        """Give the file its name, to survive power loss with all that was written."""
+        os.fsync(self.fd)
+        self.path = self.path.rename(self.path.with_name(f"{key.hex()}-{secrets.token_hex(8)}"))
+        sync_folder(self.path.parent)
 
     def keep(self) -> None:
         """Let go of the file: a committed row names it."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
+        os.close(self.fd)
+        self.fd = -1
 
     def discard(self) -> None:
         """Remove the file: no row will name it."""
@@ -63,25 +83,22 @@ async def write_body(folder: Path, key: bytes, data: bytes, worker: ThreadPoolEx
         worker: Has one thread: what is undone after a cancelled step then comes behind that step.
 
     Raises:
-        OSError: It could not be written; nothing is left of it.
+        StoreError: It could not be written; nothing is left of it.
     """
-    making = worker.submit(_make, folder)
+    body = BodyFile(folder, len(data))
     try:
-        body = await asyncio.wrap_future(making)
-    except asyncio.CancelledError:
-        making.add_done_callback(_discard_made)
-        raise
-    try:
+        await asyncio.wrap_future(worker.submit(body.make))
         async with aiofiles.open(
             body.fd, "wb", buffering=0, closefd=False, executor=worker
         ) as file:
             left = memoryview(data)
             while left:
                 left = left[await file.write(left[:_PIECE]) :]
-        body.size = len(data)
-        await asyncio.wrap_future(worker.submit(_finish, body, key))
-    except BaseException:
+        await asyncio.wrap_future(worker.submit(body.finish, key))
+    except BaseException as exc:
         discard([body], worker)
+        if isinstance(exc, OSError | RuntimeError):  # the latter if the store is closed meanwhile
+            raise mapped(exc) from exc
         raise
     return body
 
@@ -95,30 +112,6 @@ def discard(bodies: Iterable[BodyFile], worker: ThreadPoolExecutor) -> None:
             body.discard()
 
 
-def _make(folder: Path) -> BodyFile:
-    make_folder(folder)  # somebody may have removed it since the store was opened
-    while True:
-        path = folder / f"tmp-{secrets.token_hex(8)}"
-        fd = create_file(path)
-        lock_file(fd, wait=True)
-        if os.fstat(fd).st_nlink:
-            return BodyFile(fd, path)
-        os.close(fd)  # a sweep came between the two calls and took it for an orphan
-
-
-def _discard_made(making: Future[BodyFile]) -> None:
-    if not making.cancelled() and making.exception() is None:
-        making.result().discard()
-
-
-def _finish(body: BodyFile, key: bytes) -> None:
-    os.fsync(body.fd)
-    final = body.path.with_name(f"{key.hex()}-{secrets.token_hex(8)}")
-    body.path.rename(final)
-    body.path = final
-    sync_folder(final.parent)
-
-
 def read_body(folder: Path, name: str, size: int, limit: int | None = None) -> bytes | None:
     """Return a body, or its first ``limit`` bytes; None if its file is gone or of another size."""
     if not _NAME.fullmatch(name):  # a row that names a file elsewhere isn't ours
@@ -130,8 +123,9 @@ def read_body(folder: Path, name: str, size: int, limit: int | None = None) -> b
     with os.fdopen(fd, "rb", buffering=0) as file:
         if os.fstat(fd).st_size != size:
             return None
-        found = file.read(size if limit is None else limit)
-        return found if len(found) == min(size, size if limit is None else limit) else None
+        wanted = size if limit is None else min(size, limit)
+        found = file.read(wanted)
+        return found if len(found) == wanted else None
 
 
 def remove_bodies(folder: Path, names: Iterable[str]) -> None:
@@ -158,14 +152,13 @@ def sweep(folder: Path, named: Callable[[str], bool]) -> None:
 
 
 def _sweep_one(path: Path, named: Callable[[str], bool]) -> None:
-    if not can_lock():
-        if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
-            path.unlink()
-        return
     fd = os.open(path, os.O_RDONLY | _FLAGS)
     try:
         # Its writer lets go only once the row is committed, so who has the lock asks again.
-        if lock_file(fd, wait=False) and not named(path.name):
+        ours = try_lock(fd)
+        if ours and not named(path.name):
             path.unlink()
     finally:
         os.close(fd)
+    if ours is None and time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+        path.unlink()

@@ -8,9 +8,9 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from queue import Empty, SimpleQueue
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+from msgspec import Struct
 
 from asynccache.errors import StoreError, StoreFullError, StoreUnavailableError
 from asynccache.runtime.loops import call_in
@@ -27,28 +27,22 @@ _TRIES: Final = 3  # a database deleted while it is written to; three times in a
 T = TypeVar("T")
 
 
-class Work(Protocol):
-    """Something to be done within a transaction."""
+class Work(Struct, frozen=True):
+    """Something to be done within a transaction, in one namespace."""
 
-    @property
-    def seed(self) -> str:
-        """The folder whose database is meant."""
-        ...
+    seed: str
+    tenant: str | None
 
 
 W = TypeVar("W", bound=Work)
 
 
-class FolderOf(Protocol):
-    """Returns a seed's open folder, or one in place of ``stale``."""
-
-    def __call__(self, seed: str, stale: Folder | None = None) -> Folder: ...
+FolderOf: TypeAlias = Callable[[str], Folder]
+"""Returns a seed's open folder: where its database was replaced, the new one."""
 
 
 class Job(Generic[W]):
     """One piece of work, and who waits for it."""
-
-    __slots__ = ("error", "future", "loop", "result", "size", "work")
 
     def __init__(self, work: W, loop: asyncio.AbstractEventLoop, size: int) -> None:
         self.work = work
@@ -76,7 +70,7 @@ class CommitThread(ABC, Generic[W]):
         self._jobs: deque[Job[W]] = deque()
         self._bytes = 0
         self._kicking: set[asyncio.AbstractEventLoop] = set()
-        self._wake: SimpleQueue[None] = SimpleQueue()
+        self._wake = threading.Event()
         self._accepting = True
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -115,13 +109,13 @@ class CommitThread(ABC, Generic[W]):
         """Do what is queued, then end the thread. This blocks."""
         with self._lock:
             self._accepting = False
-        self._wake.put(None)
+        self._wake.set()
         self._thread.join()
 
     def _kick(self, loop: asyncio.AbstractEventLoop) -> None:
         with self._lock:
             self._kicking.discard(loop)
-        self._wake.put(None)
+        self._wake.set()
 
     # -- what a subclass says --------------------------------------------------------------------
 
@@ -153,8 +147,7 @@ class CommitThread(ABC, Generic[W]):
         return None
 
     def finish(self) -> None:
-        """Close everything: the thread ends."""
-        self.disconnect()
+        """Do what is left to do: the thread ends."""
 
     # -- the thread ------------------------------------------------------------------------------
 
@@ -167,24 +160,17 @@ class CommitThread(ABC, Generic[W]):
         for _ in range(_TRIES):
             folder, connection = self._connected(seed)
             try:
-                connection.execute("BEGIN IMMEDIATE")
-                result = do(connection)
-                connection.execute("COMMIT")
+                with connection:
+                    connection.execute("BEGIN IMMEDIATE")
+                    result = do(connection)
             except BaseException:
-                with suppress(sqlite3.Error):
-                    connection.rollback()
                 if not folder.moved():
                     raise
             else:
                 # Asked after the commit: what went into a deleted file is written once more.
                 if not folder.moved():
                     return folder, result
-            self._folder_of(seed, folder)
         raise StoreUnavailableError(f"The database of {seed!r} is replaced again and again.")
-
-    def connections(self) -> list[tuple[Folder, sqlite3.Connection]]:
-        """Return the open connections, and where they write to."""
-        return list(self._connections.values())
 
     def disconnect(self) -> None:
         """Close all connections; the next transaction opens one anew."""
@@ -205,10 +191,8 @@ class CommitThread(ABC, Generic[W]):
     def _run(self) -> None:
         pause: float | None = None
         while True:
-            with suppress(Empty):
-                self._wake.get(timeout=pause)
-                while True:
-                    self._wake.get_nowait()
+            self._wake.wait(pause)
+            self._wake.clear()
             with self._lock:
                 jobs = list(self._jobs)
                 self._jobs.clear()
@@ -220,7 +204,10 @@ class CommitThread(ABC, Generic[W]):
             pause = self._background()
         try:
             with working():
-                self.finish()
+                try:
+                    self.finish()
+                finally:
+                    self.disconnect()
         except Exception as exc:  # noqa: BLE001 - closing must not fail whoever closes
             LOGGER.warning("the disk store could not be closed cleanly: %r", exc)
 

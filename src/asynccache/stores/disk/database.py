@@ -23,30 +23,38 @@ from asynccache.errors import (
 BUSY_SECONDS: Final = 5.0  # a writer of another process commits in milliseconds; beyond is stuck
 _WAL_LIMIT: Final = 64 * 2**20  # bytes: what a burst may leave behind in the -wal file
 _IDS: Final = (1, 16, 256)  # of a statement, padded to one of these: so it is compiled once
-CACHE_KIB: Final = 16 * 1024  # holds the inner pages of a million entries
+CACHE: Final = "PRAGMA cache_size = -16384"  # KiB: holds the inner pages of a million entries
 
 Mode = Literal["rw", "ro", "immutable"]
 
 
-_FIRST: Final = struct.Struct(">q").unpack_from
+FIRST_BITS: Final = struct.Struct(">q").unpack_from
 
 
 def entry_id(tenant: str | None, key: bytes) -> int:
     """Return the row id of a key: its first 64 bits, shifted so that tenants share no row."""
-    first: int = _FIRST(key)[0]
+    first: int = FIRST_BITS(key)[0]
     return first if tenant is None else first ^ _salt(tenant)
 
 
 @lru_cache(maxsize=1024)
 def _salt(tenant: str) -> int:
-    salt: int = _FIRST(sha256(tenant.encode("utf-8", "surrogatepass")).digest())[0]
+    salt: int = FIRST_BITS(sha256(tenant.encode("utf-8", "surrogatepass")).digest())[0]
     return salt
 
 
-def connect(path: Path, mode: Mode, *, timeout: float = BUSY_SECONDS) -> sqlite3.Connection:
+def connect(
+    path: Path, mode: Mode, *first: str, timeout: float = BUSY_SECONDS
+) -> sqlite3.Connection:
     """Open a connection that runs nothing a schema could bring along.
 
     Any thread may use it, one at a time. Transactions are begun and ended by hand.
+
+    Args:
+        path: The database.
+        mode: What may be done to it.
+        first: Statements to run at once.
+        timeout: How long to wait for another connection that is in the way.
     """
     query = "mode=ro&immutable=1" if mode == "immutable" else f"mode={mode}"
     connection = sqlite3.connect(
@@ -60,6 +68,8 @@ def connect(path: Path, mode: Mode, *, timeout: float = BUSY_SECONDS) -> sqlite3
         connection.execute("PRAGMA trusted_schema = OFF")
         if mode != "rw":
             connection.execute("PRAGMA query_only = ON")
+        for statement in first:
+            connection.execute(statement).fetchall()
     except BaseException:
         connection.close()
         raise
@@ -68,18 +78,15 @@ def connect(path: Path, mode: Mode, *, timeout: float = BUSY_SECONDS) -> sqlite3
 
 def connect_writer(path: Path, *, durable: bool) -> sqlite3.Connection:
     """Open the connection that changes a prepared database; ``durable`` outlives power loss."""
-    connection = connect(path, "rw")
-    try:
-        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
-        connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT}")
-        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        if durable:
-            # Checkpoints cost two fsyncs: made between groups, nobody waits for them.
-            connection.execute("PRAGMA wal_autocheckpoint = 0")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+    return connect(
+        path,
+        "rw",
+        f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}",
+        f"PRAGMA journal_size_limit = {_WAL_LIMIT}",
+        CACHE,
+        # Checkpoints cost two fsyncs: made between groups, nobody waits for them.
+        *(["PRAGMA wal_autocheckpoint = 0"] if durable else []),
+    )
 
 
 def select_ids(
@@ -97,12 +104,43 @@ def select_ids(
     return rows
 
 
+def select_owned(
+    connection: sqlite3.Connection, columns: str, tenant: str | None, after: int | None, limit: int
+) -> tuple[list[tuple[Any, ...]], int | None]:
+    """Return a tenant's next rows in the order of their ids, and where to go on, None at the end.
+
+    Args:
+        connection: To the entries.
+        columns: What to select, the id first.
+        tenant: Whose rows.
+        after: The id after which to go on; None from the start.
+        limit: How many rows at most.
+    """
+    owner = "tenant IS NULL" if tenant is None else "tenant = ?"
+    beyond = "" if after is None else " AND id > ?"
+    rows = connection.execute(
+        f"SELECT {columns} FROM entries WHERE {owner}{beyond} ORDER BY id LIMIT {limit}",  # noqa: S608 - our own words
+        [each for each in (tenant, after) if each is not None],
+    ).fetchall()
+    return rows, rows[-1][0] if len(rows) == limit else None
+
+
 DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 # SQLite hides the errno of a failed write; a quota or a limit on file sizes is the likeliest.
-_FULL: Final = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
+_FULL: Final = (
+    sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE
+)  # fmt: skip
 _FULL_ERRNO: Final = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
+_READ_ONLY: Final = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
 _READ_ONLY_ERRNO: Final = (errno.EROFS, errno.EACCES, errno.EPERM)
+_ERRORS: Final[tuple[tuple[type[StoreError], str, Sequence[int], Sequence[int]], ...]] = (
+    (StoreFullError, "The disk has no room for the cache", _FULL, _FULL_ERRNO),
+    (StoreReadOnlyError, "The cache can't be written", _READ_ONLY, _READ_ONLY_ERRNO),
+    (StoreTimeoutError, "Another process holds the cache's database", _BUSY, ()),
+    (StoreRefusedError, "The cache's database is damaged: move it away", DAMAGED, ()),
+)
+"""Each of our errors: its words, SQLite's codes and the system's that it stands for."""
 _LOCAL: Final = (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG,
                  sqlite3.SQLITE_RANGE, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISUSE)  # fmt: skip
 
@@ -123,28 +161,14 @@ def mapped(exc: BaseException) -> StoreError:
     """Return ours for what SQLite or the system raised, with that as its cause."""
     if isinstance(exc, StoreError):
         return exc
-    error = _mapped(exc)
+    error: StoreError = StoreUnavailableError(f"The cache's database failed: {exc!r}")
+    for kind, words, codes, errnos in _ERRORS:
+        if (isinstance(exc, OSError) and exc.errno in errnos) or (
+            isinstance(exc, sqlite3.Error) and not {_code(exc), _code(exc) & 0xFF}.isdisjoint(codes)
+        ):
+            error = kind(f"{words}: {exc}")
     error.__cause__ = exc
     return error
-
-
-def _mapped(exc: BaseException) -> StoreError:
-    if isinstance(exc, OSError):
-        if exc.errno in _FULL_ERRNO:
-            return StoreFullError(f"The disk has no room for the cache: {exc}")
-        if exc.errno in _READ_ONLY_ERRNO:
-            return StoreReadOnlyError(f"The cache's folder can't be written: {exc}")
-    elif isinstance(exc, sqlite3.Error):
-        code = _code(exc)
-        if code in _FULL or code & 0xFF == sqlite3.SQLITE_FULL:
-            return StoreFullError(f"The disk has no room for the cache: {exc}")
-        if code & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
-            return StoreReadOnlyError(f"The cache's database can't be written: {exc}")
-        if code & 0xFF in _BUSY:
-            return StoreTimeoutError(f"Another process holds the cache's database: {exc}")
-        if code & 0xFF in DAMAGED:
-            return StoreRefusedError(f"The cache's database is damaged: move it away. ({exc})")
-    return StoreUnavailableError(f"The cache's database failed: {exc!r}")
 
 
 def _code(exc: sqlite3.Error) -> int:

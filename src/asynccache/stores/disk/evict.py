@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -44,11 +45,9 @@ class Evictor:
         self._rows = _CHECK_ROWS  # the first write looks: the limit may have been lowered
         self._bytes = 0
         self._looked = time.monotonic()
-        self._siblings: dict[Path, sqlite3.Connection] = {}
         self._siblings_bytes = 0
         self._measured = -_SIBLINGS_SECONDS
         self._evicting = False
-        self._said = False
 
     def wrote(self, rows: int, size: int) -> None:
         """Count what was written."""
@@ -62,36 +61,22 @@ class Evictor:
             own: The writer's connections, by database.
         """
         if not self._evicting:
-            if not self._is_due():
+            late = time.monotonic() - self._looked >= _CHECK_SECONDS
+            much = self._rows >= _CHECK_ROWS or self._bytes * _CHECK_PART >= self._max_bytes
+            if not much and not (late and self._rows):
                 return False
             if self._purge(own):
                 return True
             self._rows = self._bytes = 0
             self._looked = time.monotonic()
-            if self._own_bytes(own) + self._others_bytes(own) <= self._max_bytes:
+            if sum(map(_used_bytes, own.values())) + self._others_bytes(own) <= self._max_bytes:
                 return False
-            self._evicting = True
-            self._open_siblings(own)
-        databases = {**self._siblings, **own}
-        excess = sum(map(_used_bytes, databases.values())) - int(self._max_bytes * _TARGET)
-        if excess > 0 and self._evict(databases, excess):
-            return True
-        self._evicting = False
-        self.close()
-        return False
-
-    def _is_due(self) -> bool:
-        much = self._rows >= _CHECK_ROWS or self._bytes * _CHECK_PART >= self._max_bytes
-        return much or (self._rows > 0 and time.monotonic() - self._looked >= _CHECK_SECONDS)
-
-    def close(self) -> None:
-        """Close the connections to folders that aren't open here."""
-        while self._siblings:
-            self._siblings.popitem()[1].close()
-
-    def connections(self) -> list[sqlite3.Connection]:
-        """Return all open connections of its own."""
-        return list(self._siblings.values())
+        self._evicting = True
+        with self._siblings(own) as siblings:
+            databases = {**siblings, **own}
+            excess = sum(map(_used_bytes, databases.values())) - int(self._max_bytes * _TARGET)
+            self._evicting = excess > 0 and self._evict(databases, excess) > 0
+        return self._evicting
 
     def _purge(self, own: Databases) -> bool:
         """Remove some expired rows; return whether there may be more."""
@@ -107,14 +92,6 @@ class Evictor:
 
     def _evict(self, databases: Databases, excess: int) -> int:
         """Remove the least recently used rows of all databases; return how many."""
-        if not self._said:
-            self._said = True
-            LOGGER.info(
-                "the cache under %s reached its limit of %d bytes: the least recently used entries"
-                " are evicted",
-                self._root,
-                self._max_bytes,
-            )
         oldest = sorted(
             (used, size, row_id, path)
             for path, connection in databases.items()
@@ -132,33 +109,40 @@ class Evictor:
             if goal <= 0:
                 break
         gone = sum(_delete(path, databases[path], rows) for path, rows in chosen.items())
+        if gone and not self.evicted:
+            LOGGER.info(
+                "the cache under %s reached its limit of %d bytes: the least recently used entries"
+                " are evicted",
+                self._root,
+                self._max_bytes,
+            )
         self.evicted += gone
         return gone
 
-    def _own_bytes(self, own: Databases) -> int:
-        return sum(map(_used_bytes, own.values()))
-
     def _others_bytes(self, own: Databases) -> int:
         if time.monotonic() - self._measured >= _SIBLINGS_SECONDS:
-            self._open_siblings(own)
-            self._siblings_bytes = self._own_bytes(self._siblings)
+            with self._siblings(own) as siblings:
+                self._siblings_bytes = sum(map(_used_bytes, siblings.values()))
             self._measured = time.monotonic()
-            self.close()
         return self._siblings_bytes
 
-    def _open_siblings(self, own: Databases) -> None:
-        for folder in list(os.scandir(self._root)):
-            path = self._root / folder.name / DATABASE
-            if path in own or path in self._siblings or not path.exists():
-                continue
-            try:
-                check_folder(path.parent)
-                inspect(path, ENTRIES)
-                connection = connect_writer(path, durable=True)
-            except (StoreError, sqlite3.Error, OSError) as exc:
-                LOGGER.debug("%s is left out of the limit: %s", path, exc)
-                continue
-            self._siblings[path] = connection
+    @contextmanager
+    def _siblings(self, own: Databases) -> Generator[Databases]:
+        """Open the databases of folders that aren't open here."""
+        with ExitStack() as stack:
+            siblings: dict[Path, sqlite3.Connection] = {}
+            for folder in list(os.scandir(self._root)):
+                path = self._root / folder.name / DATABASE
+                if path in own or not path.exists():
+                    continue
+                try:
+                    check_folder(path.parent)
+                    inspect(path, ENTRIES)
+                    connection = closing(connect_writer(path, durable=True))
+                    siblings[path] = stack.enter_context(connection)
+                except (StoreError, sqlite3.Error, OSError) as exc:
+                    LOGGER.debug("%s is left out of the limit: %s", path, exc)
+            yield siblings
 
 
 def _used_bytes(connection: sqlite3.Connection) -> int:
@@ -179,17 +163,13 @@ def _delete(path: Path, connection: sqlite3.Connection, rows: list[tuple[int, in
     if not rows:
         return 0
     files: list[tuple[str]] = []
-    before = connection.total_changes
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
         for row in rows:
             files += connection.execute(
                 "SELECT file FROM entries WHERE id = ? AND used = ? AND file IS NOT NULL", row
             ).fetchall()
-        connection.executemany("DELETE FROM entries WHERE id = ? AND used = ?", rows)
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.rollback()
-        raise
+        delete = "DELETE FROM entries WHERE id = ? AND used = ?"
+        gone = connection.executemany(delete, rows).rowcount
     remove_bodies(path.with_name(BODIES), [file for (file,) in files])
-    return connection.total_changes - before
+    return gone

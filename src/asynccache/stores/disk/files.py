@@ -32,23 +32,20 @@ _NETWORK: Final = frozenset({
 """File systems whose hosts don't share memory, which SQLite's WAL is coordinated through."""
 
 
-def make_folder(path: Path) -> bool:
-    """Make a folder and its missing parents private; return whether it was made.
+def make_folder(path: Path) -> None:
+    """Make a folder and its missing parents private, or check the one that is there.
 
     Raises:
         StoreRefusedError: It is there and unsafe.
         OSError: It can't be made.
     """
-    made = False
     if not os.path.lexists(path):
         if not path.parent.exists():
             make_folder(path.parent)
         with contextlib.suppress(FileExistsError):  # another process was faster
             path.mkdir(_FOLDER_MODE)
             path.chmod(_FOLDER_MODE)  # the umask may have taken the owner's bits
-            made = True
     check_folder(path)
-    return made
 
 
 def make_file(path: Path, content: bytes = b"") -> None:
@@ -59,7 +56,7 @@ def make_file(path: Path, content: bytes = b"") -> None:
 
 def create_file(path: Path) -> int:
     """Make a private file that isn't there yet, and return it open for writing."""
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | _flag("O_CLOEXEC") | _flag("O_BINARY")
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
     fd = os.open(path, flags, _FILE_MODE)
     if hasattr(os, "fchmod"):
         os.fchmod(fd, _FILE_MODE)  # the umask may have taken the owner's bits
@@ -130,10 +127,10 @@ def locked(folder: Path) -> Generator[None, None, None]:
     if fcntl is None:
         yield
         return
-    fd = os.open(folder, os.O_RDONLY | _flag("O_DIRECTORY") | _flag("O_CLOEXEC"))
+    fd = os.open(folder, os.O_RDONLY)
     try:
         until = time.monotonic() + _PREPARING_SECONDS
-        while not _is_ours(fd):
+        while try_lock(fd) is False:
             if time.monotonic() > until:
                 raise StoreUnavailableError(f"Another process has begun to prepare {folder}.")
             time.sleep(_LOOK_SECONDS)
@@ -142,39 +139,27 @@ def locked(folder: Path) -> Generator[None, None, None]:
         os.close(fd)
 
 
-def _is_ours(fd: int) -> bool:
-    """Lock a folder, unless another process has it."""
+def try_lock(fd: int) -> bool | None:
+    """Lock what is open against other processes.
+
+    Returns:
+        Whether it is ours now; None where there are no locks: the retries or an age must do.
+    """
     if fcntl is None:
-        return True
+        return None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # no locks on this file system: the retries must do
-        return True
+    except OSError:  # no locks on this file system
+        return None
     return True
-
-
-def lock_file(fd: int, *, wait: bool) -> bool:
-    """Lock an open file against other processes; return whether it is ours now."""
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def can_lock() -> bool:
-    """Return whether `lock_file` tells a live writer's file from a dead one's."""
-    return fcntl is not None
 
 
 def sync_folder(folder: Path) -> None:
     """Make names given in a folder survive a power loss, where the system can."""
     if os.name == "posix":
-        fd = os.open(folder, os.O_RDONLY | _flag("O_CLOEXEC"))
+        fd = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(fd)
         finally:
@@ -190,8 +175,3 @@ def _owned(path: Path) -> os.stat_result:
             f"{path} belongs to another user (uid {found.st_uid}): choose a folder of your own."
         )
     return found
-
-
-def _flag(name: str) -> int:
-    """Return a flag of `os.open`, nothing where the system doesn't know it."""
-    return int(getattr(os, name, 0))

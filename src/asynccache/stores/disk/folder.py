@@ -17,11 +17,12 @@ from asynccache.stores.base import Page
 from asynccache.stores.disk.bodies import read_body
 from asynccache.stores.disk.database import (
     BUSY_SECONDS,
-    CACHE_KIB,
+    CACHE,
     Mode,
     connect,
     entry_id,
     select_ids,
+    select_owned,
 )
 from asynccache.stores.disk.files import identity
 from asynccache.stores.disk.inline import Inline
@@ -34,7 +35,10 @@ _PAGE: Final = 256  # envelopes per page of a scan
 _TRIES: Final = 3  # a body's file replaced between row and file: the new row names another
 
 _COLUMNS: Final = "id, key, tenant, expires, size, file"
-_HEAD: Final = f"coalesce(substr(value, 1, {ENVELOPE_BYTES}), x'')"  # substr makes NULL of nothing
+_VALUES: Final = f"{_COLUMNS}, value"
+_HEADS: Final = (
+    f"{_COLUMNS}, coalesce(substr(value, 1, {ENVELOPE_BYTES}), x'')"  # substr makes NULL of nothing
+)
 
 
 class Folder:
@@ -61,7 +65,6 @@ class Folder:
         self._identity = self._identities()
         self._lock = threading.Lock()
         self._idle: list[sqlite3.Connection] = []
-        self._lent: list[sqlite3.Connection] = []
         self._closed = False
 
     def moved(self) -> bool:
@@ -75,13 +78,10 @@ class Folder:
             connection = self._idle.pop() if self._idle else None
         if connection is None:
             connection = self._connect()
-        with self._lock:
-            self._lent.append(connection)
         try:
             yield connection
         finally:
             with self._lock:
-                self._lent.remove(connection)
                 if not self._closed:
                     self._idle.append(connection)
                     connection = None
@@ -89,10 +89,11 @@ class Folder:
                 connection.close()
 
     def entries(
-        self, tenant: str | None, keys: Sequence[bytes], now: int, *, heads: bool = False
+        self, tenant: str | None, keys: Sequence[bytes], *, heads: bool = False
     ) -> list[bytes | None]:
         """Return the live entry of each key, or with ``heads`` its envelope alone."""
-        select = f"SELECT {_COLUMNS}, {_HEAD if heads else 'value'} FROM entries"  # noqa: S608 - both our own
+        now = self._clock.time_us()
+        select = f"SELECT {_HEADS if heads else _VALUES} FROM entries"  # noqa: S608 - both our own
         found: dict[bytes, bytes | None] = dict.fromkeys(keys)
         wanted = list(found)
         with self.reader() as connection:
@@ -116,16 +117,12 @@ class Folder:
                     self.touched[entry_id(tenant, key)] = None
         return [found[key] for key in keys]
 
-    def page(self, tenant: str | None, cursor: str | None, now: int) -> Page:
+    def page(self, tenant: str | None, cursor: str | None) -> Page:
         """Return the envelopes of the next live rows, in the order of their ids."""
-        owner = "tenant IS NULL" if tenant is None else "tenant = ?"
-        after = "" if cursor is None else " AND id > ?"
+        now = self._clock.time_us()
         with self.reader() as connection:
-            rows = connection.execute(
-                f"SELECT {_COLUMNS}, {_HEAD} FROM entries"  # noqa: S608 - our own words
-                f" WHERE {owner}{after} ORDER BY id LIMIT {_PAGE}",
-                [each for each in (tenant, cursor and int(cursor)) if each is not None],
-            ).fetchall()
+            begin = None if cursor is None else int(cursor)
+            rows, after = select_owned(connection, _HEADS, tenant, begin, _PAGE)
         heads = [
             value if file is None else self._body(file, size, heads=True)
             for _, _, _, expires, size, file, value in rows
@@ -133,7 +130,7 @@ class Folder:
         ]
         return Page(
             envelopes=[head for head in heads if head is not None],
-            cursor=str(rows[-1][0]) if len(rows) == _PAGE else None,
+            cursor=None if after is None else str(after),
         )
 
     def _body(self, file: str, size: int, *, heads: bool) -> bytes | None:
@@ -152,12 +149,7 @@ class Folder:
             return
         if not self._wal:
             return
-        connection = self._connect(timeout=0)
-        try:
-            fresh = Inline(connection, self.touched, self._clock, blocks)
-        except BaseException:  # the database is damaged
-            connection.close()
-            raise
+        fresh = Inline(self._connect(timeout=0), self.touched, self._clock, blocks)
         with self._lock:
             if self._closed or thread in self.inline:
                 surplus = fresh
@@ -192,18 +184,10 @@ class Folder:
             connection.close()
         return all(closed)
 
-    def connections(self) -> list[sqlite3.Connection]:
-        """Return all open connections."""
-        return [*self._idle, *self._lent, *(each.connection for each in self.inline.values())]
-
     def _identities(self) -> tuple[object, object]:
         return identity(self.database), identity(self.leases) if self.writable else None
 
     def _connect(self, timeout: float = BUSY_SECONDS) -> sqlite3.Connection:
-        connection = connect(self.database, self._mode, timeout=timeout)
-        try:
-            connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        # Reads the schema too, here on the worker.
+        there = "SELECT 1 FROM entries LIMIT 1"
+        return connect(self.database, self._mode, CACHE, there, timeout=timeout)

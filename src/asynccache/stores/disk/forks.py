@@ -21,8 +21,6 @@ from weakref import WeakSet
 from asynccache.runtime.forks import at_fork
 
 _PATIENCE: Final = 2.0  # seconds that a fork waits; a commit takes milliseconds
-LEAKED: Final[list[sqlite3.Connection]] = []
-"""Connections that were in use at a fork: closing one here might undo what the parent writes."""
 
 
 class Connected(Protocol):
@@ -40,6 +38,10 @@ class Connected(Protocol):
         ...
 
 
+LEAKED: Final[list[Connected]] = []
+"""Whose connections were in use at a fork: closing one here might undo what the parent writes."""
+
+
 class _Forks:
     """Who is at work with SQLite in this process, and who is about to fork it."""
 
@@ -48,8 +50,8 @@ class _Forks:
         self.turn = threading.Condition()
         self.at_work: set[int] = set()
         self.forking = 0
-        self.forks: defaultdict[int, list[bool]] = defaultdict(list)
-        """Of each forking thread, whether all was closed: signals may fork in the middle of one."""
+        self.forks: defaultdict[int, list[list[Connected]]] = defaultdict(list)
+        """Of each forking thread, what isn't closed: signals may fork in the middle of a fork."""
         self.connected: WeakSet[Connected] = WeakSet()
 
 
@@ -94,15 +96,16 @@ def _before() -> None:
         here.forking += 1
         mine = here.forks[thread]
         at = len(mine)
-        mine.append(False)
+        connected = list(here.connected)
+        mine.append(connected)
         if thread in here.at_work or not here.turn.wait_for(lambda: not here.at_work, _PATIENCE):
             return
-        connected = list(here.connected)
     try:
         closed = [each.disconnect(until) for each in connected]
     except sqlite3.Error:
         return
-    mine[at] = all(closed)
+    if all(closed):
+        mine[at] = []
 
 
 def _after_in_parent() -> None:
@@ -115,7 +118,9 @@ def _after_in_parent() -> None:
 
 def _after_in_child() -> None:
     global _here  # noqa: PLW0603 - one for the process is what it is
-    _here = _Forks(torn=_here.torn or not all(_here.forks[get_ident()]))
+    left = _here.forks[get_ident()]
+    LEAKED.extend(each for some in left for each in some)
+    _here = _Forks(torn=_here.torn or any(left))
 
 
 at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

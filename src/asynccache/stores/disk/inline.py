@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-import struct
 import time
 from time import perf_counter
 from typing import Final
 
 from asynccache.runtime.clock import Clock
 from asynccache.stores.base import UNKNOWN, Unknown
-from asynccache.stores.disk.database import entry_id
+from asynccache.stores.disk.database import FIRST_BITS, entry_id
 
 INLINE_BYTES: Final = 64 * 2**10  # 256 KiB took 0.4 ms, at worst 4: too long for a loop
 _SLOW_SECONDS: Final = 0.001  # a read that waits for the disk is no longer a matter of the loop's
@@ -24,7 +23,6 @@ _PEEK: Final = (
     f" WHERE id = ? AND size <= {INLINE_BYTES}"
 )
 _THERE: Final = "SELECT 1 FROM entries WHERE id = ?"
-_FIRST: Final = struct.Struct(">q").unpack_from
 
 try:
     from resource import RUSAGE_THREAD, getrusage
@@ -51,11 +49,6 @@ class Inline:
         blocks: What `blocks_read` said in the reading thread.
     """
 
-    __slots__ = (
-        "_blocks", "_busy", "_clock", "_execute", "_open", "_rest_seconds", "_rest_until",
-        "_slow_at", "_touched", "connection",
-    )  # fmt: skip
-
     def __init__(
         self,
         connection: sqlite3.Connection,
@@ -63,7 +56,7 @@ class Inline:
         clock: Clock,
         blocks: object,
     ) -> None:
-        self.connection = connection
+        self._connection = connection
         self._execute = connection.cursor().execute
         self._touched = touched
         self._clock = clock
@@ -71,8 +64,7 @@ class Inline:
         self._rest_until = 0.0
         self._rest_seconds = _FIRST_REST
         self._slow_at = 0.0
-        self._blocks: object = blocks
-        self._execute(_PEEK, (0,)).fetchall()  # reads the schema, here on the worker
+        self._blocks = blocks
         self._open = True
 
     def peek(self, tenant: str | None, key: bytes) -> bytes | Unknown | None:
@@ -84,7 +76,7 @@ class Inline:
             if not self._open:
                 return UNKNOWN
             begun = perf_counter()
-            row_id = _FIRST(key)[0] if tenant is None else entry_id(tenant, key)
+            row_id = FIRST_BITS(key)[0] if tenant is None else entry_id(tenant, key)
             row = None
             for row in self._execute(_PEEK, (row_id,)):  # noqa: B007 - read to its end, as it would pin the log
                 pass
@@ -129,7 +121,7 @@ class Inline:
             if time.monotonic() > until:
                 return False
             time.sleep(_CLOSE_SECONDS)
-        self.connection.close()
+        self._connection.close()
         return True
 
     def _slow(self, begun: float) -> None:

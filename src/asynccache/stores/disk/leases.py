@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, TypeAlias
 
-from msgspec import Struct
-
 from asynccache.runtime.clock import Clock
 from asynccache.stores.base import Claim, Claimed, Lease
-from asynccache.stores.disk.commit import CommitThread, FolderOf, Job
+from asynccache.stores.disk.commit import CommitThread, FolderOf, Job, Work
 from asynccache.stores.disk.database import connect_writer, entry_id, select_ids
 from asynccache.stores.disk.folder import Folder
 
@@ -20,11 +18,9 @@ _ABANDONED_US: Final = 24 * 3600 * 10**6  # no call takes a day; what is older n
 _Held: TypeAlias = dict[int, tuple[bytes, int]]  # token and renewals, by row id
 
 
-class LeaseWork(Struct, frozen=True):
+class LeaseWork(Work, frozen=True):
     """Claims, renewals or releases of one namespace. The result is a list of answers."""
 
-    seed: str
-    tenant: str | None
     items: Sequence[Claim | Lease]
     release: bool = False
 
@@ -54,21 +50,14 @@ class LeaseThread(CommitThread[LeaseWork]):
         self, connection: sqlite3.Connection, works: Sequence[LeaseWork]
     ) -> Sequence[list[Claimed | bool]]:
         """Decide all works in their order on what is held, then write what changed."""
-        ids = [[entry_id(work.tenant, item.key) for item in work.items] for work in works]
         rows = select_ids(
             connection,
             "SELECT id, token, renewals FROM leases",
-            [row_id for some in ids for row_id in some],
+            [entry_id(work.tenant, item.key) for work in works for item in work.items],
         )
         held: _Held = {row_id: (token, renewals) for row_id, token, renewals in rows}
         changed: set[int] = set()
-        results = [
-            [
-                _decide(held, changed, row_id, item, release=work.release)
-                for row_id, item in zip(some, work.items, strict=True)
-            ]
-            for some, work in zip(ids, works, strict=True)
-        ]
+        results = [[_decide(held, changed, work, item) for item in work.items] for work in works]
         now = self._clock.time_us()
         connection.executemany(
             "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?)",
@@ -94,16 +83,15 @@ class LeaseThread(CommitThread[LeaseWork]):
         for tenant, places in granted.items():
             keys = [job.work.items[at].key for job, at in places]
             with suppress(sqlite3.Error, OSError):  # not seen is a miss, and costs one call
-                entries = folder.entries(tenant, keys, self._clock.time_us())
+                entries = folder.entries(tenant, keys)
                 for (job, at), entry in zip(places, entries, strict=True):
                     if entry is not None:
                         job.result[at] = Claimed(granted=True, entry=entry)
 
 
-def _decide(
-    held: _Held, changed: set[int], row_id: int, item: Claim | Lease, *, release: bool
-) -> Claimed | bool:
+def _decide(held: _Held, changed: set[int], work: LeaseWork, item: Claim | Lease) -> Claimed | bool:
     """Apply one claim, renewal or release to what is held, and return the answer."""
+    row_id = entry_id(work.tenant, item.key)
     holder = held.get(row_id)
     if isinstance(item, Claim):
         # Its own token is no obstacle: the transaction is run again where a database was replaced.
@@ -117,7 +105,7 @@ def _decide(
     if holder is None or holder[0] != item.token:
         return False
     changed.add(row_id)
-    if release:
+    if work.release:
         del held[row_id]
     else:
         held[row_id] = (holder[0], holder[1] + 1)

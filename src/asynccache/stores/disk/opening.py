@@ -7,7 +7,6 @@ import os
 import random
 import sqlite3
 import time
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -17,7 +16,7 @@ from msgspec import Struct
 from asynccache.errors import StoreRefusedError
 from asynccache.runtime.clock import Clock
 from asynccache.stores.disk.bodies import sweep
-from asynccache.stores.disk.database import DAMAGED, Mode, connect, is_busy, mapped
+from asynccache.stores.disk.database import DAMAGED, Mode, connect, is_busy
 from asynccache.stores.disk.files import (
     LOGGER,
     check_file,
@@ -79,24 +78,17 @@ def open_folder(
 
     Raises:
         StoreRefusedError: What is there isn't safe to use.
-        StoreError: It can't be opened.
+        sqlite3.Error, OSError: It can't be opened.
     """
     path = root / seed
-    try:
-        # What can't be written can still be read; each write then says so.
-        if not read_only and os.path.lexists(path / DATABASE) and not os.access(path, os.W_OK):
-            LOGGER.warning("%s can't be written: the cache only reads there", path)
-            read_only = True
-        if read_only:
-            return _open_read_only(root, path, clock)
-        return _open(root, path, clock, gitignore=gitignore)
-    except (sqlite3.Error, OSError) as exc:
-        raise mapped(exc) from exc
-
-
-def _open(root: Path, path: Path, clock: Clock, *, gitignore: bool) -> Folder:
-    made = make_folder(root)
-    if gitignore and (made or not os.path.lexists(root / ".gitignore")):
+    # What can't be written can still be read; each write then says so.
+    if not read_only and os.path.lexists(path / DATABASE) and not os.access(path, os.W_OK):
+        LOGGER.warning("%s can't be written: the cache only reads there", path)
+        read_only = True
+    if read_only:
+        return _open_read_only(root, path, clock)
+    make_folder(root)
+    if gitignore:
         ignore_in_git(root)
     make_folder(path)
     # One process at a time: several making one new file is the classic "database is locked".
@@ -106,15 +98,9 @@ def _open(root: Path, path: Path, clock: Clock, *, gitignore: bool) -> Folder:
         make_folder(path / BODIES)
     folder = Folder(path, clock, mode="rw", wal=wal)
     with folder.reader() as connection:
-        sweep(folder.bodies, _named(connection))
+        naming = "SELECT 1 FROM entries WHERE file = ?"
+        sweep(folder.bodies, lambda file: bool(connection.execute(naming, (file,)).fetchall()))
     return folder
-
-
-def _named(connection: sqlite3.Connection) -> Callable[[str], bool]:
-    def named(file: str) -> bool:
-        return bool(connection.execute("SELECT 1 FROM entries WHERE file = ?", (file,)).fetchall())
-
-    return named
 
 
 def _open_read_only(root: Path, path: Path, clock: Clock) -> Folder | None:
@@ -129,13 +115,8 @@ def _open_read_only(root: Path, path: Path, clock: Clock) -> Folder | None:
     # as it stands; no one can change it there.
     still = not os.access(path, os.W_OK) and not (log.exists() and log.stat().st_size)
     mode: Mode = "immutable" if still else "ro"
-    inspect(database, ENTRIES, mode)
-    connection = connect(database, mode)
-    try:
-        journal = connection.execute("PRAGMA journal_mode").fetchone()[0]
-    finally:
-        connection.close()
-    return Folder(path, clock, mode=mode, wal=still or journal == "wal")
+    wal = inspect(database, ENTRIES, mode)
+    return Folder(path, clock, mode=mode, wal=still or wal)
 
 
 def prepare(path: Path, schema: Schema) -> bool:
@@ -164,24 +145,24 @@ def prepare(path: Path, schema: Schema) -> bool:
         time.sleep(random.uniform(0, _RETRY_SECONDS))  # noqa: S311 - jitter, not a secret
 
 
-def inspect(path: Path, schema: Schema, mode: Mode | None = None) -> None:
-    """Look at a database without changing it.
+def inspect(path: Path, schema: Schema, mode: Mode | None = None) -> bool:
+    """Look at a database without changing it; return whether it is in WAL mode.
 
     Raises:
         StoreRefusedError: It isn't ours to use. Empty files are: nobody's yet.
     """
     check_file(path)
     if not path.stat().st_size:
-        return
+        return False
     # Read-only connections leave a -wal and a -shm behind, writing ones clear away (by writing
     # into the database) what somebody else left: each is right where the other is not.
     pending = any(path.with_name(path.name + suffix).exists() for suffix in ("-wal", "-journal"))
     connection = connect(path, mode or ("ro" if pending else "rw"))
     try:
         connection.execute("PRAGMA query_only = ON")
-        application_id, version = (
+        application_id, version, journal = (
             connection.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("application_id", "user_version")
+            for name in ("application_id", "user_version", "journal_mode")
         )
         found = {
             name: (kind, sql)
@@ -196,8 +177,9 @@ def inspect(path: Path, schema: Schema, mode: Mode | None = None) -> None:
         raise
     finally:
         connection.close()
+    wal: bool = journal == "wal"
     if not found and not application_id and not version:
-        return
+        return wal
     if application_id != schema.application_id:
         raise StoreRefusedError(f"{path} was not made by asynccache: move it away.")
     if version != _VERSION:
@@ -217,12 +199,12 @@ def inspect(path: Path, schema: Schema, mode: Mode | None = None) -> None:
             )
     if missing := schema.objects.keys() - found.keys():
         raise StoreRefusedError(f"{path} lacks {min(missing)!r}: move it away.")
+    return wal
 
 
 def _prepare(path: Path, schema: Schema) -> bool:
     wanted = "delete" if on_network(path.parent) else "wal"
-    connection = connect(path, "rw")
-    try:
+    with contextlib.closing(connect(path, "rw")) as connection, connection:
         mode = str(connection.execute(f"PRAGMA journal_mode = {wanted}").fetchone()[0]).lower()
         connection.execute("BEGIN IMMEDIATE")
         if not connection.execute("PRAGMA user_version").fetchone()[0]:
@@ -230,9 +212,6 @@ def _prepare(path: Path, schema: Schema) -> bool:
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {schema.application_id}")
             connection.execute(f"PRAGMA user_version = {_VERSION}")
-        connection.execute("COMMIT")
-    finally:
-        connection.close()
     if mode != "wal":
         _say_slow(path.parent)
     return mode == "wal"

@@ -8,13 +8,11 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from threading import get_ident
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, TypeVar
 
 from asynccache.errors import (
-    StoreError,
     StoreReadOnlyError,
     StoreRefusedError,
     StoreUnavailableError,
@@ -23,16 +21,14 @@ from asynccache.runtime.clock import Clock
 from asynccache.stores.disk.database import mapped
 from asynccache.stores.disk.evict import Evictor
 from asynccache.stores.disk.folder import Folder
-from asynccache.stores.disk.forks import LEAKED, add, working
+from asynccache.stores.disk.forks import add, working
 from asynccache.stores.disk.inline import blocks_read
 from asynccache.stores.disk.leases import LeaseThread
 from asynccache.stores.disk.opening import open_folder
 from asynccache.stores.disk.writer import WriterThread
 
 _READ_THREADS: Final = 2  # one may be held up by a cold read
-READ_ONLY: Final = "The disk store was opened, or can only be opened, for reading."
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -58,13 +54,10 @@ class Session:
         self._root, self._clock, self._gitignore = root, clock, gitignore
         self._opening = threading.Lock()
         self._readers = ThreadPoolExecutor(_READ_THREADS, "asynccache-read")
-        self.writer: WriterThread | None = None
-        self.leaser: LeaseThread | None = None
-        if not read_only:
-            self.writer = WriterThread(
-                self.folder_of, lambda: list(self.folders.items()), self.evictor, clock
-            )
-            self.leaser = LeaseThread(self.folder_of, clock)
+        self.writer = WriterThread(
+            self.folder_of, lambda: list(self.folders.items()), self.evictor, clock
+        )
+        self.leaser = LeaseThread(self.folder_of, clock)
         add(self)
 
     async def read(self, seed: str, do: Callable[[Folder], T], nothing: T) -> T:
@@ -78,7 +71,17 @@ class Session:
         Raises:
             StoreError: It can't be read.
         """
-        return await self._run(self._read, seed, do, nothing, (get_ident(), blocks_read()))
+        thread, blocks = get_ident(), blocks_read()
+
+        def read() -> T:
+            folder = self._find(seed)
+            if folder is None:
+                return nothing
+            result = do(folder)
+            folder.warm(thread, blocks)
+            return result
+
+        return await self._run(read)
 
     async def writable(self, seed: str) -> Folder:
         """Return a seed's folder, opened on a worker if need be.
@@ -86,17 +89,18 @@ class Session:
         Raises:
             StoreError: It can't be opened or written.
         """
-        return await self._run(self._writable, seed)
+        return await self._run(lambda: self.folder_of(seed))
 
-    def folder_of(self, seed: str, stale: Folder | None = None) -> Folder:
-        """Return a seed's folder to write to, or one in place of ``stale``; blocks.
+    def folder_of(self, seed: str) -> Folder:
+        """Return a seed's folder to write to; blocks.
 
         Raises:
-            StoreError: It can't be opened or written.
+            StoreReadOnlyError: It can't be written.
+            StoreRefusedError, sqlite3.Error, OSError: It can't be opened.
         """
-        folder = self._find(seed, stale)
+        folder = self._find(seed)
         if folder is None or not folder.writable:
-            raise StoreReadOnlyError(READ_ONLY)
+            raise StoreReadOnlyError("The disk store was, or can only be, opened for reading.")
         return folder
 
     def close(self) -> None:
@@ -106,9 +110,8 @@ class Session:
         with working():
             for folder in self.folders.values():
                 folder.close()
-        for thread in self._threads():
-            thread.stop()
-        self.folders.clear()
+        self.leaser.stop()
+        self.writer.stop()
         self.files.shutdown(wait=False)
 
     async def aclose(self) -> None:
@@ -130,26 +133,17 @@ class Session:
             Whether all are closed.
         """
         closed = [folder.disconnect(until) for folder in list(self.folders.values())]
-        for thread in self._threads():
-            thread.disconnect()
+        self.leaser.disconnect()
+        self.writer.disconnect()
         return all(closed)
 
-    def leak(self) -> None:
-        """Let go of everything, closing nothing: this process is a fork, and has no threads."""
-        for folder in self.folders.values():
-            LEAKED.extend(folder.connections())
-        for thread in self._threads():
-            LEAKED.extend(connection for _, connection in thread.connections())
-        LEAKED.extend(self.evictor.connections())
-        self.folders.clear()
-
-    def _threads(self) -> list[LeaseThread | WriterThread]:
-        return [thread for thread in (self.leaser, self.writer) if thread is not None]
-
-    async def _run(self, do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def _run(self, do: Callable[[], T]) -> T:
         def run() -> T:
-            with working():
-                return do(*args, **kwargs)
+            try:
+                with working():
+                    return do()
+            except (sqlite3.Error, OSError) as exc:
+                raise mapped(exc) from exc
 
         try:
             running = asyncio.get_running_loop().run_in_executor(self._readers, run)
@@ -157,33 +151,14 @@ class Session:
             raise StoreUnavailableError("The disk store was closed meanwhile.") from exc
         return await running
 
-    def _read(
-        self, seed: str, do: Callable[[Folder], T], nothing: T, reader: tuple[int, object]
-    ) -> T:
-        folder = self._find(seed)
-        if folder is not None and folder.moved():
-            with suppress(StoreError):  # the old one still answers
-                folder = self._find(seed, folder)
-        if folder is None:
-            return nothing
-        try:
-            result = do(folder)
-            folder.warm(*reader)
-        except (sqlite3.Error, OSError) as exc:
-            raise mapped(exc) from exc
-        return result
-
-    def _writable(self, seed: str) -> Folder:
-        folder = self.folder_of(seed)
-        return self.folder_of(seed, folder) if folder.moved() else folder
-
-    def _find(self, seed: str, stale: Folder | None = None) -> Folder | None:
+    def _find(self, seed: str) -> Folder | None:
+        """Return a seed's folder, opened if it isn't, or anew where another took its place."""
         found = self.folders.get(seed)
-        if found is not None and found is not stale:
+        if found is not None and not found.moved():
             return found
         with self._opening:
             found = self.folders.get(seed)
-            if found is not None and found is not stale:
+            if found is not None and not found.moved():
                 return found
             if seed in {"", os.curdir, os.pardir} or os.path.basename(seed) != seed:  # noqa: PTH119 - of a name, not a path
                 raise StoreRefusedError(f"{seed!r} can't be a folder's name: choose another seed.")

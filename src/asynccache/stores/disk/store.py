@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from threading import get_ident
-from typing import Final
+from typing import Any, Final
 
-from asynccache.errors import StoreFullError, StoreReadOnlyError, StoreUnavailableError
+from asynccache.errors import StoreFullError, StoreUnavailableError
 from asynccache.keys.key import Namespace
 from asynccache.runtime.clock import SYSTEM_CLOCK, Clock
 from asynccache.runtime.forks import forget_in_child
@@ -26,12 +28,12 @@ from asynccache.stores.base import (
     Unknown,
 )
 from asynccache.stores.disk.bodies import BodyFile, discard, write_body
-from asynccache.stores.disk.database import mapped
+from asynccache.stores.disk.evict import Evictor
 from asynccache.stores.disk.folder import Folder
 from asynccache.stores.disk.forks import is_torn
-from asynccache.stores.disk.leases import LeaseThread, LeaseWork
-from asynccache.stores.disk.session import READ_ONLY, Session
-from asynccache.stores.disk.writer import Clear, Delete, Put, WriterThread
+from asynccache.stores.disk.leases import LeaseWork
+from asynccache.stores.disk.session import Session
+from asynccache.stores.disk.writer import Clear, Delete, Put
 
 _ROW_BYTES: Final = 256 * 2**10  # a larger body has a file of its own
 _TORN: Final = (
@@ -68,11 +70,11 @@ class DiskStore(Store):
     ) -> None:
         self._root = Path(os.path.abspath(root))  # noqa: PTH100 - links are to be seen, not resolved
         self._seed = seed
-        self._max_bytes, self._gitignore, self._clock = max_bytes, gitignore, clock
+        self._start = partial(Session, self._root, clock, max_bytes=max_bytes, gitignore=gitignore)
         self._session: Session | None = None
         self._folders: dict[str, Folder] = {}  # the session's own, one look-up nearer
         self._dropped = 0
-        self._counted: dict[Counted, int] = {}
+        self._evictor: Evictor | None = None
         self._lock = threading.Lock()
         forget_in_child(self)
 
@@ -94,19 +96,14 @@ class DiskStore(Store):
             await self.aclose()
         if is_torn():
             raise StoreUnavailableError(_TORN)
-        session = Session(
-            self._root,
-            self._clock,
-            max_bytes=self._max_bytes,
-            read_only=read_only,
-            gitignore=self._gitignore,
-        )
+        session = self._start(read_only=read_only)
         try:
             await session.read(self._seed, lambda _: None, None)
             with self._lock:
                 if self._session is None:  # else another loop was faster
                     self._dropped = 0
                     self._session, self._folders = session, session.folders
+                    self._evictor = session.evictor
         finally:
             if self._session is not session:
                 await session.aclose()
@@ -118,7 +115,6 @@ class DiskStore(Store):
             self._folders = {}
         if session is not None:
             await session.aclose()
-            self._counted = self._count(session)
 
     def peek(self, namespace: Namespace, key: bytes) -> bytes | Unknown | None:
         """Return what this thread's own reader finds; `UNKNOWN` until an awaited read opens one."""
@@ -146,42 +142,37 @@ class DiskStore(Store):
                 this batch is written.
             StoreError: It can't be written.
         """
-        session, writer = self._opened(), self._writer()
-        if not records:
-            return ()
-        seed = namespace.seed
+        session, seed = self._opened(), namespace.seed
         bodies: dict[int, BodyFile] = {}
         size = 0
+        written: asyncio.Future[list[bool]] | None = None
         try:
             for at, record in enumerate(records):
                 if len(record.body) > _ROW_BYTES:
-                    bodies[at] = await self._write_large(session, seed, record)
+                    folder = await session.writable(seed)
+                    bodies[at] = await write_body(
+                        folder.bodies, record.key, record.body, session.files
+                    )
                 else:
                     size += len(record.body)
-            written = writer.submit(Put(seed, namespace.tenant, records, bodies), size)
+            written = session.writer.submit(Put(seed, namespace.tenant, records, bodies), size)
+            return await written
         except BaseException as exc:
-            discard(bodies.values(), session.files)
+            # Once it is queued, the writer goes on with it and its files, if the caller doesn't.
+            if written is None:
+                discard(bodies.values(), session.files)
             self._dropped += len(records) * isinstance(exc, StoreFullError)
             raise
-        try:
-            # If the caller is cancelled from here on, the writer goes on with it and its files.
-            results: list[bool] = await written
-        except StoreFullError:
-            self._dropped += len(records)
-            raise
-        return results
 
     async def delete_many(self, namespace: Namespace, keys: Sequence[bytes]) -> int:
         """Remove entries, in the order of all that is queued."""
-        writer = self._writer()
-        if not keys:
-            return 0
-        deleted: int = await writer.submit(Delete(namespace.seed, namespace.tenant, keys))
+        work = Delete(namespace.seed, namespace.tenant, keys)
+        deleted: int = await self._opened().writer.submit(work)
         return deleted
 
     async def clear(self, namespace: Namespace) -> int:
         """Remove all entries of a namespace, a thousand per transaction."""
-        writer = self._writer()
+        writer = self._opened().writer
         cleared = 0
         after: int | None = None
         while True:
@@ -192,10 +183,9 @@ class DiskStore(Store):
 
     async def scan(self, namespace: Namespace, cursor: str | None = None) -> Page:
         """Return a page of envelopes, in the order of their digests."""
-        tenant, now = namespace.tenant, self._clock.time_us()
         return await self._opened().read(
             namespace.seed,
-            lambda folder: folder.page(tenant, cursor, now),
+            lambda folder: folder.page(namespace.tenant, cursor),
             Page(envelopes=(), cursor=None),
         )
 
@@ -209,12 +199,7 @@ class DiskStore(Store):
 
         ``ttl`` isn't enforced: who waits judges by its own clock, and takes over.
         """
-        leaser = self._leaser()
-        if not claims:
-            return ()
-        claimed: list[Claimed] = await leaser.submit(
-            LeaseWork(namespace.seed, namespace.tenant, claims)
-        )
+        claimed: list[Claimed] = await self._lease(namespace, claims)
         return claimed
 
     async def renew(
@@ -224,76 +209,44 @@ class DiskStore(Store):
         ttl: float,
     ) -> Sequence[bool]:
         """Raise renewal counts; False where another token holds the lease, or nobody."""
-        leaser = self._leaser()
-        if not leases:
-            return ()
-        renewed: list[bool] = await leaser.submit(
-            LeaseWork(namespace.seed, namespace.tenant, leases)
-        )
+        renewed: list[bool] = await self._lease(namespace, leases)
         return renewed
 
     async def release(self, namespace: Namespace, leases: Sequence[Lease]) -> None:
         """Give leases back."""
-        leaser = self._leaser()
-        if leases:
-            await leaser.submit(LeaseWork(namespace.seed, namespace.tenant, leases, release=True))
+        await self._lease(namespace, leases, release=True)
 
     def counters(self) -> dict[Counted, int]:
         """Return what was evicted, purged as expired, and dropped since the store was opened."""
-        session = self._session
-        return self._counted.copy() if session is None else self._count(session)
-
-    def _count(self, session: Session) -> dict[Counted, int]:
-        evictor = session.evictor
+        if self._evictor is None:
+            return {}
         return {
-            "evicted": evictor.evicted, "dropped": self._dropped, "expired": evictor.expired
-        }  # fmt: skip
+            "evicted": self._evictor.evicted,
+            "dropped": self._dropped,
+            "expired": self._evictor.expired,
+        }
 
     def _opened(self) -> Session:
         if self._session is None:
             raise StoreUnavailableError("The disk store isn't open in this process: open it first.")
         return self._session
 
-    def _writer(self) -> WriterThread:
-        writer = self._opened().writer
-        if writer is None:
-            raise StoreReadOnlyError(READ_ONLY)
-        return writer
-
-    def _leaser(self) -> LeaseThread:
-        leaser = self._opened().leaser
-        if leaser is None:
-            raise StoreReadOnlyError(READ_ONLY)
-        return leaser
+    def _lease(
+        self, namespace: Namespace, items: Sequence[Claim | Lease], *, release: bool = False
+    ) -> asyncio.Future[Any]:
+        work = LeaseWork(namespace.seed, namespace.tenant, items, release)
+        return self._opened().leaser.submit(work)
 
     async def _entries(
         self, namespace: Namespace, keys: Sequence[bytes], *, heads: bool
     ) -> Sequence[bytes | None]:
-        session = self._opened()
-        if not keys:
-            return ()
-        tenant, now = namespace.tenant, self._clock.time_us()
-        return await session.read(
+        return await self._opened().read(
             namespace.seed,
-            lambda folder: folder.entries(tenant, keys, now, heads=heads),
+            lambda folder: folder.entries(namespace.tenant, keys, heads=heads),
             [None] * len(keys),
         )
 
-    async def _write_large(self, session: Session, seed: str, record: Record) -> BodyFile:
-        folder = await session.writable(seed)
-        try:
-            return await write_body(folder.bodies, record.key, record.body, session.files)
-        except OSError as exc:
-            raise mapped(exc) from exc
-        except RuntimeError as exc:
-            if self._session is session:
-                raise
-            raise StoreUnavailableError("The disk store was closed meanwhile.") from exc
-
     def forget(self) -> None:
         """Forget, in a forked child, what belongs to the parent."""
-        session, self._session = self._session, None
-        self._folders = {}
+        self._session, self._folders = None, {}
         self._lock = threading.Lock()
-        if session is not None:
-            session.leak()

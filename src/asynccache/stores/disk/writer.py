@@ -5,16 +5,14 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from operator import methodcaller
 from typing import Any, Final, TypeAlias
-
-from msgspec import Struct
 
 from asynccache.runtime.clock import Clock
 from asynccache.stores.base import Record
 from asynccache.stores.disk.bodies import BodyFile, remove_bodies
-from asynccache.stores.disk.commit import CommitThread, FolderOf, Job
-from asynccache.stores.disk.database import connect_writer, entry_id, select_ids
+from asynccache.stores.disk.commit import CommitThread, FolderOf, Job, Work
+from asynccache.stores.disk.database import connect_writer, entry_id, select_ids, select_owned
 from asynccache.stores.disk.evict import Evictor
 from asynccache.stores.disk.folder import Folder
 
@@ -29,6 +27,7 @@ _Row: TypeAlias = tuple[int, bytes, str | None, int, int, int, str | None, bytes
 """Id, key, tenant, size, expires, used, file, and the value (empty if it is in a file)."""
 
 _REPLACE: Final = "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_NOTE: Final = "UPDATE entries SET used = ? WHERE id = ? AND used < ?"
 # What has expired, and another key of the same first 64 bits, counts as absent.
 _INSERT: Final = (
     "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
@@ -40,29 +39,23 @@ _INSERT: Final = (
 )
 
 
-class Put(Struct, frozen=True):
+class Put(Work, frozen=True):
     """Records to be written. The result is a list: which of them were."""
 
-    seed: str
-    tenant: str | None
     records: Sequence[Record]
     bodies: dict[int, BodyFile]
     """The files of large bodies, by the record's position. No row names them before the commit."""
 
 
-class Delete(Struct, frozen=True):
+class Delete(Work, frozen=True):
     """Keys to be removed. The result is how many live ones were there."""
 
-    seed: str
-    tenant: str | None
     keys: Sequence[bytes]
 
 
-class Clear(Struct, frozen=True):
+class Clear(Work, frozen=True):
     """One step of a clear. The result is how many live rows went, and where to go on, or None."""
 
-    seed: str
-    tenant: str | None
     after: int | None
 
 
@@ -75,7 +68,8 @@ class Transaction:
     def __init__(self, connection: sqlite3.Connection, now: int) -> None:
         self.removed: list[str] = []
         self._connection, self._now = connection, now
-        self._has_files: bool | None = None
+        any_file = "SELECT 1 FROM entries WHERE file IS NOT NULL LIMIT 1"
+        self._has_files = bool(connection.execute(any_file).fetchall())
 
     def run(self, works: Sequence[EntryWork]) -> list[Any]:
         """Do works in their order, runs of plain sets as one statement; return their results."""
@@ -140,14 +134,10 @@ class Transaction:
 
     def _clear(self, work: Clear) -> tuple[int, int | None]:
         """Remove the next rows in the order of their ids."""
-        owner = "tenant IS NULL" if work.tenant is None else "tenant = ?"
-        after = "" if work.after is None else " AND id > ?"
-        rows = self._connection.execute(
-            f"SELECT id, expires FROM entries WHERE {owner}{after}"  # noqa: S608 - our own words
-            f" ORDER BY id LIMIT {_CLEAR_ROWS}",
-            [each for each in (work.tenant, work.after) if each is not None],
-        ).fetchall()
-        return self._remove(rows), rows[-1][0] if len(rows) == _CLEAR_ROWS else None
+        rows, after = select_owned(
+            self._connection, "id, expires", work.tenant, work.after, _CLEAR_ROWS
+        )
+        return self._remove(rows), after
 
     def _remove(self, rows: Sequence[tuple[int, int]]) -> int:
         """Remove rows, given by id and expiry; return how many of them were live."""
@@ -159,9 +149,6 @@ class Transaction:
 
     def _files(self, ids: Sequence[int]) -> list[str]:
         """Return the files that rows name; nearly always there are none at all."""
-        if self._has_files is None:
-            any_file = "SELECT 1 FROM entries WHERE file IS NOT NULL LIMIT 1"
-            self._has_files = bool(self._connection.execute(any_file).fetchall())
         if not self._has_files:
             return []
         rows = select_ids(self._connection, "SELECT file FROM entries", ids)
@@ -236,7 +223,7 @@ class WriterThread(CommitThread[EntryWork]):
         """Checkpoint, note uses, evict: a little of each that is due."""
         if self._logged >= _CHECKPOINT_BYTES:
             self._logged = 0
-            for _, connection in self.connections():
+            for _, connection in self._connections.values():
                 # Passive: it takes what no reader holds, and never makes anyone wait.
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         more = False
@@ -245,23 +232,15 @@ class WriterThread(CommitThread[EntryWork]):
             if not more:
                 self._noted = time.monotonic()
         before = self._evictor.evicted + self._evictor.expired
-        own = {folder.database: connection for folder, connection in self.connections()}
+        own = {folder.database: connection for folder, connection in self._connections.values()}
         more |= bool(own) and self._evictor.step(own)
         self._logged += _PAGE_BYTES * (self._evictor.evicted + self._evictor.expired - before)
         return 0.0 if more else _IDLE_SECONDS
 
     def finish(self) -> None:
-        """Note all uses and close; the last connection to a database folds its log into it."""
-        try:
-            while self._note_uses():
-                pass
-        finally:
-            self.disconnect()
-
-    def disconnect(self) -> None:
-        """Close all connections, the evictor's too."""
-        self._evictor.close()
-        super().disconnect()
+        """Note all uses; the last connection to a database that closes folds its log into it."""
+        while self._note_uses():
+            pass
 
     def _note_uses(self) -> bool:
         """Write the last use of some entries read of late; return whether there are more."""
@@ -272,14 +251,8 @@ class WriterThread(CommitThread[EntryWork]):
                 used.append(folder.touched.popitem()[0])
             if used and folder.writable:
                 now = self._clock.time_us()  # after all of these uses
-                _, changed = self.transact(seed, partial(_note, now, used))
-                self._logged += _PAGE_BYTES * max(changed, 0)
+                notes = [(now, row_id, now - _NOTE_AGE_US) for row_id in used]
+                _, noted = self.transact(seed, methodcaller("executemany", _NOTE, notes))
+                self._logged += _PAGE_BYTES * noted.rowcount
             more |= len(used) == _NOTE_ROWS
         return more
-
-
-def _note(now: int, used: list[int], connection: sqlite3.Connection) -> int:
-    return connection.executemany(
-        "UPDATE entries SET used = ? WHERE id = ? AND used < ?",
-        [(now, row_id, now - _NOTE_AGE_US) for row_id in used],
-    ).rowcount

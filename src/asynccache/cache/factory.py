@@ -274,6 +274,9 @@ class Cache:
             ValueError: An option has no such value.
             TypeError: An option has the wrong type.
         """
+        if not isinstance(store, Store):
+            kind = store.__name__ if isinstance(store, type) else type(store).__qualname__
+            raise TypeError(f"from_store takes an instance of asynccache.stores.Store, not {kind}")
         return AsyncCache(store, settings_of(cache_seed, options), clock=clock)
 
 

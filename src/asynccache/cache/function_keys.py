@@ -143,8 +143,8 @@ def memoizing(
     ) -> Callable[P, Coroutine[Any, Any, T]]:
         if not inspect.iscoroutinefunction(function):
             raise TypeError(
-                f"memoize takes async functions; {name_of(function)} isn't one. A SyncCache's takes"
-                " plain ones; put @classmethod or @staticmethod above it"
+                f"memoize takes async functions; {name_of(function)} isn't one. For plain ones use"
+                " memoize of a SyncCache; put @classmethod or @staticmethod above it"
             )
         keys = FunctionKeys(function, ignore, version)
 

@@ -28,7 +28,7 @@ def instrument_openai(
     wait, so that only what can be read at once is served, and the rest goes past the cache.
 
     Args:
-        cache: For calls around which no other is in force; it has to be opened by somebody.
+        cache: The cache for calls outside of any cache's block. Open it yourself.
 
     Returns:
         A context manager, for a block instead of the rest of the process.

@@ -315,7 +315,9 @@ class Lifecycle:
 
     def _new_scope(self, loop: asyncio.AbstractEventLoop) -> Scope:
         if not self._opened:
-            raise CacheClosedError(f"{_NOT_OPEN}: use it inside `async with cache:`")
+            raise CacheClosedError(
+                f"{_NOT_OPEN}: use it inside `async with cache:`, or `with cache:`"
+            )
         settings = self.settings
         engine = Engine(
             self.store,

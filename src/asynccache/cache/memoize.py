@@ -39,7 +39,7 @@ def memoize(
 
     Raises:
         TypeError: The function isn't async, ``ignore`` names no parameter of it, the return
-            annotation is none that stored bytes can be told apart for, or (when it is called)
+            annotation is a union whose members look alike in stored bytes, or (when it is called)
             ``self`` or ``cls`` has no canonical form and isn't ignored.
 
     A function's captured variables are not in its key: give each its own ``version``.

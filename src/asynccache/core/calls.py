@@ -105,7 +105,7 @@ class Status(Struct, frozen=True):
     """Where a response came from."""
 
     outcome: Outcome
-    """``"hit"``, ``"joined"``, ``"miss"`` or ``"bypass"``."""
+    """``"hit"``, ``"joined"`` or ``"miss"``."""
     digest: bytes
     """The key of the entry. It is empty if there is none."""
     recorded: int

@@ -38,7 +38,7 @@ class Stats(Struct, frozen=True, kw_only=True):
     flaws: dict[str, int] = field(default_factory=dict)
     """Entries that could not be used, by reason. Each was a miss."""
     store_errors: dict[str, int] = field(default_factory=dict)
-    """Failures of the store, by name. None of them made a call fail."""
+    """Failures of the store, by name. They fail no call that only wants an answer."""
     store: dict[str, int] = field(default_factory=dict)
     """What the store did by itself: evicted, expired, dropped."""
     breaker: Literal["closed", "open", "probing"] = "closed"

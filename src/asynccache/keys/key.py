@@ -45,8 +45,8 @@ class Namespace(Struct, frozen=True):
         seed = str(cache_seed)
         if not _SEED.fullmatch(seed.removeprefix("-") if isinstance(cache_seed, int) else seed):
             raise ValueError(
-                f"cache_seed {seed!r} must be 1 to 64 letters, digits, '.', '_' or '-',"
-                " and not begin with '.' or '-'"
+                f"cache_seed {seed!r} must be 1 to 64 ASCII letters, digits, '.', '_' or '-', and"
+                " not begin with '.' or '-'; a folder is given by cache_path_root="
             )
         if tenant is not None:
             if not isinstance(tenant, str):

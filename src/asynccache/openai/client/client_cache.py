@@ -194,7 +194,7 @@ class ClientCache:
             ReplayMiss: In mode "replay".
         """
         if past.mode == "replay":
-            reason = past.reason or "it is never cached"
+            reason = past.reason or f"{path} is never cached"
             raise ReplayMiss(f"this call can't be replayed: {reason}")
         past.note()
 

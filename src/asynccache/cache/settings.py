@@ -73,7 +73,8 @@ class CacheOptions(TypedDict, total=False):
     ignore_headers: Iterable[str]
     """Headers to leave out of keys, beside credentials and traces, which never are in."""
     rename_call_ids: bool
-    """Name tool calls by their order in keys, whatever their ids; off, see ``docs/concepts/keys.md``."""
+    """Name tool calls by their order in keys, whatever their ids are. Off by default; see
+    ``docs/concepts/keys.md``."""
     keep_requests: bool
     """Store the request beside the answer; off, as prompts may be private."""
     max_entry_bytes: int

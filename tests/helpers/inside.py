@@ -44,3 +44,8 @@ def sync_frames(cache):
 async def fetch(engine, call):
     """Make a call through an engine, as the ways in do."""
     return await engine.fetch(call.mode, call.key, call.caller, lambda: call)
+
+
+def callers_of(engine):
+    """Return how many callers wait for an engine's flights."""
+    return sum(flight.caller_count for flight in engine._flying.values())

@@ -17,7 +17,7 @@ from asynccache import MISSING, Cache, ReplayMiss, StoreRefusedError
 from asynccache.core.engine import Engine
 from asynccache.stores.disk import files
 from tests.helpers import mounts
-from tests.helpers.inside import engine_of
+from tests.helpers.inside import callers_of, engine_of
 from tests.helpers.mounts import ROOT, mount, unmount
 
 CALLERS = 50  # at once, on
@@ -49,7 +49,7 @@ class Upstream:
             self.calls += 1
             # What isn't stored is only there for those who came before the flight's end.
             while not self.crowded:
-                callers = sum(flight.caller_count for flight in self.engine._flying)
+                callers = callers_of(self.engine)
                 self.crowded = callers == CALLERS
                 await asyncio.sleep(0)
             return self.answer(question)

@@ -72,7 +72,7 @@ async def swarm(cache, upstream, name="first"):
 async def stored(cache):
     """Wait until all answers are stored, or were not."""
     engine = engine_of(cache)
-    while under_way := [flight.task for flight in engine._flying]:
+    while under_way := list(engine._flying):
         await asyncio.wait(under_way)
 
 

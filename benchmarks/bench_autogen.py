@@ -42,9 +42,21 @@ class AwaitedStore(FaultyStore):
         remote = Capabilities(inline=False, remote=True)
         super().__init__(MemoryStore(), hide_inline=True, capabilities=remote)
 
-    async def _call(self, method: Any, size: int, call: Any) -> Any:
+    async def get_many(self, *args: Any) -> Any:
         await asyncio.sleep(SLOW)
-        return await super()._call(method, size, call)
+        return await super().get_many(*args)
+
+    async def set_many(self, *args: Any) -> Any:
+        await asyncio.sleep(SLOW)
+        return await super().set_many(*args)
+
+    async def claim(self, *args: Any) -> Any:
+        await asyncio.sleep(SLOW)
+        return await super().claim(*args)
+
+    async def release(self, *args: Any) -> Any:
+        await asyncio.sleep(SLOW)
+        return await super().release(*args)
 
 
 class HoldingStore(InMemoryStore):  # type: ignore[misc]  # of an environment of its own

@@ -25,6 +25,7 @@ from asynccache.cache import lifecycle, values
 from asynccache.cache.cache import values_of
 from asynccache.cache.computing import VALUE_META
 from asynccache.entries.entry import Meta
+from asynccache.entries.values import encode_value
 from asynccache.runtime import background
 from tests.helpers.inside import engines_of, flights_of, store_of, sync_frames
 from tests.helpers.openai_answers import RESPONSE, TEXT
@@ -156,7 +157,7 @@ def test_only_known_classes_are_made(cache):
     meta = Meta("value", content_type=f"{VALUE_META.content_type}; class=os.system")
 
     def packed(value):
-        return meta, asynccache.entries.values.encode_value(value)
+        return meta, encode_value(value)
 
     put = values_of(cache.asynchronous).put
     background.call(put, [("key", {"command": "true"})], packed)

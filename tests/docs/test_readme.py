@@ -131,7 +131,7 @@ SESSIONS = {page: [b for b in blocks_of(page) if not b.file] for page in PAGES}
 @pytest.mark.parametrize("page", [p for p in PAGES if SESSIONS[p]], ids=lambda page: page.name)
 async def test_examples_run(page, server, session, capsys):
     """Every example works as it stands, prints what the page says, and makes its calls."""
-    made = Counter()
+    made: Counter[str] = Counter()
     for block in SESSIONS[page]:
         capsys.readouterr()
         await block.run(session)
@@ -143,7 +143,7 @@ async def test_examples_run(page, server, session, capsys):
 
 def run_files(page, blocks, server):
     """Run the programs of a page; check what they print, and the calls they make."""
-    made = Counter()
+    made: Counter[str] = Counter()
     for block in blocks:
         printed = run_file(block)
         assert block.output is None or printed == block.output, block.file

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from asynccache.runtime.batcher import Batcher
 from asynccache.runtime.pacer import Pacer
 
@@ -73,3 +75,26 @@ async def test_batches_are_bounded_in_number_and_in_weight():
     scene = Scene(limit=lambda: 10, weigh=lambda item: item)
     assert await scene.ask(4, 5, 6, 50, 1, 9, 1) == [8, 10, 12, 100, 2, 18, 2]
     assert sorted(scene.batches) == [[1], [1, 9], [4, 5], [6], [50]]
+
+
+async def test_a_batch_cancelled_before_it_begins_leaves_nobody_waiting():
+    """The end of a loop cancels tasks that have not begun: who waits for one is cancelled too."""
+    tasks = []
+
+    def spawn(work):
+        tasks.append(asyncio.get_running_loop().create_task(work))
+        return tasks[-1]
+
+    async def run(items):
+        return items
+
+    pacer = Pacer(asyncio.get_running_loop())
+    batcher = Batcher(run, pacer=pacer, spawn=spawn, limit=lambda: 10, at_once=1)
+    future = batcher.submit(1)
+    while not tasks:
+        await asyncio.sleep(0)
+        if tasks:
+            tasks[0].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(future, 10)
+    assert await asyncio.wait_for(batcher.submit(2), 10) == 2

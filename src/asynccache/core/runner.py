@@ -68,7 +68,8 @@ class FlightRunner:
                 flight.fail(exc, "own")
                 return
             # Either nobody waits any more, or the cache is being closed under those who do.
-            flight.fail(CacheClosedError("the cache was closed while this call waited"), "all")
+            if flight.entry is None:
+                flight.fail(CacheClosedError("the cache was closed while this call waited"), "all")
             raise
         except BaseException as exc:
             flight.fail(exc, call.scope(exc) if flight.source == "upstream" else "all")

@@ -56,7 +56,7 @@ _MESSAGES: Final[dict[str, type[messages.BaseMessage]]] = {
 }  # fmt: skip
 _HIT: Final = "total_cost"
 _HEADERS: Final = frozenset({"default_headers", "extra_headers", "headers"})
-_ARGUMENTS: Final = "---["  # stands before a call's arguments in LangChain's description of it
+_MARK: Final = "---"  # stands before a call's arguments in LangChain's description of it
 _NOT_PLAIN: Final = "LangChain: an answer that doesn't come back from plain data as it was"
 _UNASKED: Final = 'LangChain: under sample="each", an answer that no lookup has asked for'
 
@@ -179,32 +179,38 @@ def _key(prompt: str, llm_string: str) -> tuple[str, str, str]:
 def _without_denied_headers(llm_string: str) -> str:
     """Return LangChain's description of a model and a call less the headers that no key holds.
 
-    It is the model as JSON and, behind a mark, the call's arguments as Python writes them. A part
-    that can't be read stays as it is.
+    It is the model as JSON and, behind a mark, the call's arguments as Python writes them: pairs of
+    names and values. Headers stand among the model's arguments and the call's, and nowhere else:
+    what a tool or a schema calls headers is part of the question. A part that can't be read stays.
     """
     if "headers" not in llm_string:
         return llm_string
-    model, mark, arguments = llm_string.partition(_ARGUMENTS)
-    with suppress(ValueError, RecursionError):
-        model = json.dumps(_kept(json.loads(model)), sort_keys=True)
-    with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-        if mark:
-            arguments = str(_kept(ast.literal_eval(f"[{arguments}")))[1:]
-    return f"{model}{mark}{arguments}"
+    try:
+        described, end = json.JSONDecoder().raw_decode(llm_string)
+    except (ValueError, RecursionError):
+        return llm_string
+    model, arguments = llm_string[:end], llm_string[end:]
+    given = described.get("kwargs") if isinstance(described, dict) else None
+    if isinstance(given, dict):
+        further = given.get("model_kwargs")
+        if isinstance(further, dict):
+            given = {**given, "model_kwargs": _kept(further)}
+        model = json.dumps({**described, "kwargs": _kept(given)}, sort_keys=True)
+    if arguments.startswith(_MARK):
+        with suppress(ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+            pairs = ast.literal_eval(arguments.removeprefix(_MARK))
+            arguments = f"{_MARK}{[*_kept(dict(pairs)).items()]}"
+    return f"{model}{arguments}"
 
 
-def _kept(part: object, name: object = "") -> Any:  # noqa: ANN401 - any JSON, any literal
-    """Return a part of a description less the headers that no key holds, wherever they stand."""
-    if isinstance(part, dict):
-        members: dict[Any, Any] = part
-        if name in _HEADERS:
-            members = {n: v for n, v in members.items() if not is_denied_header(str(n))}
-        return {n: _kept(value, n) for n, value in members.items()}
-    if isinstance(part, tuple):  # a name and its value
-        return (*part[:1], *(_kept(value, part[0]) for value in part[1:]))
-    if isinstance(part, list):
-        return [_kept(item) for item in part]
-    return part
+def _kept(arguments: dict[Any, Any]) -> dict[Any, Any]:
+    """Return arguments of a model or a call, each mapping of headers less what no key holds."""
+    return {
+        name: {header: v for header, v in value.items() if not is_denied_header(str(header))}
+        if name in _HEADERS and isinstance(value, dict)
+        else value
+        for name, value in arguments.items()
+    }
 
 
 def _as_first_asked(prompt: str) -> str:

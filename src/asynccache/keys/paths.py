@@ -29,7 +29,10 @@ def path_digests(canonical: bytes) -> Any:  # noqa: ANN401 - a tree of dicts, li
 
     The body's parts are slices of it, none of which is decoded any further than needed.
     """
-    return _tree(canonical, _DEPTH)
+    try:
+        return _tree(canonical, _DEPTH)
+    except RecursionError:  # nested almost too deeply to have been written
+        return crc32(canonical)
 
 
 def _tree(part: Any, depth: int) -> Any:  # noqa: ANN401 - bytes or Raw

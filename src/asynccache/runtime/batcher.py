@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
 from asynccache.runtime.pacer import Pacer
@@ -86,7 +87,7 @@ class Batcher(Generic[ItemT, ResultT]):
             end = self._end(items, start)
             self._start(items[start:end], futures[start:end])
             start = end
-        self._pending = [
+        self._pending[:0] = [
             (item, future)
             for item, waiting_for_it in zip(items[start:], futures[start:], strict=True)
             for future in waiting_for_it
@@ -94,7 +95,20 @@ class Batcher(Generic[ItemT, ResultT]):
 
     def _start(self, items: list[ItemT], waiting: list[list[asyncio.Future[ResultT]]]) -> None:
         self._under_way += 1
-        self._spawn(self._settle(items, waiting))
+        task = self._spawn(self._settle(items, waiting))
+        task.add_done_callback(partial(self._ended, waiting))
+
+    def _ended(
+        self, waiting: list[list[asyncio.Future[ResultT]]], task: asyncio.Task[None]
+    ) -> None:
+        """Go on after a batch. One that was cancelled, maybe before it began, has no results."""
+        self._under_way -= 1
+        if task.cancelled():
+            for futures in waiting:
+                for future in futures:
+                    future.cancel()
+        if self._pending and self._under_way == self._at_once - 1:
+            self._leave()
 
     def _end(self, items: list[ItemT], start: int) -> int:
         """Return where the batch ends that begins at a place."""
@@ -114,17 +128,8 @@ class Batcher(Generic[ItemT, ResultT]):
     ) -> None:
         try:
             results: Sequence[object] = await self._run(items)
-        except asyncio.CancelledError:
-            for futures in waiting:
-                for future in futures:
-                    future.cancel()
-            raise
         except Exception as exc:  # noqa: BLE001 - each who asked gets the error
             results = [exc] * len(items)
-        finally:
-            self._under_way -= 1
-            if self._pending and self._under_way == self._at_once - 1:
-                self._leave()
         if len(waiting) == 1 and len(waiting[0]) == 1:  # nothing to pace
             ((future,),), (result,) = waiting, results
             if not future.done():

@@ -495,3 +495,21 @@ async def test_headers_of_callers_and_traces_are_in_no_key(name, where, llm_cach
         for value in ("one", "two"):
             await ask("told apart?", "x-version", value)
         assert (cache.stats().hits, cache.stats().misses) == (1, 3)
+
+
+@pytest.mark.parametrize("given", [
+    {"tools": [{"function": {"name": "f", "parameters": {"headers": {"accept": 1}}}}]},
+    {"extra_body": {"webhook": {"headers": {"Content-Type": "a"}}}},
+    {"stop": ("headers", {"accept": "a"})},
+    {"tools": [{"type": "mcp", "headers": {"Accept": "a"}}]},
+])  # fmt: skip
+async def test_what_a_question_calls_headers_is_in_its_key(given, cache):
+    """Only the headers of a model or a call are left out, not those that a model is told of."""
+    found = LangChainCache(cache)
+    model = dumps(FakeListLLM(responses=[""]))
+    described = [f"{model}---{sorted(each.items())}" for each in (given, {})]
+    other = described[0].replace("'a'", "'b'").replace("'accept': 1", "'accept': 2")
+    assert other != described[0]
+    await found.aupdate("p", described[0], [Generation(text="1")])
+    assert await found.alookup("p", described[0])
+    assert await found.alookup("p", other) is None

@@ -290,6 +290,8 @@ class Engine:
         for key in (None,) if keys is None else keys:
             for flight in self._in_flight.matching(key):
                 flight.worsen(Fate.INVALIDATED)
+        for client in self._clients.values():
+            client.drop(keys)
 
     async def settle(self, keys: Collection[bytes] | None) -> None:
         """Keep flights for keys (None: all) from storing and from taking newcomers.

@@ -34,8 +34,8 @@ class StoreClient:
     """
 
     __slots__ = (
-        "_claims", "_context", "_known", "_reads", "_stable", "_writes", "_writing", "namespace",
-        "store",
+        "_claims", "_context", "_dropped", "_known", "_reads", "_stable", "_writes", "_writing",
+        "namespace", "store",
     )  # fmt: skip
 
     def __init__(self, context: LoopContext, namespace: Namespace) -> None:
@@ -44,7 +44,8 @@ class StoreClient:
         self._context = context
         self._stable = context.store.capabilities.stable
         self._known: BoundedDict[bytes, tuple[bytes, Entry]] = BoundedDict(_KNOWN)
-        self._writing: dict[bytes, set[asyncio.Future[bool]]] = {}
+        self._writing: dict[bytes, dict[asyncio.Future[bool], Record]] = {}
+        self._dropped: set[int] = set()  # ids of records that are not to be written any more
         pacer, spawn, store = context.pacer, context.spawn, context.store
 
         def limit() -> int:
@@ -126,14 +127,21 @@ class StoreClient:
     def write(self, record: Record) -> asyncio.Future[bool]:
         """Write an entry, and let `writing` tell of it from now on; False if it wasn't written."""
         written = self._writes.submit(record)
-        self._writing.setdefault(record.key, set()).add(written)
-        written.add_done_callback(lambda done: self._written(record.key, done))
+        self._writing.setdefault(record.key, {})[written] = record
+        written.add_done_callback(partial(self._written, record))
         return written
 
-    def _written(self, key: bytes, written: asyncio.Future[bool]) -> None:
-        self._writing[key].discard(written)
-        if not self._writing[key]:
-            del self._writing[key]
+    def _written(self, record: Record, written: asyncio.Future[bool]) -> None:
+        self._dropped.discard(id(record))
+        writing = self._writing[record.key]
+        del writing[written]
+        if not writing:
+            del self._writing[record.key]
+
+    def drop(self, keys: Collection[bytes] | None) -> None:
+        """Write nothing of what `write` was given for keys (None: all) and hasn't left yet."""
+        for key in self._writing.keys() if keys is None else self._writing.keys() & keys:
+            self._dropped.update(map(id, self._writing[key].values()))
 
     async def write_alone(self, record: Record) -> bool:
         """Write an entry in a batch of its own; False if it wasn't written."""
@@ -211,12 +219,22 @@ class StoreClient:
         )
 
     async def _set_many(self, records: list[Record]) -> Sequence[bool]:
+        if self._dropped:
+            return await self._set_kept(records)
         return await self._run(
             partial(self.store.set_many, self.namespace, records),
             [False] * len(records),
             times=_PATIENT,
             count=len(records),
         )
+
+    async def _set_kept(self, records: list[Record]) -> Sequence[bool]:
+        """Write what hasn't been dropped; nothing else was written."""
+        dropped = {at for at, record in enumerate(records) if id(record) in self._dropped}
+        self._dropped.difference_update(id(records[at]) for at in dropped)
+        kept = [record for at, record in enumerate(records) if at not in dropped]
+        written = iter(await self._set_many(kept) if kept else ())
+        return [at not in dropped and next(written) for at in range(len(records))]
 
     async def _claim_many(self, claims: list[Claim]) -> Sequence[Claimed | None]:
         nothing: list[Claimed | None] = [None] * len(claims)

@@ -291,9 +291,21 @@ class SlowStore(FaultyStore):
         remote = Capabilities(inline=False, remote=True)
         super().__init__(inner, hide_inline=True, capabilities=remote)
 
-    async def _call(self, method, size, call):
+    async def get_many(self, *args):
         await asyncio.sleep(SLOW)
-        return await super()._call(method, size, call)
+        return await super().get_many(*args)
+
+    async def set_many(self, *args):
+        await asyncio.sleep(SLOW)
+        return await super().set_many(*args)
+
+    async def claim(self, *args):
+        await asyncio.sleep(SLOW)
+        return await super().claim(*args)
+
+    async def release(self, *args):
+        await asyncio.sleep(SLOW)
+        return await super().release(*args)
 
 
 async def test_slow_store_never_holds_the_loop():

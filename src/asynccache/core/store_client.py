@@ -44,7 +44,7 @@ class StoreClient:
         self._context = context
         self._stable = context.store.capabilities.stable
         self._known: BoundedDict[bytes, tuple[bytes, Entry]] = BoundedDict(_KNOWN)
-        self._writing: dict[bytes, dict[asyncio.Future[bool], Record]] = {}
+        self._writing: dict[bytes, dict[int, asyncio.Future[bool]]] = {}  # by ids of records
         self._dropped: set[int] = set()  # ids of records that are not to be written any more
         pacer, spawn, store = context.pacer, context.spawn, context.store
 
@@ -127,21 +127,13 @@ class StoreClient:
     def write(self, record: Record) -> asyncio.Future[bool]:
         """Write an entry, and let `writing` tell of it from now on; False if it wasn't written."""
         written = self._writes.submit(record)
-        self._writing.setdefault(record.key, {})[written] = record
-        written.add_done_callback(partial(self._written, record))
+        self._writing.setdefault(record.key, {})[id(record)] = written
         return written
-
-    def _written(self, record: Record, written: asyncio.Future[bool]) -> None:
-        self._dropped.discard(id(record))
-        writing = self._writing[record.key]
-        del writing[written]
-        if not writing:
-            del self._writing[record.key]
 
     def drop(self, keys: Collection[bytes] | None) -> None:
         """Write nothing of what `write` was given for keys (None: all) and hasn't left yet."""
         for key in self._writing.keys() if keys is None else self._writing.keys() & keys:
-            self._dropped.update(map(id, self._writing[key].values()))
+            self._dropped.update(self._writing[key])
 
     async def write_alone(self, record: Record) -> bool:
         """Write an entry in a batch of its own; False if it wasn't written."""
@@ -150,7 +142,12 @@ class StoreClient:
     def writing(self, keys: Collection[bytes] | None) -> list[asyncio.Future[bool]]:
         """Return the writes under way for keys, all of them for None."""
         found = self._writing.keys() if keys is None else self._writing.keys() & keys
-        return [written for key in found for written in self._writing[key] if not written.done()]
+        return [
+            written
+            for key in found
+            for written in self._writing[key].values()
+            if not written.done()
+        ]
 
     # -- leases ------------------------------------------------------------------------------
 
@@ -219,22 +216,25 @@ class StoreClient:
         )
 
     async def _set_many(self, records: list[Record]) -> Sequence[bool]:
-        if self._dropped:
-            return await self._set_kept(records)
-        return await self._run(
-            partial(self.store.set_many, self.namespace, records),
-            [False] * len(records),
-            times=_PATIENT,
-            count=len(records),
-        )
-
-    async def _set_kept(self, records: list[Record]) -> Sequence[bool]:
-        """Write what hasn't been dropped; nothing else was written."""
-        dropped = {at for at, record in enumerate(records) if id(record) in self._dropped}
-        self._dropped.difference_update(id(records[at]) for at in dropped)
-        kept = [record for at, record in enumerate(records) if at not in dropped]
-        written = iter(await self._set_many(kept) if kept else ())
-        return [at not in dropped and next(written) for at in range(len(records))]
+        kept = [record for record in records if id(record) not in self._dropped]
+        try:
+            written: Sequence[bool] = await self._run(
+                partial(self.store.set_many, self.namespace, kept),
+                [False] * len(kept),
+                times=_PATIENT,
+                count=len(kept),
+            )
+            if len(kept) == len(records):
+                return written
+            done = dict(zip(map(id, kept), written, strict=True))
+            return [done.get(id(record), False) for record in records]
+        finally:
+            for record in records:
+                writing = self._writing.get(record.key, {})
+                writing.pop(id(record), None)
+                if not writing:
+                    self._writing.pop(record.key, None)
+                self._dropped.discard(id(record))
 
     async def _claim_many(self, claims: list[Claim]) -> Sequence[Claimed | None]:
         nothing: list[Claimed | None] = [None] * len(claims)

@@ -78,7 +78,7 @@ class Prefix:
         ignore_headers: Further names to leave out, in lower case.
     """
 
-    __slots__ = ("_digests", "_first", "_hash", "facts")
+    __slots__ = ("_first", "_hash", "digests", "facts")
 
     def __init__(
         self,
@@ -98,7 +98,10 @@ class Prefix:
             "query": {k: v for k, v in (query or {}).items() if not is_denied_query(k)},
             "headers": _combined(kept_headers((headers or {}).items(), ignore_headers)),
         }
-        self._digests: dict[str, int] | None = None
+        self.digests: Final = {
+            f"@{name}": crc32(canonical_value(fact)) for name, fact in self.facts.items()
+        }
+        """A digest of each fact, by its name after an ``@``, to stand beside `path_digests`."""
         self._hash = sha256(_FORM)
         self._hash.update(canonical_value(("request", namespace.seed, namespace.tenant)))
         self._hash.update(canonical_value(self.facts))
@@ -110,15 +113,6 @@ class Prefix:
         state.update(body)
         digest: bytes = state.digest()
         return digest
-
-    @property
-    def digests(self) -> dict[str, int]:
-        """A digest of each fact, by its name after an ``@``, to stand beside `path_digests`."""
-        if self._digests is None:
-            self._digests = {
-                f"@{name}": crc32(canonical_value(fact)) for name, fact in self.facts.items()
-            }
-        return self._digests
 
     def _numbered(self, sample: int) -> Any:  # noqa: ANN401 - hashlib names no public type for it
         state = self._hash.copy()

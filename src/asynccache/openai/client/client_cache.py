@@ -37,10 +37,10 @@ from asynccache.openai.client.endpoints import Endpoint
 from asynccache.openai.client.replay import built, mark
 from asynccache.openai.client.upstream import (
     PAST,
+    SENDING,
     OutboundCheck,
     UpstreamCall,
     check_of,
-    is_beneath,
 )
 from asynccache.providers.bodies import STATEFUL, keyed_form
 from asynccache.providers.secrets import DOMAIN_SECRETS, MCP
@@ -229,7 +229,8 @@ class ClientCache:
 
         ``missing`` is true where the engine knows that there is none: see `Engine.fetch`.
         """
-        if is_beneath(call.key):
+        sending = SENDING.get()
+        if sending is not None and sending.key == call.key:  # it would wait for itself
             return await call.way.past(call.given)
         engine, mode, key = call.scope.engine, call.scope.mode, call.key
         path, model = call.endpoint.path, call.data.get("model")

@@ -36,7 +36,7 @@ _KEPT_HEADERS: Final = (
 _DRAIN: Final = 1.0  # seconds to read on after the last event, so that the connection can be reused
 
 
-_sending: Final[ContextVar[OutboundCheck | None]] = ContextVar("asynccache_sending", default=None)
+SENDING: Final[ContextVar[OutboundCheck | None]] = ContextVar("asynccache_sending", default=None)
 
 
 class OutboundCheck:
@@ -66,12 +66,12 @@ class OutboundCheck:
 
     async def over(self, call: Callable[[], Awaitable[T]]) -> T:
         """Await a call whose requests are let pass."""
-        before = _sending.get()
-        _sending.set(self)
+        before = SENDING.get()
+        SENDING.set(self)
         try:
             return await call()
         finally:
-            _sending.set(before)
+            SENDING.set(before)
             # A connection that was opened meanwhile keeps the context it was opened in, and us.
             self._matches = None
 
@@ -82,12 +82,12 @@ PAST: Final = OutboundCheck()
 
 def current_sending() -> OutboundCheck | None:
     """Return the call of ours that the caller is beneath, if it is."""
-    return _sending.get()
+    return SENDING.get()
 
 
 def is_beneath(key: bytes) -> bool:
     """Tell whether the caller is beneath a call of ours for the same, which waits for it."""
-    sending = _sending.get()
+    sending = SENDING.get()
     return sending is not None and sending.key == key
 
 

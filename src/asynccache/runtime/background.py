@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, wait
@@ -196,6 +197,16 @@ def _stop() -> None:
         ending.thread.join()
 
 
+def _stop_early() -> None:
+    """Stop the loop as the main thread ends, unless other threads go on that Python waits for.
+
+    From Python 3.12 on they couldn't start another one.
+    """
+    others = (t for t in threading.enumerate() if t is not threading.current_thread())
+    if sys.version_info < (3, 12) or all(thread.daemon for thread in others):
+        _stop()
+
+
 def _after_fork() -> None:
     """Forget the parent's loop, whose thread this process doesn't have."""
     global _lock, _background  # noqa: PLW0603 - as above
@@ -204,9 +215,8 @@ def _after_fork() -> None:
 
 
 # Python calls this before it shuts executors down, as `concurrent.futures` has it: caches that
-# close with the loop still write. Threads that outlive the main one may start another loop after
-# that, which ends with `atexit`.
+# close with the loop still write. A loop that other threads use after that ends with `atexit`.
 with suppress(RuntimeError):  # Python is ending already
-    getattr(threading, "_register_atexit", atexit.register)(_stop)
+    getattr(threading, "_register_atexit", atexit.register)(_stop_early)
 atexit.register(_stop)
 at_fork(after_in_child=_after_fork)

@@ -137,7 +137,7 @@ LIMITED = """
             resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
             for n in range(4):
                 for upstream in (row, file):
-                    assert await swarm(cache, upstream, f"full{n}") == QUESTIONS
+                    assert await swarm(cache, upstream, f"full{n} {upstream.size}") == QUESTIONS
                     await stored(cache)
             assert await swarm(cache, row, "before") == 0
             stats = cache.stats()

@@ -249,7 +249,7 @@ def test_the_next_process_finds_what_the_last_one_paid_for(api, folder):
     assert not list((folder / ".cache" / "41").glob("*-wal"))  # closed properly
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no os.fork on this platform")
 def test_a_fork_opens_its_own(one, numbered):
     """A child that was forked goes on with a cache and connections of its own."""
     assert asyncio.run(say(one)) == 1

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,37 @@ class Cluster:
         info = client.execute_command("CLUSTER INFO")
         known = len(client.execute_command("CLUSTER SLOTS"))
         return info["cluster_state"] == "ok" and known == len(self.nodes)
+
+    @contextmanager
+    def moving(self, slot, source, target):
+        """Move a slot's keys to another node, then the slot once told to; at the end, all back."""
+        with source.client() as there, target.client() as here:
+            self._begin_move(slot, there, here)
+            keys = there.execute_command("CLUSTER GETKEYSINSLOT", slot, 1000)
+            there.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+            try:
+                yield lambda: self._end_move(slot, here)
+            finally:
+                self._end_move(slot, here)
+                target.empty()  # a node gives no slot away that holds keys
+                self._begin_move(slot, here, there)
+                self._end_move(slot, there)
+
+    def _begin_move(self, slot, there, here):
+        ids = [each.execute_command("CLUSTER MYID").decode() for each in (there, here)]
+        here.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", ids[0])
+        there.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", ids[1])
+
+    def _end_move(self, slot, here):
+        """Give a slot to a node: first to itself, so that its claim is newer than all others.
+
+        The others hear of it by gossip, and believe the newest claim alone.
+        """
+        new = here.execute_command("CLUSTER MYID").decode()
+        here.execute_command("CLUSTER SETSLOT", slot, "NODE", new)
+        for node in self.nodes:
+            with node.client() as client:
+                client.execute_command("CLUSTER SETSLOT", slot, "NODE", new)
 
     def remove(self):
         """End all nodes."""

@@ -105,26 +105,14 @@ async def test_cluster_slots_that_move(cluster):
             slot = client.execute_command("CLUSTER KEYSLOT", name)
         owner = next(n for n in range(3) if slot < (n + 1) * 16384 // 3)
         source, target = cluster.nodes[owner], cluster.nodes[(owner + 1) % 3]
-        with source.client() as there, target.client() as here:
-            ids = [each.execute_command("CLUSTER MYID").decode() for each in (there, here)]
-            here.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", ids[0])
-            there.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", ids[1])
-            try:
-                keys = there.execute_command("CLUSTER GETKEYSINSLOT", slot, 1000)
-                there.execute_command(
-                    "MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys
-                )
-                assert await cache.get(7) == 7  # by ASK, while it is under way
-                for each in (here, there):
-                    each.execute_command("CLUSTER SETSLOT", slot, "NODE", ids[1])
-                assert await cache.get(7) == 7  # by MOVED
-                assert await cache.set(7, "seven")
-                assert await cache.get_many(range(300)) == [*range(7), "seven", *range(8, 300)]
-                assert cache.stats().store_errors == {}
-            finally:
-                await cache.clear()
-                for each in (there, here):
-                    each.execute_command("CLUSTER SETSLOT", slot, "NODE", ids[0])
+        with cluster.moving(slot, source, target) as move:
+            assert await cache.get(7) == 7  # by ASK, while it is under way
+            move()
+            assert await cache.get(7) == 7  # by MOVED
+            assert await cache.set(7, "seven")
+            assert await cache.get_many(range(300)) == [*range(7), "seven", *range(8, 300)]
+            assert cache.stats().store_errors == {}
+            await cache.clear()
 
 
 async def test_sentinel(server):

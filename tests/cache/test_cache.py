@@ -525,6 +525,25 @@ async def test_failing_store_takes_no_call_down(caplog):
         assert len((await store.scan(cache.settings.namespace)).envelopes) <= 2
 
 
+@pytest.mark.parametrize("error", [StoreError("gone"), ValueError("odd"), RuntimeError("no loop")])
+async def test_whatever_an_inline_read_raises_is_a_counted_failure(error):
+    """An inline read may raise anything: the caller is answered, and what can be read is read."""
+    upstream = Upstream()
+    store = FaultyStore(MemoryStore())
+    async with Cache.from_store(store) as cache:
+        await cache.set("key", 1)
+        store.fail("peek", error=error)
+        for _ in range(7):  # more than the circuit breaker bears of what never succeeds
+            assert await cache.get("key") == 1
+            assert await cache.get_many(["key"]) == [1]
+            assert await cache.get_or_create("made", upstream) == {"answer": 1}
+        assert upstream.calls == 1
+        assert sum(cache.stats().store_errors.values()) >= 7 * 3
+    async with Cache.from_store(store, on_store_error="raise") as strict:
+        with pytest.raises(StoreError):
+            await strict.get("key")
+
+
 @pytest.mark.parametrize("method", ["get_many", "claim", "set_many", "release", "renew"])
 async def test_stalled_store_costs_a_bounded_delay(method):
     """A store that never answers is given up on after its deadline, and the call goes on."""

@@ -96,21 +96,21 @@ class CircuitBreaker:
                 self.state = "open"
             raise
         except TimeoutError as exc:
-            error: StoreError = StoreTimeoutError(f"{self._name} took over {timeout:g} s")
+            error: Exception = StoreTimeoutError(f"{self._name} took over {timeout:g} s")
             error.__cause__ = exc
-        except StoreError as exc:
-            error = exc
         except Exception as exc:  # noqa: BLE001 - a store that breaks its contract is a failing store
-            error = StoreUnavailableError(f"{self._name} broke its contract: {exc!r}")
-            error.__cause__ = exc
+            error = exc
         else:
             self._succeeded()
             return result
-        self.note(error, counters)
-        raise error
+        raise self.note(error, counters)
 
-    def note(self, error: StoreError, counters: Counters) -> None:
-        """Count a failure, also one that an inline read met."""
+    def note(self, error: Exception, counters: Counters) -> StoreError:
+        """Count a failure, also one that an inline read met, and return it as a store's."""
+        if not isinstance(error, StoreError):
+            cause = error
+            error = StoreUnavailableError(f"{self._name} broke its contract: {cause!r}")
+            error.__cause__ = cause
         name = _counted_as(error)
         counters.store_errors[name] += 1
         if name not in self._seen:
@@ -122,6 +122,7 @@ class CircuitBreaker:
         # A full or read-only store still answers: only silence and absence open the breaker.
         if isinstance(error, StoreUnavailableError | StoreTimeoutError):
             self._failed()
+        return error
 
     def reset(self) -> None:
         """Forget past failures, as the store is opened anew."""

@@ -9,7 +9,6 @@ from typing import Any, Final, TypeVar
 
 from asynccache.core.context import LoopContext
 from asynccache.entries.entry import Entry, Flaw, decode_entry
-from asynccache.errors import StoreError
 from asynccache.keys.key import Namespace
 from asynccache.runtime.batcher import Batcher
 from asynccache.runtime.bounded import BoundedDict
@@ -67,12 +66,12 @@ class StoreClient:
         """Look an entry up without waiting; UNKNOWN where only `look_up` can tell."""
         try:
             data = self.store.peek(self.namespace, key)
-        except StoreError as exc:
-            context = self._context
-            context.breaker.note(exc, context.counters)
-            if context.breaker.strict:
-                raise
-            return None
+        except Exception as exc:  # noqa: BLE001 - whatever it is, it is the store's failure
+            breaker = self._context.breaker
+            error = breaker.note(exc, self._context.counters)
+            if breaker.strict:
+                raise error from error.__cause__
+            return UNKNOWN
         if data is None or isinstance(data, Unknown):
             return data
         if not self._stable:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
+from functools import lru_cache
 from time import perf_counter
 from typing import Final
 
@@ -23,6 +25,8 @@ _PEEK: Final = (
     f" WHERE id = ? AND size <= {INLINE_BYTES}"
 )
 _THERE: Final = "SELECT 1 FROM entries WHERE id = ?"
+
+_log = logging.getLogger("asynccache")
 
 try:
     from resource import RUSAGE_THREAD, getrusage
@@ -95,6 +99,11 @@ class Inline:
         except sqlite3.Error:
             self._rest()
             return UNKNOWN
+        except Exception as exc:  # noqa: BLE001 - of any detector's own type
+            self._rest_until = float("inf")
+            self._open = False
+            say_refused(f"{type(exc).__name__}: {exc}".partition("\n")[0])
+            return UNKNOWN
         else:
             return value
         finally:
@@ -137,3 +146,13 @@ class Inline:
         closely = now - self._rest_until < _LONGEST_REST
         self._rest_seconds = min(_LONGEST_REST, self._rest_seconds * 2) if closely else _FIRST_REST
         self._rest_until = now + self._rest_seconds
+
+
+@lru_cache(maxsize=64)
+def say_refused(reason: str) -> None:  # cached: said once
+    """Tell that a detector of blocking calls refuses SQLite on an event loop's thread."""
+    _log.warning(
+        "A detector of blocking calls refuses the disk store's inline reads (%s): workers read"
+        " instead from now on, which takes some 0.1 ms longer",
+        reason,
+    )

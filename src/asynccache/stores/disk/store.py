@@ -68,7 +68,10 @@ class DiskStore(Store):
         gitignore: bool = True,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self._root = Path(os.path.abspath(root))  # noqa: PTH100 - links are to be seen, not resolved
+        # Links are to be seen, not resolved. `abspath` and `getcwd` do the same, but detectors of
+        # blocking calls refuse them where a loop runs.
+        here = os.fsdecode(os.getcwdb())  # noqa: PTH109 - as above
+        self._root = Path(os.path.normpath(os.path.join(here, root)))  # noqa: PTH118 - as above
         self._seed = seed
         self._start = partial(Session, self._root, clock, max_bytes=max_bytes, gitignore=gitignore)
         self._session: Session | None = None

@@ -6,6 +6,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from asynccache import Cache
+from tests.helpers.official import at_official_names, official_server
 from tests.helpers.openai_server import running
 
 
@@ -42,3 +43,21 @@ async def api_cache():
 def cached(bare, api_cache):
     """The client, cached."""
     return api_cache.wrap(bare)
+
+
+@pytest.fixture(scope="module")
+def official_thread():
+    """One server for a module that answers at the official names."""
+    with official_server() as server:
+        yield server
+
+
+@pytest.fixture
+def official_api(official_thread, monkeypatch, anyio_backend):
+    """The server that the official names lead to, as if it were new."""
+    if anyio_backend[1]["use_uvloop"]:
+        pytest.skip("uvloop resolves names and connects past Python's own sockets")
+    official_thread.requests = []
+    vars(official_thread).pop("program", None)
+    with at_official_names(official_thread, monkeypatch):
+        yield official_thread

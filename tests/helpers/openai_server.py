@@ -193,16 +193,17 @@ class OpenAIServer:
 
 
 @contextmanager
-def running() -> Iterator[OpenAIServer]:
-    """Run a server in a thread until the block is left."""
+def running(**options) -> Iterator[OpenAIServer]:
+    """Run a server in a thread until the block is left, with further options of uvicorn's."""
     app = OpenAIServer()
     listening = socket.create_server(("127.0.0.1", 0))
     # Inherited by connections: head and body are two packets, of which the second would wait.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     app.port = listening.getsockname()[1]
     config = uvicorn.Config(
-        app, log_level="critical", lifespan="off", loop="asyncio", timeout_graceful_shutdown=1
-    )
+        app, log_level="critical", lifespan="off", loop="asyncio", timeout_graceful_shutdown=1,
+        **options,
+    )  # fmt: skip
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()

@@ -39,7 +39,7 @@ from asynccache.cache.facade import (
 )
 from asynccache.entries.equality import difference
 from asynccache.entries.values import decode_value, encode_value
-from asynccache.keys.denied import is_denied_header
+from asynccache.keys.denied import DENIED_MEMBERS, is_denied_header
 from asynccache.runtime import background
 
 _GENERATIONS: Final[dict[str, type[Generation]]] = {
@@ -173,17 +173,17 @@ async def _update(
 
 
 def _key(prompt: str, llm_string: str) -> tuple[str, str, str]:
-    return ("asynccache.langchain/1", prompt, _without_denied_headers(llm_string))
+    return ("asynccache.langchain/1", prompt, _without_denied(llm_string))
 
 
-def _without_denied_headers(llm_string: str) -> str:
-    """Return LangChain's description of a model and a call less the headers that no key holds.
+def _without_denied(llm_string: str) -> str:
+    """Return LangChain's description of a model and a call less what no key holds.
 
     It is the model as JSON and, behind a mark, the call's arguments as Python writes them: pairs of
     names and values. Headers stand among the model's arguments and the call's, and nowhere else:
     what a tool or a schema calls headers is part of the question. A part that can't be read stays.
     """
-    if "headers" not in llm_string:
+    if "headers" not in llm_string and not any(name in llm_string for name in DENIED_MEMBERS):
         return llm_string
     try:
         described, end = json.JSONDecoder().raw_decode(llm_string)
@@ -192,9 +192,6 @@ def _without_denied_headers(llm_string: str) -> str:
     model, arguments = llm_string[:end], llm_string[end:]
     given = described.get("kwargs") if isinstance(described, dict) else None
     if isinstance(given, dict):
-        further = given.get("model_kwargs")
-        if isinstance(further, dict):
-            given = {**given, "model_kwargs": _kept(further)}
         model = json.dumps({**described, "kwargs": _kept(given)}, sort_keys=True)
     if arguments.startswith(_MARK):
         with suppress(ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
@@ -204,13 +201,20 @@ def _without_denied_headers(llm_string: str) -> str:
 
 
 def _kept(arguments: dict[Any, Any]) -> dict[Any, Any]:
-    """Return arguments of a model or a call, each mapping of headers less what no key holds."""
-    return {
-        name: {header: v for header, v in value.items() if not is_denied_header(str(header))}
-        if name in _HEADERS and isinstance(value, dict)
-        else value
-        for name, value in arguments.items()
-    }
+    """Return arguments of a model or a call less what no key holds, of headers or of the body."""
+    kept: dict[Any, Any] = {}
+    for name, value in arguments.items():
+        if name in DENIED_MEMBERS:
+            continue
+        found = value
+        if isinstance(value, dict) and name in _HEADERS:
+            found = {header: v for header, v in value.items() if not is_denied_header(str(header))}
+        elif isinstance(value, dict) and name == "extra_body":
+            found = {member: v for member, v in value.items() if member not in DENIED_MEMBERS}
+        elif isinstance(value, dict) and name == "model_kwargs":
+            found = _kept(value)
+        kept[name] = found
+    return kept
 
 
 def _as_first_asked(prompt: str) -> str:

@@ -30,6 +30,8 @@ _TRACES: Final = frozenset({
 DENIED_HEADERS: Final = CREDENTIAL_HEADERS | _TRANSPORT | _TRACES
 DENIED_PREFIXES: Final = ("x-stainless-", "x-b3-", "x-datadog-")
 """How the names of further denied headers begin."""
+DENIED_MEMBERS: Final = frozenset({"prompt_cache_key"})
+"""Members of a body that say to which of its machines a server sends it. No model sees them."""
 DENIED_QUERY: Final = frozenset({
     "api-key", "api_key", "apikey", "key", "token", "access_token", "sig", "signature",
     "subscription-key",

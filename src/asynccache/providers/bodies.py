@@ -6,11 +6,15 @@ from typing import Any, Final
 
 from asynccache.errors import NotCanonicalError
 from asynccache.keys.canonical import canonical_json, without_paths
+from asynccache.keys.denied import DENIED_MEMBERS
 from asynccache.providers.call_ids import may_hold_calls, with_renamed_calls
 from asynccache.providers.secrets import DOMAIN_SECRETS, MCP, without_secrets
 
 STATEFUL: Final = frozenset({"background", "conversation"})
 """Members with which each call is another one, as it reads or changes state at the server."""
+LOOKED_AT: Final = STATEFUL | DENIED_MEMBERS
+"""Members with which a body isn't its own keyed form."""
+_DENIED_PATHS: Final = tuple((name,) for name in DENIED_MEMBERS)
 
 
 def keyed_form(
@@ -34,9 +38,10 @@ def keyed_form(
     if not STATEFUL.isdisjoint(data) and any(data.get(name) for name in STATEFUL):
         raise NotCanonicalError("it reads or changes state at the server")
     renamed = rename_call_ids and may_hold_calls(canonical)
-    if not ignore and not renamed and MCP not in canonical and DOMAIN_SECRETS not in canonical:
-        return canonical, ()
     secrets: list[str] = []
-    kept = without_paths(data, ignore)
-    shown = without_secrets(with_renamed_calls(kept) if renamed else kept, secrets)
-    return canonical_json(shown), tuple(secrets)
+    kept = without_paths(data, (*_DENIED_PATHS, *ignore))
+    if renamed:
+        kept = with_renamed_calls(kept)
+    if MCP in canonical or DOMAIN_SECRETS in canonical:
+        kept = without_secrets(kept, secrets)
+    return canonical_json(kept), tuple(secrets)

@@ -117,3 +117,20 @@ def test_scripts(api, script_loop):
             assert Runner.run_sync(agent, "How warm is it?").final_output == TEXT
             script_loop.run_until_complete(client.close())
     assert len(api.requests) == 2
+
+
+async def test_at_the_official_address(official_api):
+    """There it adds a random `prompt_cache_key`, which no model sees: it is in no key."""
+    official_api.program = Model()
+    async with Cache.memory() as cache, AsyncOpenAI(max_retries=0) as client:
+        for model in (OpenAIResponsesModel, OpenAIChatCompletionsModel):
+            official_api.requests = []
+            for _ in range(2):
+                agent = Agent(
+                    name="Assistant",
+                    model=model(model="gpt-4o", openai_client=cache.wrap(client)),
+                    tools=[get_weather],
+                )
+                assert (await Runner.run(agent, "How warm is it?")).final_output == TEXT
+            assert len(official_api.requests) == 2
+            assert all("prompt_cache_key" in seen.body for seen in official_api.requests)

@@ -82,6 +82,15 @@ async def test_own_client_is_told_apart_by_its_name_and_config(cache):
     assert not (await named(modest(), cache, "other").create(HELLO)).cached
 
 
+async def test_where_a_server_routes_a_request_to_is_in_no_key(cache):
+    """`prompt_cache_key` is left out of a call's arguments."""
+    client = named(modest(), cache)
+    for given in ({}, {"prompt_cache_key": "a"}, {"extra_body": {"prompt_cache_key": "b"}}):
+        found = await client.create(HELLO, extra_create_args=given)
+        assert found.cached is bool(given)
+    assert not (await client.create(HELLO, extra_create_args={"extra_body": {"seed": 1}})).cached
+
+
 async def test_sync_face_is_its_cache():
     """What `with` gives stands for the cache behind it."""
     with Cache.memory() as face:

@@ -497,6 +497,18 @@ async def test_headers_of_callers_and_traces_are_in_no_key(name, where, llm_cach
         assert (cache.stats().hits, cache.stats().misses) == (1, 3)
 
 
+async def test_where_a_server_routes_a_request_to_is_in_no_key(llm_cache, model):
+    """`prompt_cache_key` is left out of the model's arguments and the call's."""
+    async with Cache.memory() as cache:
+        for one in ("a", "b"):
+            hint = {"prompt_cache_key": one}
+            await model().ainvoke("shared?", **hint)
+            await model().ainvoke("shared?", extra_body=hint)
+            await model(model_kwargs=hint).ainvoke("of the model?")
+            await model(extra_body=hint).ainvoke("of its body?")
+        assert (cache.stats().hits, cache.stats().misses) == (4, 4)
+
+
 @pytest.mark.parametrize("given", [
     {"tools": [{"function": {"name": "f", "parameters": {"headers": {"accept": 1}}}}]},
     {"extra_body": {"webhook": {"headers": {"Content-Type": "a"}}}},

@@ -124,6 +124,14 @@ async def test_headers_of_callers_and_traces_are_in_no_key(server, cache, asked,
     assert len(server.requests) == 1
 
 
+async def test_where_a_server_routes_a_request_to_is_in_no_key(cache):
+    """`prompt_cache_key` is left out, as an argument and in `extra_body`."""
+    key, base = litellm.cache.get_cache_key, {"model": "openai/gpt-4o", "messages": MESSAGES}
+    hint = {"prompt_cache_key": "a"}
+    assert len({key(**base), key(**base, **hint), key(**base, extra_body=hint)}) == 1
+    assert key(**base, extra_body={"seed": 1}) != key(**base)
+
+
 async def test_credentials_in_addresses_are_in_no_key(cache):
     """User-info and keys in an address or a query are left out; the rest of them counts."""
     key, base = litellm.cache.get_cache_key, {"model": "openai/gpt-4o", "messages": MESSAGES}

@@ -17,7 +17,7 @@ import openai
 import pytest
 import typing_extensions
 from openai import NOT_GIVEN, APITimeoutError, AsyncOpenAI, omit
-from openai.types.chat import ChatCompletionMessage
+from openai.types.chat import ChatCompletion, ChatCompletionMessage
 
 import asynccache
 from asynccache import Cache
@@ -41,7 +41,7 @@ METHODS: dict[str, dict[str, typing.Any]] = {
     "completions.create": {"model": "gpt-4o", "prompt": "Hello?"},
     "embeddings.create": {"model": "gpt-4o", "input": "Hello?"},
 }
-NEVER_IN_THE_KEY = {"timeout"}
+NEVER_IN_THE_KEY = {"timeout": (5, 7), "prompt_cache_key": ("a", "b")}
 NEVER_CACHED = {"background", "conversation"}
 BY_HAND = {
     "messages": ([{"role": "user", "content": "a"}], [{"role": "user", "content": "b"}]),
@@ -150,15 +150,14 @@ async def key_of(client, **changes):
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize(("method", "name"), PARAMETERS)
 async def test_every_parameter_is_in_the_key(method, name, bare, api):
-    """Given or not, with one value or another, a parameter makes another key: but for timeouts."""
+    """Given or not, with one value or another, a parameter makes another key, but for a few."""
     api.program = whole_api
     async with Cache.memory() as cache:
         client = cache.wrap(bare)
         if name in NEVER_IN_THE_KEY:
             keys = [
                 await key_by(client, method),
-                await key_by(client, method, timeout=5),
-                await key_by(client, method, timeout=7),
+                *[await key_by(client, method, **{name: v}) for v in NEVER_IN_THE_KEY[name]],
             ]
             assert len(set(keys)) == 1
             return
@@ -181,6 +180,26 @@ async def test_every_parameter_is_in_the_key(method, name, bare, api):
             else:
                 assert keys[given.index(same)] == left_out
         assert len(set(keys)) == len(keys)
+
+
+async def test_where_a_server_routes_a_request_to_is_in_no_key(cached, api):
+    """`prompt_cache_key` is left out by whichever way it comes, and is sent as it is."""
+    body = {"model": "gpt-4o", "messages": MESSAGES, "prompt_cache_key": "c"}
+    keys = {
+        await key_of(cached),
+        await key_of(cached, extra_body={"prompt_cache_key": "a"}),
+        state(
+            await cached.chat.completions.with_raw_response.create(
+                model="gpt-4o", messages=MESSAGES, prompt_cache_key="b"
+            )
+        ).key,
+        state(await cached.post("/chat/completions", cast_to=ChatCompletion, body=body)).key,
+    }
+    assert len(keys) == len(api.requests) == 1
+    nested = {"metadata": {"prompt_cache_key": "a"}}  # the user's own
+    assert await key_of(cached, extra_body=nested) not in keys
+    await key_of(cached, prompt_cache_key="d", seed=1)
+    assert api.requests[-1].body["prompt_cache_key"] == "d"
 
 
 def test_every_method_is_looked_at():

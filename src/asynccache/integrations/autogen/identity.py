@@ -26,6 +26,7 @@ from pydantic import BaseModel, PydanticUserError, SecretBytes, SecretStr
 from asynccache.errors import NotCanonicalError
 from asynccache.keys.canonical import canonical_json
 from asynccache.keys.denied import (
+    DENIED_MEMBERS,
     is_credential_header,
     is_denied_query,
     kept_headers,
@@ -43,7 +44,8 @@ _CREDENTIALS: Final = frozenset({
 
 A `SecretStr` isn't either, whatever its name.
 """
-_BESIDE: Final = _CREDENTIALS | {"max_retries", "timeout"}  # no answer depends on these
+_BESIDE: Final = _CREDENTIALS | DENIED_MEMBERS | {"max_retries", "timeout"}
+"""No answer depends on these."""
 _BILLED: Final = frozenset({"organization", "project"})  # OpenAI's: whom to bill
 _ADDRESSES: Final = frozenset({"azure_endpoint", "base_url", "endpoint", "host"})
 _NESTED: Final = frozenset({"bedrock_info"})  # holds arguments, as the whole does
@@ -200,6 +202,10 @@ def _headers(found: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a dict
     return plain(dict(kept_headers(found.items())))
 
 
+def _body(found: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a dict
+    return plain({name: value for name, value in found.items() if name not in DENIED_MEMBERS})
+
+
 def _query(found: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a dict
     return plain({name: value for name, value in found.items() if not is_denied_query(name)})
 
@@ -207,6 +213,7 @@ def _query(found: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a dict
 _SENT_ALONG: Final[Mapping[str, Callable[[Mapping[str, Any]], Any]]] = {
     "default_headers": _headers, "extra_headers": _headers, "headers": _headers,
     "default_query": _query, "extra_query": _query,
+    "extra_body": _body,
 }  # fmt: skip
 """Arguments that hold credentials and traces among others, and how to leave these out."""
 

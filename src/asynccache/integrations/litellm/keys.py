@@ -16,7 +16,12 @@ import litellm
 from litellm.types.utils import is_litellm_owned_kwarg
 
 from asynccache.keys.canonical import canonical_value
-from asynccache.keys.denied import is_denied_header, is_denied_query, without_credentials
+from asynccache.keys.denied import (
+    DENIED_MEMBERS,
+    is_denied_header,
+    is_denied_query,
+    without_credentials,
+)
 
 PREFIX: Final = "asynccache.litellm/1"
 # Left out of the key: who pays, who is told, how long to wait, and what LiteLLM adds on its way.
@@ -33,7 +38,7 @@ _DENIED: Final = frozenset({
     "attempted_targets", "cooldown_time", "fallback_depth", "force_timeout", "max_fallbacks",
     "max_retries", "num_retries",
     "request_timeout", "retry_policy", "retry_strategy", "stream_timeout", "timeout",
-})  # fmt: skip
+}) | DENIED_MEMBERS  # fmt: skip
 _ADDRESSES: Final = (
     "_API_BASE", "_BASE_URL", "LITELLM_DEFAULT_EMBEDDING_ENCODING_FORMAT",
     "LITELLM_REASONING_AUTO_SUMMARY",
@@ -152,6 +157,14 @@ def _query(query: object) -> object:
     return {name: v for name, v in named.items() if not is_denied_query(name)} or None
 
 
+def _body(body: object) -> object:
+    """Return the members of a body that belong in a key; None for none."""
+    if not isinstance(body, Mapping):
+        return body
+    named = cast("Mapping[str, object]", body)
+    return {name: v for name, v in named.items() if name not in DENIED_MEMBERS} or None
+
+
 def _url(url: object) -> object:
     """Return a server's address without the credentials in it."""
     return without_credentials(str(url))[0]
@@ -166,6 +179,7 @@ def _plain(value: object) -> object:
 _PARTS: Final[Mapping[str, Callable[[object], object]]] = {
     "headers": _headers,
     "extra_headers": _headers,
+    "extra_body": _body,
     "extra_query": _query,
     "api_base": _url,
     "base_url": _url,

@@ -42,7 +42,7 @@ from asynccache.openai.client.upstream import (
     UpstreamCall,
     check_of,
 )
-from asynccache.providers.bodies import STATEFUL, keyed_form
+from asynccache.providers.bodies import LOOKED_AT, keyed_form
 from asynccache.providers.secrets import DOMAIN_SECRETS, MCP
 
 ON_LOOP: Final = (
@@ -138,7 +138,7 @@ class ClientCache:
             or settings.rename_call_ids
             or MCP in canonical
             or DOMAIN_SECRETS in canonical
-            or not STATEFUL.isdisjoint(data)
+            or not LOOKED_AT.isdisjoint(data)
         ):
             canonical, secrets = keyed_form(
                 data, canonical, ignore=settings.ignore, rename_call_ids=settings.rename_call_ids

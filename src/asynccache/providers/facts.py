@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, cast
 
 import msgspec
@@ -15,7 +16,8 @@ class Facts:
     """Gathered from one JSON body, or from a stream's events one after the other."""
 
     __slots__ = (
-        "closed", "complete", "cut", "error", "filtered", "input_tokens", "model", "output_tokens",
+        "_begun", "_finished", "closed", "complete", "cut", "error", "filtered", "input_tokens",
+        "model", "output_tokens",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -29,6 +31,18 @@ class Facts:
         """Of a plain answer: it isn't one that is still being worked on."""
         self.closed = False
         """The stream's terminal event has come."""
+        self._begun: set[object] = set()  # numbers of choices
+        self._finished: set[object] = set()  # those with a finish reason
+
+    def is_finished(self, choices: int) -> bool:
+        """Tell whether a stream that ends here, without its terminal event, is whole.
+
+        Some servers send no such event. Then each choice has its finish reason.
+
+        Args:
+            choices: How many the request asked for.
+        """
+        return len(self._finished) >= choices and self._finished == self._begun
 
     def read(self, data: bytes) -> None:
         """Take in a JSON document; one that isn't JSON, or no object, is an error."""
@@ -52,7 +66,12 @@ class Facts:
             self.model = model
         choices = found.get("choices")
         for choice in cast("list[object]", choices) if isinstance(choices, list) else ():
-            reason: object = (members(choice) or {}).get("finish_reason")
+            found_choice = members(choice) or {}
+            reason: object = found_choice.get("finish_reason")
+            if isinstance(index := found_choice.get("index"), int):
+                self._begun.add(index)
+                if reason:
+                    self._finished.add(index)
             self.cut = self.cut or reason == "length"
             self.filtered = self.filtered or reason == "content_filter"
         if (usage := members(found.get("usage"))) is not None:
@@ -102,6 +121,14 @@ class ResponseFacts(Facts):
 _DECODE_EVENT: Final = msgspec.json.Decoder(_Event).decode
 _NO_ERROR: Final = frozenset({b"", b"null", b"false", b"{}", b'""'})
 _TERMINAL: Final = frozenset({"response.completed", "response.incomplete", "response.failed"})
+
+
+def choices_of(body: Mapping[str, Any]) -> int:
+    """Return how many choices a request asks for: so many for each of its prompts."""
+    prompt, number = body.get("prompt"), body.get("n")
+    prompts = cast("list[object]", prompt) if isinstance(prompt, list) else []
+    several = len(prompts) if prompts and not isinstance(prompts[0], int) else 1
+    return several * (number if isinstance(number, int) else 1)
 
 
 def members(value: object) -> dict[str, Any] | None:

@@ -26,6 +26,7 @@ from tests.helpers.openai_server import (
     events_of,
     sse,
     state,
+    stored,
 )
 
 pytest_plugins = ("tests.helpers.openai_fixtures",)
@@ -250,6 +251,94 @@ async def test_a_whole_stream_is_paid_once(cached, api):
         events, error = await events_of(await ask(cached, stream=True))
         assert (len(events), error) == (3, None)
     assert len(api.requests) == 1
+
+
+def of_choice(index, *reasons):
+    """Return events of one of several choices, each with a finish reason or None."""
+    return [
+        sse(chunk(choices=[{"index": index, "delta": {"content": "a"}, "finish_reason": reason}]))
+        for reason in reasons
+    ]
+
+
+USED = sse(chunk(choices=[], usage=COMPLETION["usage"]))
+ENDED = {
+    "finished": (EVENTS[:-1], {}),
+    "usage after that": ((*EVENTS[:-1], USED), {}),
+    "a ping after that": ((*EVENTS[:-1], b": alive\n\n", b"\n"), {}),
+    "each of two": ([*of_choice(0, None, "stop"), *of_choice(1, None, "length")], {"n": 2}),
+    "a closing event cut short": ((*EVENTS[:-1], b"data: [DONE]"), {}),
+    "an event for each member": (
+        [*of_choice(0, "stop"), *of_choice(0, None), *of_choice(0, "")], {},
+    ),
+}  # fmt: skip
+BROKEN = {
+    "no finish reason": (EVENTS[:-2], {}),
+    "an empty one": (of_choice(0, None, ""), {}),
+    "nothing": ((), {}),
+    "no choice": ((USED,), {}),
+    "one of two": (of_choice(0, None, "stop"), {"n": 2}),
+    "one begun that nobody asked for": ([*of_choice(0, "stop"), *of_choice(1, None)], {}),
+    "an event cut short": ((*EVENTS[:-1], USED[:-30]), {}),
+    "a choice without a number": (
+        (sse(chunk(choices=[{"index": [], "delta": {}, "finish_reason": "stop"}])),), {},
+    ),
+    "an error": ((*EVENTS[:-1], sse({"error": {"message": "broken"}})), {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*ENDED, *BROKEN])
+async def test_streams_of_servers_that_send_no_closing_event(name, cached, api, api_cache):
+    """A clean end after a finish reason for every choice is an end; any other isn't."""
+    events, changes = {**ENDED, **BROKEN}[name]
+
+    async def program(seen):
+        await seen.stream(*events)
+
+    api.program = program
+    first, _ = await events_of(await ask(cached, stream=True, **changes))
+    if name in ENDED:
+        await stored(api_cache)
+    second, _ = await events_of(await ask(cached, stream=True, **changes))
+    assert len(api.requests) == (1 if name in ENDED else 2)
+    assert api_cache.stats().stored == (name in ENDED)
+    assert list(map(dumped, second)) == list(map(dumped, first))
+
+
+async def test_a_connection_cut_after_a_finish_reason(cached, api, api_cache):
+    """That is no clean end: the server had more to say."""
+
+    async def program(seen):
+        await seen.start()
+        await seen.send(b"".join(EVENTS[:-1]))
+        raise CutError
+
+    api.program = program
+    _, error = await events_of(await ask(cached, stream=True))
+    assert error is not None
+    assert api_cache.stats().stored == 0
+
+
+@pytest.mark.parametrize("prompt", ["a", [1, 2], ["a", "b"], [[1], [2]]])
+async def test_completions_of_servers_that_send_no_closing_event(prompt, cached, api, api_cache):
+    """Each prompt has as many choices as were asked for."""
+    count = 2 if type(prompt[0]) in {list, str} and len(prompt) == 2 else 1
+    finishing = [2 * count - 1]
+
+    async def program(seen):
+        for_all = [{"index": at, "text": "a", "finish_reason": "stop"} for at in range(*finishing)]
+        await seen.stream(*(sse({"id": "c", "choices": [one]}) for one in for_all))
+
+    api.program = program
+    for _ in range(2):
+        asked = {"model": "m", "prompt": prompt, "n": 2, "stream": True}
+        await events_of(await cached.completions.create(**asked))
+    assert (len(api.requests), api_cache.stats().stored) == (2, 0)
+    finishing[0] += 1
+    for _ in range(2):
+        await events_of(await cached.completions.create(**asked))
+        await stored(api_cache)
+    assert len(api.requests) == 3
 
 
 async def test_a_connection_cut_in_a_stream(cached, bare, api, api_cache):

@@ -20,7 +20,7 @@ from asynccache.errors import NotCanonicalError
 from asynccache.openai.client import sdk, sdk_responses
 from asynccache.openai.client.call import KeyedCall, RawCall
 from asynccache.providers.bodies import keyed_form
-from asynccache.providers.facts import Facts
+from asynccache.providers.facts import DONE, Facts, choices_of
 from asynccache.providers.frames import EventReader, EventSplitter
 from asynccache.providers.secrets import repeats
 
@@ -33,6 +33,8 @@ _KEPT_HEADERS: Final = (
     "openai-processing-ms",
     "openai-version",
 )
+_NO_REST: Final = frozenset({b"", b"data: " + DONE, b"data:" + DONE})
+"""What may follow a stream's last event: a server's last line may lack its empty line."""
 _DRAIN: Final = 1.0  # seconds to read on after the last event, so that the connection can be reused
 
 
@@ -138,12 +140,13 @@ class UpstreamCall:
         check: Looks at what is sent.
     """
 
-    __slots__ = ("_call", "_check", "_make")
+    __slots__ = ("_call", "_check", "_choices", "_make")
 
     def __init__(self, call: KeyedCall, make: RawCall, check: OutboundCheck) -> None:
         self._call = call
         self._make = make
         self._check = check
+        self._choices = choices_of(call.data)  # now, as its caller may change it
 
     async def plain(self, flight: Flight) -> Answer:
         """Make a call whose answer is one JSON body."""
@@ -164,9 +167,10 @@ class UpstreamCall:
             flight.worsen(Fate.PRIVATE)
         flight.start_body(meta_of(facts, response, "sse"))
         try:
-            await _record(flight, facts, pieces)
+            rest = await _record(flight, facts, pieces)
             chunks = tuple(flight.chunks)
-            complete = facts.closed and facts.complete
+            whole = facts.closed or (rest in _NO_REST and facts.is_finished(self._choices))
+            complete = whole and facts.complete
             return self._answer(facts, response, "sse", chunks, complete=complete)
         except Exception as exc:
             error = sdk.as_sdk_error(exc, response.request)
@@ -198,17 +202,19 @@ class UpstreamCall:
         )
 
 
-async def _record(flight: Flight, facts: Facts, pieces: Any) -> None:
-    """Hand a stream's events over as they come, up to its end."""
+async def _record(flight: Flight, facts: Facts, pieces: Any) -> bytes:
+    """Hand a stream's events over as they come; return what came after the last whole one."""
     splitter, reader = EventSplitter(), EventReader()
     async for piece in pieces:
         for event in splitter.feed(piece):
             _read(facts, reader, event)
             flight.add(event)
             if facts.closed:
-                return
-    if rest := splitter.rest():  # no event, but what came came
+                return b""
+    rest = splitter.rest()
+    if rest:  # no event, but what came came
         flight.add(rest)
+    return rest.strip()
 
 
 def _read(facts: Facts, reader: EventReader, event: bytes) -> None:

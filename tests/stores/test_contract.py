@@ -27,7 +27,7 @@ class TestMemoryStore(StoreContract):
 class TestFaultyStore(StoreContract):
     """A faulty store without a fault is as good as the store within."""
 
-    capabilities = Capabilities(leases=True, messages=True)
+    capabilities = Capabilities(leases=True, messages=True, generations=True)
 
     @pytest.fixture
     def store(self):

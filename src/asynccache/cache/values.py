@@ -130,9 +130,9 @@ class Values:
             await self._settle({record.key for _, record in records})
             writing = [scope.client.set(record) for _, record in records]
             written = [await writing[0]] if len(writing) == 1 else await asyncio.gather(*writing)
-            outside.stored += sum(written)
             for (at, _), done in zip(records, written, strict=True):
-                stored[at] = done
+                stored[at] = bool(done)
+            outside.stored += sum(stored)
         return stored
 
     async def delete(self, key: object) -> bool:

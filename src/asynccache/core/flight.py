@@ -148,9 +148,10 @@ class Flight:
     """
 
     __slots__ = (
-        "_abandon", "_growth", "_loop", "_pacer", "_readers", "base", "caller_count", "chunks",
-        "entry", "error", "fate", "finished", "key", "lease", "limit", "meta", "originals", "phase",
-        "scope", "size", "source", "starter", "storing", "task",
+        "_abandon", "_growth", "_loop", "_pacer", "_readers", "base", "caller_count",
+        "chunks", "entry", "error", "fate", "finished", "generation", "key", "lease",
+        "limit", "meta", "originals", "phase", "scope", "size", "source", "starter", "storing",
+        "task",
     )  # fmt: skip
 
     def __init__(
@@ -173,6 +174,7 @@ class Flight:
         self.fate = Fate.SHARED
         self.storing = False  # the mode of one of its callers allows storing
         self.lease: HeldLease | None = None
+        self.generation: bytes | None = None  # the key's, before the call was made
         self.meta: Meta | None = None
         self.entry: Entry | None = None
         # Of a value that its bytes don't give back: one object for each caller, and no bytes.

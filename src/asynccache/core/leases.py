@@ -44,6 +44,8 @@ class Acquired(Struct, frozen=True):
     lease: HeldLease | None = None
     """None where the store gives no leases at the moment: everyone goes upstream."""
     waited: bool = False
+    generation: bytes | None = None
+    """The key's, as it was before the call is made. None where the store told none."""
 
 
 class LeaseManager:
@@ -93,13 +95,16 @@ class LeaseManager:
             silence = self._clock.monotonic() - silent_since
             expect = silent if silent is not None and silence >= self._ttl else None
             held = inherited or self._begin(client, key, expect, waiting=glancing)
-            inherited = None
+            adopted, inherited = inherited is not None, None
             await self._settled(held)
             claimed = held.claimed
             if claimed is None:
                 return Acquired()
+            if claimed.granted and adopted and claimed.generation is not None:
+                # Of the flight that made the claim: the key may have changed since.
+                return await self._reread(client, held)
             if claimed.granted:
-                return Acquired(claimed.entry, held, waited)
+                return Acquired(claimed.entry, held, waited, claimed.generation)
             sound = None if claimed.entry is None else await client.checked(key, claimed.entry)
             if sound is not None:
                 return Acquired(sound, None, waited)
@@ -120,6 +125,16 @@ class LeaseManager:
                 return Acquired(waited=waited)
             if entry is not None:
                 return Acquired(entry, None, waited)
+
+    async def _reread(self, client: StoreClient, held: HeldLease) -> Acquired:
+        """Return what an adopted claim leads to now: the generation first, then the entry."""
+        try:
+            generation = await client.generation(held.lease.key)
+            entry = await client.found(held.lease.key, client.look_up(held.lease.key))
+        except asyncio.CancelledError:
+            self.abandon(held)
+            raise
+        return Acquired(None if isinstance(entry, Unknown) else entry, held, False, generation)
 
     async def _pause(self, client: StoreClient, key: bytes, pause: float) -> float:
         """Wait for news of a key, or for a pause; return the next one in seconds. 0: the first."""

@@ -24,7 +24,7 @@ class FlightRunner:
         leases: Gives leave to call, where the store gives leases.
     """
 
-    __slots__ = ("_context", "_in_flight", "_leases", "_leasing", "_writer")
+    __slots__ = ("_context", "_generations", "_in_flight", "_leases", "_leasing", "_writer")
 
     def __init__(
         self, context: LoopContext, in_flight: InFlightTable, leases: LeaseManager
@@ -33,6 +33,7 @@ class FlightRunner:
         self._in_flight = in_flight
         self._leases = leases
         self._leasing = context.store.capabilities.leases
+        self._generations = context.store.capabilities.generations
         self._writer = EntryWriter(context, leases)
 
     async def run(
@@ -55,9 +56,8 @@ class FlightRunner:
             entry = None if isinstance(found, Unknown) else found
             if entry is None and call.mode == "replay":
                 raise self._nothing_to_replay(call)  # noqa: TRY301 - fails the flight, below
-            # A store that couldn't tell isn't asked for a lease: one delay is enough.
-            if found is None and call.mode == "read_write" and self._leasing:
-                entry = await self._acquire(flight, call, client)
+            if found is None:  # a store that couldn't tell isn't asked more: one delay is enough
+                entry = await self._prepare(flight, call, client)
             if entry is None:
                 await self._call(flight, call, client)
             else:
@@ -89,13 +89,24 @@ class FlightRunner:
             f" (cache_seed {call.namespace.seed}, key {call.key.hex()})"
         )
 
+    async def _prepare(
+        self, flight: Flight, call: CallRequest, client: StoreClient
+    ) -> Entry | None:
+        """Get leave to call, and note the key's generation; or return another flight's answer."""
+        if call.mode == "read_write" and self._leasing:
+            return await self._acquire(flight, call, client)
+        if self._generations:
+            renew = call.mode == "refresh"  # so that of two, the later begun wins
+            flight.generation = await client.generation(call.key, renew=renew)
+        return None
+
     async def _acquire(
         self, flight: Flight, call: CallRequest, client: StoreClient
     ) -> Entry | None:
         flight.phase = Phase.CLAIM
         inherited, flight.lease = flight.lease, None
         acquired = await self._leases.acquire(client, call.key, inherited, call.waiting)
-        flight.lease = acquired.lease
+        flight.lease, flight.generation = acquired.lease, acquired.generation
         if flight.fate is Fate.INVALIDATED and flight.lease is not None:
             self._leases.abandon(flight.lease)
             flight.lease = None

@@ -33,7 +33,8 @@ class StoreClient:
     """
 
     __slots__ = (
-        "_claims", "_context", "_dropped", "_known", "_reads", "_stable", "_writes", "_writing",
+        "_claims", "_context", "_dropped", "_generations", "_known", "_reads", "_stable", "_writes",
+        "_writing",
         "namespace", "store",
     )  # fmt: skip
 
@@ -43,7 +44,7 @@ class StoreClient:
         self._context = context
         self._stable = context.store.capabilities.stable
         self._known: BoundedDict[bytes, tuple[bytes, Entry]] = BoundedDict(_KNOWN)
-        self._writing: dict[bytes, dict[int, asyncio.Future[bool]]] = {}  # by ids of records
+        self._writing: dict[bytes, dict[int, asyncio.Future[bool | None]]] = {}  # by ids of records
         self._dropped: set[int] = set()  # ids of records that are not to be written any more
         pacer, spawn, store = context.pacer, context.spawn, context.store
 
@@ -53,7 +54,10 @@ class StoreClient:
         self._reads: Batcher[bytes, bytes | Unknown | None] = Batcher(
             self._get_many, pacer=pacer, spawn=spawn, limit=limit, shared=True
         )
-        self._writes: Batcher[Record, bool] = Batcher(
+        self._generations: Batcher[tuple[bytes, bool], bytes | None] = Batcher(
+            self._read_generations, pacer=pacer, spawn=spawn, limit=limit
+        )
+        self._writes: Batcher[Record, bool | None] = Batcher(
             self._set_many, pacer=pacer, spawn=spawn, limit=lambda: _WRITTEN, weigh=_weight
         )
         self._claims: Batcher[Claim, Claimed | None] = Batcher(
@@ -119,12 +123,12 @@ class StoreClient:
 
     # -- writing -----------------------------------------------------------------------------
 
-    def set(self, record: Record) -> asyncio.Future[bool]:
-        """Write a value that no flight has made; False if it wasn't written."""
+    def set(self, record: Record) -> asyncio.Future[bool | None]:
+        """Write a value that no flight has made; False if it was refused, None if that failed."""
         return self._writes.submit(record)
 
-    def write(self, record: Record) -> asyncio.Future[bool]:
-        """Write an entry, and let `writing` tell of it from now on; False if it wasn't written."""
+    def write(self, record: Record) -> asyncio.Future[bool | None]:
+        """Do as `set`, and let `writing` tell of it from now on."""
         written = self._writes.submit(record)
         self._writing.setdefault(record.key, {})[id(record)] = written
         return written
@@ -134,11 +138,11 @@ class StoreClient:
         for key in self._writing.keys() if keys is None else self._writing.keys() & keys:
             self._dropped.update(self._writing[key])
 
-    async def write_alone(self, record: Record) -> bool:
-        """Write an entry in a batch of its own; False if it wasn't written."""
+    async def write_alone(self, record: Record) -> bool | None:
+        """Do as `set`, in a batch of its own."""
         return (await self._set_many([record]))[0]
 
-    def writing(self, keys: Collection[bytes] | None) -> list[asyncio.Future[bool]]:
+    def writing(self, keys: Collection[bytes] | None) -> list[asyncio.Future[bool | None]]:
         """Return the writes under way for keys, all of them for None."""
         found = self._writing.keys() if keys is None else self._writing.keys() & keys
         return [
@@ -148,7 +152,11 @@ class StoreClient:
             if not written.done()
         ]
 
-    # -- leases ------------------------------------------------------------------------------
+    # -- generations and leases --------------------------------------------------------------
+
+    async def generation(self, key: bytes, *, renew: bool = False) -> bytes | None:
+        """Return a key's generation, a new one if asked; None if the store couldn't tell."""
+        return await self._generations.submit((key, renew))
 
     def claim(self, claim: Claim) -> asyncio.Future[Claimed | None]:
         """Claim a lease; None if the store couldn't tell."""
@@ -214,12 +222,24 @@ class StoreClient:
             partial(self.store.get_many, self.namespace, keys), unknown, count=len(keys)
         )
 
-    async def _set_many(self, records: list[Record]) -> Sequence[bool]:
+    async def _read_generations(self, asked: list[tuple[bytes, bool]]) -> Sequence[bytes | None]:
+        found: dict[tuple[bytes, bool], bytes | None] = {}
+        for renew in (False, True):
+            keys = [key for key, new in asked if new is renew]
+            if keys:
+                unknown: list[bytes | None] = [None] * len(keys)
+                read = partial(self.store.generations, self.namespace, keys, renew=renew)
+                numbers = await self._run(read, unknown, count=len(keys))
+                found.update(zip([(key, renew) for key in keys], numbers, strict=True))
+        return [found[one] for one in asked]
+
+    async def _set_many(self, records: list[Record]) -> Sequence[bool | None]:
         kept = [record for record in records if id(record) not in self._dropped]
         try:
-            written: Sequence[bool] = await self._run(
+            unknown: list[bool | None] = [None] * len(kept)
+            written: Sequence[bool | None] = await self._run(
                 partial(self.store.set_many, self.namespace, kept),
-                [False] * len(kept),
+                unknown,
                 times=_PATIENT,
                 count=len(kept),
             )

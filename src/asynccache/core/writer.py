@@ -36,12 +36,13 @@ class EntryWriter:
         leases: Tells whether a flight may overwrite what it finds in the store.
     """
 
-    __slots__ = ("_context", "_leases", "_releasing")
+    __slots__ = ("_context", "_generations", "_leases", "_releasing")
 
     def __init__(self, context: LoopContext, leases: LeaseManager) -> None:
         self._context = context
         self._leases = leases
         self._releasing = context.store.capabilities.releases
+        self._generations = context.store.capabilities.generations
 
     def date(self, call: CallRequest, answer: Answer, seconds: float) -> Entry:
         """Return the entry of an answer that took so many seconds, and count what it cost."""
@@ -62,6 +63,8 @@ class EntryWriter:
     ) -> None:
         """Write a flight's entry, or count why not. Its callers go on before that."""
         unstored = _refusal(flight, call, answer)
+        if not unstored and self._generations and flight.generation is None:
+            unstored = "store"  # it couldn't say what the key was like before the call
         try:
             if not unstored:
                 await asyncio.sleep(0)  # before anything is encoded
@@ -100,7 +103,7 @@ class EntryWriter:
         flight: Flight,
         call: CallRequest,
         entry: Entry,
-        write: Callable[[Record], Awaitable[bool]],
+        write: Callable[[Record], Awaitable[bool | None]],
         *,
         over: bool = False,
     ) -> str:
@@ -120,14 +123,18 @@ class EntryWriter:
             body=body,
             expires=entry.expires,
             if_absent=not (kept or over),
+            generation=flight.generation,
             lease=lease,
             meta=entry.meta,
         )
-        if await write(record):
+        written = await write(record)
+        if written:
             if held is not None and lease is not None:
                 self._leases.returned(held)
             return ""
-        return "store" if kept else "conflict"
+        if written is None:
+            return "store"
+        return "conflict" if record.if_absent else "deleted"
 
 
 def _refusal(flight: Flight, call: CallRequest, answer: Answer) -> str:

@@ -47,6 +47,10 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     stable: bool = False
     """`Store.peek` returns the same object each time until the entry changes. The cache then checks
     an entry once and not at each lookup."""
+    generations: bool = False
+    """`Store.claim` and `Store.generations` tell a key's generation, and `Store.set_many` compares
+    it. What is deleted or overwritten while a call is made then stays so, whoever did it. Without
+    it the cache sees to that for its own process only."""
     releases: bool = False
     """`Store.set_many` also releases the lease that a record names, in the same step as it
     writes."""
@@ -82,6 +86,9 @@ class Record(Struct, frozen=True, kw_only=True):
     """Microseconds since the epoch at which the entry expires. 0 means never."""
     if_absent: bool = False
     """Write only if there is no entry. An expired entry counts as none."""
+    generation: bytes | None = None
+    """Write only if the key still has this generation. None writes in any case, and gives the key
+    a new one. Only stores with ``Capabilities.generations`` get one."""
     lease: Lease | None = None
     """Also release this lease if its token still holds it. Only stores with
     ``Capabilities.releases`` get one."""
@@ -113,6 +120,9 @@ class Claimed(Struct, frozen=True, kw_only=True):
     """The encoded entry, looked up in the same step. None if there is none."""
     holder: Lease | None = None
     """Who holds the lease instead. None if it was granted."""
+    generation: bytes | None = None
+    """The key's generation, read no later than the entry. Needed only where the lease is granted,
+    and only of stores with ``Capabilities.generations``."""
 
 
 class Page(Struct, frozen=True, kw_only=True):
@@ -141,6 +151,9 @@ class Store(ABC):
       missing entry is None, not an error.
     - Methods may be called from several event loops and threads at once. ``peek`` never waits.
     - A cancelled call leaves the store usable, and the entry it was writing whole or absent.
+    - A store with generations gives a key a new one when the key is deleted, when its namespace is
+      cleared, and when it is set without a generation. It may forget a key's generation after a day
+      or to save room. It then refuses every record whose generation is older than that.
     - The cache calls ``open`` and ``aclose`` once per use. Both may be called again.
     """
 
@@ -188,7 +201,11 @@ class Store(ABC):
 
     @abstractmethod
     async def set_many(self, namespace: Namespace, records: Sequence[Record]) -> Sequence[bool]:
-        """Write entries. The answer is False for a record whose ``if_absent`` found an entry."""
+        """Write entries.
+
+        The answer is False for a record whose ``if_absent`` found an entry, or whose
+        ``generation`` the key no longer has.
+        """
 
     @abstractmethod
     async def delete_many(self, namespace: Namespace, keys: Sequence[bytes]) -> int:
@@ -201,6 +218,18 @@ class Store(ABC):
     @abstractmethod
     async def scan(self, namespace: Namespace, cursor: str | None = None) -> Page:
         """Return a page of envelopes. Entries set meanwhile may be missing; none comes twice."""
+
+    async def generations(
+        self, namespace: Namespace, keys: Sequence[bytes], *, renew: bool = False
+    ) -> Sequence[bytes]:
+        """Return the generation of each key: bytes that only the store understands.
+
+        Args:
+            namespace: The namespace of the keys.
+            keys: The keys.
+            renew: Give each key a new generation first. Its entry stays.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no generations")
 
     async def claim(
         self, namespace: Namespace, claims: Sequence[Claim], ttl: float

@@ -30,11 +30,43 @@ DEFAULT_MAX_BYTES: Final = 256 * 2**20  # bytes: a hundred thousand answers of 2
 ENTRY_OVERHEAD: Final = 400  # bytes: key, tuples, dict slots and index; measured 290 to 390
 _PAGE: Final = 1000  # envelopes from which on a scan's page ends with the bucket it is in
 _BUCKETS: Final = 256  # by the first byte of the key, so that a cursor survives sets and deletes
+_CHANGES: Final = 16_384  # keys whose generation is known: about 2 MB; older ones are refused
+_ALL: Final = b""  # in place of a key: a whole namespace
 _SLICE: Final = 500  # entries handled in one turn of the loop: a few hundred microseconds
 
 _Place: TypeAlias = tuple[Namespace, bytes]
 _Kept: TypeAlias = tuple[bytes, int]  # body, expires
 _Waiter: TypeAlias = "asyncio.Future[None]"
+
+
+class _Generations:
+    """The generations of a store's keys: the number of the last change when each was read.
+
+    A key has a generation still unless it, or its whole namespace, was changed later.
+    """
+
+    __slots__ = ("_changed", "_last", "_least")
+
+    def __init__(self) -> None:
+        self._last = self._least = 0
+        self._changed: OrderedDict[_Place, int] = OrderedDict()
+
+    def read(self) -> bytes:
+        """Return the generation that any key has now."""
+        return b"%d" % self._last
+
+    def renew(self, place: _Place) -> None:
+        """Give a key, or with `_ALL` a namespace, a new generation."""
+        self._last += 1
+        self._changed[place] = self._last
+        self._changed.move_to_end(place)
+        if len(self._changed) > _CHANGES:
+            self._least = self._changed.popitem(last=False)[1]
+
+    def current(self, place: _Place, generation: bytes) -> bool:
+        """Return whether a key has this generation still."""
+        changed, whole = self._changed.get(place, 0), self._changed.get((place[0], _ALL), 0)
+        return max(self._least, changed, whole) <= int(generation)
 
 
 class MemoryStore(Store):
@@ -52,7 +84,9 @@ class MemoryStore(Store):
         ValueError: ``max_bytes`` is not positive.
     """
 
-    capabilities = Capabilities(inline=True, leases=True, messages=True, stable=True)
+    capabilities = Capabilities(
+        inline=True, leases=True, messages=True, stable=True, generations=True
+    )
 
     def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES, *, clock: Clock = SYSTEM_CLOCK) -> None:
         if max_bytes <= 0:
@@ -67,6 +101,7 @@ class MemoryStore(Store):
         self._lock = threading.Lock()
         self._bytes = 0
         self._buckets: dict[tuple[Namespace, int], set[bytes]] = {}
+        self._generations = _Generations()
         self._leases: dict[_Place, Lease] = {}
         self._waiters: dict[_Place, set[_Waiter]] = {}
         self._evicted = 0
@@ -112,7 +147,7 @@ class MemoryStore(Store):
         return [None if body is None else body[:ENVELOPE_BYTES] for body in bodies]
 
     async def set_many(self, namespace: Namespace, records: Sequence[Record]) -> list[bool]:
-        """Write entries; True where it was written, False where ``if_absent`` found one.
+        """Write entries; False where ``if_absent`` found one or the generation is another.
 
         Raises:
             StoreFullError: One entry alone is larger than ``max_bytes``; the rest is written.
@@ -136,6 +171,9 @@ class MemoryStore(Store):
 
     async def delete_many(self, namespace: Namespace, keys: Sequence[bytes]) -> int:
         """Remove entries; return how many were there."""
+        with self._lock:
+            for key in keys:
+                self._generations.renew((namespace, key))
         return self._delete([(namespace, key) for key in keys])
 
     async def clear(self, namespace: Namespace) -> int:
@@ -143,6 +181,8 @@ class MemoryStore(Store):
 
         What is set while it runs may or may not stay.
         """
+        with self._lock:
+            self._generations.renew((namespace, _ALL))
         count = unrested = 0
         for number in range(_BUCKETS):
             with self._lock:
@@ -168,6 +208,15 @@ class MemoryStore(Store):
                     return Page(envelopes=envelopes, cursor=str(number + 1))
         return Page(envelopes=envelopes, cursor=None)
 
+    async def generations(
+        self, namespace: Namespace, keys: Sequence[bytes], *, renew: bool = False
+    ) -> list[bytes]:
+        """Return the generation of each key, a new one if asked."""
+        with self._lock:
+            for key in keys if renew else ():
+                self._generations.renew((namespace, key))
+            return [self._generations.read()] * len(keys)
+
     async def claim(
         self, namespace: Namespace, claims: Sequence[Claim], ttl: float
     ) -> list[Claimed]:
@@ -178,6 +227,7 @@ class MemoryStore(Store):
         now = self._clock.time_us()
         answers: list[Claimed] = []
         with self._lock:
+            generation = self._generations.read()
             for claim in claims:
                 place = (namespace, claim.key)
                 holder = self._leases.get(place)
@@ -185,7 +235,9 @@ class MemoryStore(Store):
                     holder = None
                     self._leases[place] = Lease(claim.key, claim.token)
                 entry = _live(self._find(place), now)
-                answers.append(Claimed(granted=granted, entry=entry, holder=holder))
+                answers.append(
+                    Claimed(granted=granted, entry=entry, holder=holder, generation=generation)
+                )
         return answers
 
     async def renew(self, namespace: Namespace, leases: Sequence[Lease], ttl: float) -> list[bool]:
@@ -240,7 +292,11 @@ class MemoryStore(Store):
     def _put(self, place: _Place, record: Record) -> bool | None:
         """Write one entry; None if a slice was evicted for it and more must go: call again."""
         cost = len(record.body) + ENTRY_OVERHEAD
+        namespace, key = place
+        generations = self._generations
         with self._lock:
+            if record.generation is not None and not generations.current(place, record.generation):
+                return False
             if record.if_absent and _live(self._find(place), self._clock.time_us()) is not None:
                 return False
             for _ in range(_SLICE):
@@ -253,7 +309,8 @@ class MemoryStore(Store):
             self._bytes += cost - _cost(self._find(place))
             self._entries[place] = (record.body, record.expires)
             self._touch(place)
-            namespace, key = place
+            if record.generation is None:
+                generations.renew(place)
             self._buckets.setdefault((namespace, key[0]), set()).add(key)
             woken = self._waiters.pop(place, ())
         _wake(woken)

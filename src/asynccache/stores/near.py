@@ -125,6 +125,11 @@ class NearCache(Store):
     async def scan(self, namespace: Namespace, cursor: str | None = None) -> Page:
         return await self._store.scan(namespace, cursor)
 
+    async def generations(
+        self, namespace: Namespace, keys: Sequence[bytes], *, renew: bool = False
+    ) -> Sequence[bytes]:
+        return await self._store.generations(namespace, keys, renew=renew)
+
     async def claim(
         self, namespace: Namespace, claims: Sequence[Claim], ttl: float
     ) -> Sequence[Claimed]:

@@ -14,10 +14,20 @@ import anyio
 import anyio.to_thread
 import pytest
 from anyio.lowlevel import checkpoint
+from msgspec.structs import replace
 
 from asynccache.entries.entry import ENVELOPE_BYTES, decode_head
 from asynccache.keys.key import Namespace
-from asynccache.stores.base import UNKNOWN, Capabilities, Claim, Claimed, Counted, Lease, Store
+from asynccache.stores.base import (
+    UNKNOWN,
+    Capabilities,
+    Claim,
+    Claimed,
+    Counted,
+    Lease,
+    Record,
+    Store,
+)
 from asynccache.testing.clock import ManualClock
 from asynccache.testing.records import AWAY, HOME, PATIENCE, TENANT, body_of, get, key_of, record_of
 
@@ -26,7 +36,7 @@ _LONG: Final = 3600.0  # seconds: a wait that nobody wakes lasts longer than `PA
 
 _LEFT_OUT: Final = object()
 """What stands in place of a test that isn't for a store: pytest passes over it."""
-_Need: TypeAlias = Literal["inline", "messages", "releases", "glances", "durable"]
+_Need: TypeAlias = Literal["inline", "messages", "releases", "glances", "generations", "durable"]
 _Test = TypeVar("_Test", bound=Callable[..., object])
 _Work: TypeAlias = Callable[[], Coroutine[Any, Any, object]]
 
@@ -86,6 +96,24 @@ async def _pages(store: Store, namespace: Namespace = HOME) -> AsyncIterator[Seq
 async def _scanned(store: Store, namespace: Namespace = HOME) -> list[bytes]:
     """Return the envelopes of all pages."""
     return [envelope async for page in _pages(store, namespace) for envelope in page]
+
+
+async def _writes(store: Store, record: Record, generation: bytes | None) -> bool:
+    """Write a record if its key has this generation; return whether it was written."""
+    (written,) = await store.set_many(HOME, [replace(record, generation=generation)])
+    return written
+
+
+async def _change(store: Store, change: str, name: object) -> None:
+    """Give a key a new generation, in one of the ways there are."""
+    if change == "set":
+        await store.set_many(HOME, [record_of(name, size=45)])
+    elif change == "delete":
+        await store.delete_many(HOME, [key_of(name)])
+    elif change == "clear":
+        await store.clear(HOME)
+    else:
+        await store.generations(HOME, [key_of(name)], renew=True)
 
 
 class _Claimant:
@@ -603,6 +631,74 @@ class StoreContract:
             again = await claimant().claim()
             assert again.granted is granted
             assert again.entry == body_of("a")
+
+    @_needs("generations")
+    @pytest.mark.parametrize("change", ["set", "delete", "clear", "renew"])
+    async def test_what_began_before_a_change_is_not_written(
+        self, store: Store, claimant: Claimants, change: str
+    ) -> None:
+        """A record with the generation from before a change is refused, and one from after isn't.
+
+        So in both ways to learn a generation, and whether there was an entry before or not.
+        """
+        for name, before in (("a", True), ("b", False)):
+            key, mine, body = key_of(name), claimant(name), body_of(name, 50)
+            if before:
+                await store.set_many(HOME, [record_of(name, size=40)])
+            old = (await mine.claim()).generation
+            assert old is not None
+            assert await _writes(store, record_of(name, size=50), old)
+            (read,) = await store.generations(HOME, [key])
+            await _change(store, change, name)
+            there = list(await store.get_many(HOME, [key]))
+            for generation in (old, read):
+                for if_absent in (False, True):
+                    record = record_of(name, size=60, if_absent=if_absent, generation=generation)
+                    assert list(await store.set_many(HOME, [record])) == [False]
+            assert list(await store.get_many(HOME, [key])) == there
+            (new,) = await store.generations(HOME, [key])
+            await mine.release()
+            for current in (new, (await mine.claim()).generation, new):  # writing changes none
+                assert await _writes(store, record_of(name, size=50), current)
+            assert list(await store.get_many(HOME, [key])) == [body]
+
+    @_needs("generations")
+    async def test_generations_are_each_key_s_own(self, store: Store) -> None:
+        """A change of one key or namespace leaves those of others as they are."""
+        names = ["a", "b", "c"]
+        keys = [key_of(name) for name in names]
+        mine = list(await store.generations(HOME, keys))
+        theirs = list(await store.generations(TENANT, keys))
+        await store.delete_many(HOME, keys[:1])
+        await store.clear(AWAY)
+        await store.delete_many(TENANT, keys[1:2])
+        for namespace, generations, refused in ((HOME, mine, "a"), (TENANT, theirs, "b")):
+            records = [
+                record_of(name, generation=generation)
+                for name, generation in zip(names, generations, strict=True)
+            ]
+            written = list(await store.set_many(namespace, records))
+            assert written == [name != refused for name in names]
+
+    @_needs("generations")
+    async def test_the_later_of_two_renewals_has_the_generation(self, store: Store) -> None:
+        """Who renewed a key's generation first can't write; the entry was there meanwhile."""
+        await store.set_many(HOME, [record_of("a", size=40)])
+        (first,) = await store.generations(HOME, [key_of("a")], renew=True)
+        (second,) = await store.generations(HOME, [key_of("a")], renew=True)
+        await _assert_found(store, "a", body_of("a", 40))
+        assert not await _writes(store, record_of("a", size=50), first)
+        assert await _writes(store, record_of("a", size=60), second)
+        await _assert_found(store, "a", body_of("a", 60))
+
+    @_needs("generations")
+    async def test_generations_outlive_closing(self, store: Store) -> None:
+        """What was begun before a store was closed and changed is refused after it is opened."""
+        (old,) = await store.generations(HOME, [key_of("a")])
+        await store.set_many(HOME, [record_of("a")])
+        await store.aclose()
+        await store.open()
+        assert not await _writes(store, record_of("a", size=50), old)
 
     @_needs("messages")
     @pytest.mark.parametrize("deleted", [False, True])

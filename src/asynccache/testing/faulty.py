@@ -20,7 +20,7 @@ from asynccache.testing.gate import Gate
 
 Method = Literal[
     "open", "aclose", "peek", "get_many", "head_many", "set_many", "delete_many", "clear", "scan",
-    "claim", "renew", "release", "wait",
+    "generations", "claim", "renew", "release", "wait",
 ]  # fmt: skip
 """The methods of a store that faults can be named for."""
 
@@ -208,6 +208,7 @@ class FaultyStore(Store):
     delete_many = _faulty(Store.delete_many)
     clear = _faulty(Store.clear)
     scan = _faulty(Store.scan)
+    generations = _faulty(Store.generations)
     claim = _faulty(Store.claim)
     renew = _faulty(Store.renew)
     release = _faulty(Store.release)

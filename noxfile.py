@@ -41,7 +41,8 @@ SLOW = (
     "stores/disk/test_crash.py", "stores/disk/test_evict.py", "stores/disk/test_failures.py",
     "stores/disk/test_safety.py", "stores/redis", "test_demo.py",
 )  # fmt: skip
-# What `matrix` runs, besides `tests` on the other Pythons.
+EAGER = ("3.12", "3.13")  # two of the Pythons that have eager tasks
+# What `matrix` runs, besides `tests` on the other Pythons and `tests_eager`.
 MATRIX = (
     "tests_openai2", "tests_openai_oldest",
     "tests_frameworks", "tests_frameworks_openai2", "tests_frameworks_autogen02",
@@ -86,9 +87,10 @@ def tests_fast(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def matrix(session: nox.Session) -> None:
-    """Run what `make test` leaves out: other SDK versions, frameworks, other Pythons."""
+    """Run what `make test` leaves out: other SDK versions, frameworks, Pythons, eager tasks."""
     this = "{}.{}".format(*sys.version_info)
-    for name in (*MATRIX, *(f"tests-{python}" for python in PYTHONS if python != this)):
+    others = [f"tests-{python}" for python in PYTHONS if python != this]
+    for name in (*MATRIX, *others, *(f"tests_eager-{python}" for python in EAGER)):
         session.notify(name)
 
 
@@ -99,6 +101,16 @@ def tests(session: nox.Session) -> None:
     install(session, "test")
     session.run_install("python", "-m", "tests.helpers.cosmos_servers")
     session.run("pytest", *PARALLEL, "--ignore=tests/frameworks", *session.posargs)
+
+
+@nox.session(python=EAGER)
+def tests_eager(session: nox.Session) -> None:
+    """Run the tests of kernel and stores under eager tasks, which begin where they are made."""
+    install(session, "test")
+    session.run_install("python", "-m", "tests.helpers.cosmos_servers")
+    paths = [f"tests/{name}" for name in ("cache", "core", "runtime", "stores")]
+    eager = {"ASYNCCACHE_TASKS": "eager"}
+    session.run("pytest", *PARALLEL, *(session.posargs or paths), env=eager)
 
 
 @nox.session

@@ -12,6 +12,8 @@ import sys
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.helpers import eager
+
 settings.register_profile(
     "local",
     deadline=None,  # a slow machine is no bug
@@ -26,13 +28,15 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 DOORS = pytest.StashKey[tuple[str, str]]()
 
 _LOOPS = [pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio")]
-if importlib.util.find_spec("uvloop"):  # not on Windows
+if eager.WANTED:
+    _LOOPS = [pytest.param(eager.EAGER, id="eager")]
+elif importlib.util.find_spec("uvloop"):  # not on Windows
     _LOOPS.append(pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"))
 
 
 @pytest.fixture(scope="module", params=_LOOPS)
 def anyio_backend(request):
-    """Run every asynchronous test on asyncio's own loop and on uvloop."""
+    """Run every asynchronous test on asyncio's own loop and on uvloop, or under eager tasks."""
     return request.param
 
 

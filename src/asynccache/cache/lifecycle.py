@@ -385,6 +385,8 @@ class Lifecycle:
         self._opened = 0
         self._lock = threading.Lock()  # a thread that only the parent has may hold the old one
         self._turn = None
+        for engine in self.engines():
+            engine.leave()
         self._leaked = (self._scopes, self.store)
         self._scopes, self._setting = {}, set()
 

@@ -21,8 +21,11 @@ from asynccache.entries.entry import Entry
 from asynccache.errors import CacheClosedError
 from asynccache.keys.key import Namespace
 from asynccache.runtime.clock import Clock
+from asynccache.runtime.loops import LoopEnd
 from asynccache.runtime.pacer import Pacer
 from asynccache.stores.base import UNKNOWN, Store, Unknown
+
+_LAST_CALLS: Final = 1.0  # seconds that calls may take that begin while their loop ends
 
 
 class Engine:
@@ -57,6 +60,8 @@ class Engine:
         self._flying: dict[asyncio.Task[None], Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._end: Final = LoopEnd.here()
+        self._end.add(self, self._finish)
         self._leases: Final = LeaseManager(self._context)
         self._runner: Final = FlightRunner(self._context, self._in_flight, self._leases)
 
@@ -316,9 +321,22 @@ class Engine:
     async def aclose(self) -> None:
         """End every flight that still waits for an answer, and see all storing through."""
         self._closed = True
+        self.leave()
         for task, flight in list(self._flying.items()):
             if not flight.ended:
                 task.cancel()
         self._leases.stop()
         while self._tasks:
             await asyncio.wait(self._tasks)
+
+    async def _finish(self) -> None:
+        """See through what tasks began as they were cancelled by the end of the loop."""
+        until = self.loop.time() + _LAST_CALLS
+        while self._tasks and (left := until - self.loop.time()) > 0:
+            await asyncio.wait(self._tasks, timeout=left)
+        if self._tasks:
+            await self.aclose()
+
+    def leave(self) -> None:
+        """Let the loop end without this engine."""
+        self._end.discard(self)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
+from weakref import WeakValueDictionary
 
 _LOOK: Final = 0.05  # seconds between two checks that the other loop still runs
 
@@ -116,6 +118,55 @@ async def done_in(loop: asyncio.AbstractEventLoop, work: Work[object], *, patien
         if (await asyncio.wait({working}, timeout=min(left, _LOOK)))[0]:
             return not _failed(working)
     return False
+
+
+class LoopEnd:
+    """What is still to be done when the running loop ends: tasks are cancelled by then, and gone.
+
+    Whoever has something to do then keeps the object that `here` returns.
+    """
+
+    def __init__(self) -> None:
+        self.loop: Final = asyncio.get_running_loop()
+        self._first: dict[object, Work[None]] = {}
+        self._last: dict[object, Work[None]] = {}
+        # asyncio closes a loop's asynchronous generators when all tasks have ended.
+        self._ending: Final = self._wait()
+        first_step: Any = self._ending.asend(None)
+        with suppress(StopIteration):
+            first_step.send(None)
+
+    @classmethod
+    def here(cls) -> LoopEnd:
+        """Return that of the running loop."""
+        loop = asyncio.get_running_loop()
+        found = _ENDS.get(id(loop))
+        if found is None or found.loop is not loop:
+            found = _ENDS[id(loop)] = cls()
+        return found
+
+    def add(self, who: object, work: Work[None], *, last: bool = False) -> None:
+        """Have somebody's work done at the end; ``last`` after the work of those who are not."""
+        (self._last if last else self._first)[who] = work
+
+    def discard(self, who: object) -> bool:
+        """Do nothing for somebody any more; return whether there was something to do."""
+        return (self._first.pop(who, None) or self._last.pop(who, None)) is not None
+
+    async def _wait(self) -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            results: list[object] = []
+            for works in (self._first, self._last):
+                begun = [work() for work in works.values()]
+                results += await asyncio.gather(*begun, return_exceptions=True)
+            for error in results:
+                if isinstance(error, BaseException):
+                    raise error
+
+
+_ENDS: Final[WeakValueDictionary[int, LoopEnd]] = WeakValueDictionary()  # by the ids of loops
 
 
 def _failed(future: asyncio.Future[Any]) -> bool:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, Generic, TypeVar
 
 from asynccache.errors import StoreUnavailableError
 from asynccache.runtime.background import blocked_loop
 from asynccache.runtime.forks import forget_in_child
-from asynccache.runtime.loops import done_in
+from asynccache.runtime.loops import LoopEnd, done_in
 
 _FOREIGN_CLOSE: Final = 5.0  # seconds that another loop may take to close its connections
 _ENDING: Final = 2.0  # seconds that cancelled tasks may take to end when a link is closed
@@ -29,6 +29,8 @@ class LoopLink(ABC):
     def __init__(self) -> None:
         self.loop: Final = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._end: Final = LoopEnd.here()
+        self._end.add(self, self.close, last=True)
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Start a task that goes on if its caller gives up; closing the link ends it."""
@@ -45,6 +47,15 @@ class LoopLink(ABC):
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_ENDING)
+
+    async def close(self) -> None:
+        """Close the link once: when the store is closed, or the loop ends before that."""
+        if self.leave():
+            await self.aclose()
+
+    def leave(self) -> bool:
+        """Let the loop end without closing the link; return whether it would have."""
+        return self._end.discard(self)
 
     @abstractmethod
     async def aclose(self) -> None:
@@ -69,7 +80,6 @@ class Links(Generic[LinkT]):
         self._opening = 0
         self._lock = threading.Lock()
         self._links: dict[asyncio.AbstractEventLoop, LinkT] = {}
-        self._endings: dict[asyncio.AbstractEventLoop, AsyncGenerator[None]] = {}
         self._leaked: object = None
         forget_in_child(self)
 
@@ -106,45 +116,27 @@ class Links(Generic[LinkT]):
             if self._only_one is not None and self._links:
                 raise StoreUnavailableError(self._only_one)
             for past in [past for past in self._links if past.is_closed()]:
-                del self._links[past], self._endings[past]
-            link = self._links[loop] = self._make()
-            # Known to the loop, which closes it if it ends before the store does.
-            self._endings[loop] = _until_the_loop_ends(link)
-            _begin(self._endings[loop])
-            return link
+                del self._links[past]
+            made = self._links[loop] = self._make()
+            return made
 
     async def aclose(self) -> None:
         """Close all links, each in its own loop."""
         with self._lock:
             self.are_open = False
-            endings, self._endings, self._links = self._endings, {}, {}
-        for loop, ending in endings.items():
+            links, self._links = self._links, {}
+        for loop, link in links.items():
             if loop is asyncio.get_running_loop():
-                await ending.aclose()
+                await link.close()
             else:
                 patience = 0 if loop is blocked_loop() else _FOREIGN_CLOSE  # it does, once it may
-                await done_in(loop, ending.aclose, patience=patience)
+                await done_in(loop, link.close, patience=patience)
 
     def forget(self) -> None:
         """Forget, in a forked child, what belongs to the parent: not even closed, it isn't ours."""
-        self._leaked = (self._links, self._endings, self._leaked)
+        for link in self._links.values():
+            link.leave()
+        self._leaked = (self._links, self._leaked)
         self.are_open = False
-        self._links, self._endings = {}, {}
+        self._links = {}
         self._lock = threading.Lock()
-
-
-async def _until_the_loop_ends(link: LoopLink) -> AsyncGenerator[None]:
-    """Wait to be closed; asyncio closes what is left of such generators when a loop ends."""
-    try:
-        yield
-    finally:
-        await link.aclose()
-
-
-def _begin(ending: AsyncGenerator[None]) -> None:
-    """Run a generator to its first yield, which waits for nothing."""
-    first: Any = ending.asend(None)
-    try:
-        first.send(None)
-    except StopIteration:
-        return

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.helpers.cosmos_servers import CosmosServer
+from tests.helpers.eager import EAGER, WANTED
 
 
 @pytest.fixture(scope="module")
 def anyio_backend():
     """Run on asyncio's own loop; the contract runs on uvloop."""
-    return "asyncio"
+    return EAGER if WANTED else "asyncio"
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from azure.cosmos import CosmosClient
 from asynccache.stores.cosmos import CosmosStore
 from asynccache.testing import ManualClock, StoreContract
 from tests.helpers.cosmos_servers import CosmosServer, store_in
+from tests.helpers.eager import EAGER, WANTED
 from tests.helpers.remote_stores import opened
 
 LIVE = os.environ.get("ASYNCCACHE_COSMOS") == "live"
@@ -46,6 +47,8 @@ class Account:
 @pytest.fixture(scope="module")
 def anyio_backend():
     """Run on uvloop where it is; the other tests of this store run on asyncio's own loop."""
+    if WANTED:
+        return EAGER
     return ("asyncio", {"use_uvloop": importlib.util.find_spec("uvloop") is not None})
 
 

@@ -145,7 +145,8 @@ async def fetch_many(
                 key, flight, started = waiting.pop()
                 entry = await flight.wait_until(deadline, caller, started=started)
                 if entry is not None:
-                    found[key] = Fetched(entry, flight.outcome(started=started))
+                    how = flight.outcome(started=started)
+                    found[key] = Fetched(entry, how, received=flight.received)
                 # Else the error was another caller's fate: the next round starts anew.
         finally:
             for _, flight, _ in waiting:

@@ -30,6 +30,8 @@ class Answer(Struct, frozen=True, kw_only=True):
     """The answer came to its proper end. Otherwise it is never stored."""
     private: bool = False
     """The answer repeats a secret of its request. Then it is never stored."""
+    received: object = None
+    """What came with the answer and isn't stored. Whoever waits for the answer gets it."""
 
     @property
     def body(self) -> bytes:
@@ -99,6 +101,8 @@ class Fetched(Struct, frozen=True):
     outcome: Outcome
     original: object = UNSET
     """A value that its bytes don't give back, for this caller alone; then the entry is empty."""
+    received: object = None
+    """What came with the answer and isn't stored; None for a hit."""
 
 
 class Status(Struct, frozen=True):

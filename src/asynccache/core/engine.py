@@ -139,7 +139,7 @@ class Engine:
             # The error was another caller's fate: the rest start one new flight between them.
             flight = None
         original = UNSET if flight.originals is None else flight.originals.pop()
-        return self._served(entry, flight.outcome(started=started), original)
+        return self._served(entry, flight.outcome(started=started), original, flight.received)
 
     async def read(self, call: CallRequest) -> tuple[Fetched, Reader | None]:
         """Return the answer to a call as soon as its head is known, and a reader of its chunks.
@@ -167,7 +167,8 @@ class Engine:
             self._count(how)
             if how == "joined":  # what it saved shows at the end
                 reader.on_close = lambda _, flight=flight: self._count_saved(flight.entry)
-            return Fetched(flight.entry or Entry(call.key, 0, 0, meta, ()), how), reader
+            entry = flight.entry or Entry(call.key, 0, 0, meta, ())
+            return Fetched(entry, how, received=flight.received), reader
 
     def get_or_start(
         self, call: CallRequest, *, missing: bool = False
@@ -230,12 +231,14 @@ class Engine:
         flight.enter(storing=mode in STORING)
         return flight
 
-    def _served(self, entry: Entry, how: Outcome, original: object = UNSET) -> Fetched:
+    def _served(
+        self, entry: Entry, how: Outcome, original: object = UNSET, received: object = None
+    ) -> Fetched:
         """Count one call as answered."""
         self._count(how)
         if how != "miss":
             self._count_saved(entry)
-        return Fetched(entry, how, original)
+        return Fetched(entry, how, original, received)
 
     def count_hit(self, entry: Entry) -> None:
         """Count one call as answered inline."""

@@ -150,8 +150,8 @@ class Flight:
     __slots__ = (
         "_abandon", "_growth", "_loop", "_pacer", "_readers", "base", "caller_count",
         "chunks", "entry", "error", "fate", "finished", "generation", "key", "lease",
-        "limit", "meta", "originals", "phase", "scope", "size", "source", "starter", "storing",
-        "task",
+        "limit", "meta", "originals", "phase", "received", "scope", "size", "source", "starter",
+        "storing", "task",
     )  # fmt: skip
 
     def __init__(
@@ -179,6 +179,7 @@ class Flight:
         self.entry: Entry | None = None
         # Of a value that its bytes don't give back: one object for each caller, and no bytes.
         self.originals: list[object] | None = None
+        self.received: object = None  # what came with the answer and isn't stored
         self.chunks: list[bytes] = []
         self.base = 0  # chunks dropped from the front of an oversized body
         self.size = 0
@@ -270,9 +271,9 @@ class Flight:
 
     # -- what the runner does ----------------------------------------------------------------
 
-    def start_body(self, meta: Meta) -> None:
-        """Announce the answer's head; its chunks follow."""
-        self.meta = meta
+    def start_body(self, meta: Meta, received: object = None) -> None:
+        """Announce the answer's head, and what came with it; its chunks follow."""
+        self.meta, self.received = meta, received
         self._grown()
 
     def add(self, chunk: bytes) -> None:

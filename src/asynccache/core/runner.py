@@ -130,6 +130,7 @@ class FlightRunner:
             raise
         if call.unchanged is not None and not call.unchanged():
             flight.worsen(Fate.PRIVATE)
+        flight.received = answer.received
         seconds = context.clock.monotonic() - began if call.alone else answer.meta.seconds
         counters.seconds_paid += seconds
         entry = self._writer.date(call, answer, seconds)

@@ -94,3 +94,18 @@ async def test_headers_of_callers_and_traces_are_in_no_key(server, model, name):
         await other.ainvoke("Hello?")
         await model.ainvoke("Hello?", extra_headers={name: value})
     assert len(server.requests) == 1
+
+
+async def test_response_headers(server, model):
+    """`include_response_headers` shows all that came with the paid call, and less later."""
+
+    async def limited(seen):
+        await seen.answer(COMPLETION, headers=[("x-ratelimit-remaining-requests", "41")])
+
+    server.program = limited
+    model.include_response_headers = True
+    paid, hit = [(await model.ainvoke("Hello?")).response_metadata["headers"] for _ in range(2)]
+    assert len(server.requests) == 1
+    assert paid["x-ratelimit-remaining-requests"] == "41"
+    assert paid["x-request-id"] == hit["x-request-id"] == "req_1"
+    assert "x-ratelimit-remaining-requests" not in hit

@@ -258,7 +258,7 @@ class ClientCache:
             raise
         if watcher is not None:
             _tell(watcher, call, fetched, reader)
-        return self.result(call, fetched.entry, fetched.outcome, reader)
+        return self.result(call, fetched.entry, fetched.outcome, reader, fetched.received)
 
     def caller(self, call: KeyedCall) -> Caller:
         """Return whose call it is, and how long it would wait."""
@@ -301,12 +301,16 @@ class ClientCache:
         entry: Entry,
         how: Outcome,
         reader: Reader | None = None,
+        received: object = None,
         *,
         parts: tuple[bytes, ...] = (),
     ) -> Any:
         """Return an answer as its caller wants it, marked for `asynccache.status`."""
         status = self.status(call, entry, how, parts)
-        return built(self.client, call, entry, status, reader)
+        came = received if isinstance(received, sdk_responses.Received) else None
+        if came is not None and how != "miss":
+            came = came.for_others()
+        return built(self.client, call, entry, status, reader=reader, received=came)
 
     def status(
         self, call: KeyedCall, entry: Entry, how: Outcome, parts: tuple[bytes, ...] = ()

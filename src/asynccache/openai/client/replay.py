@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Final
 
 import msgspec
@@ -25,7 +26,15 @@ def mark(response: object, status: Status) -> None:
         pass
 
 
-def built(client: Any, call: KeyedCall, entry: Entry, status: Status, reader: Reader | None) -> Any:
+def built(
+    client: Any,
+    call: KeyedCall,
+    entry: Entry,
+    status: Status,
+    *,
+    reader: Reader | None,
+    received: sdk_responses.Received | None,
+) -> Any:
     """Return an answer as its caller wants it, marked for `asynccache.status`.
 
     Args:
@@ -34,43 +43,50 @@ def built(client: Any, call: KeyedCall, entry: Entry, status: Status, reader: Re
         entry: The answer, or its head where a reader has the rest.
         status: What becomes the result's.
         reader: Of a stream that is still coming.
+        received: What came with the answer; None for a recorded one.
     """
     form = call.form
     result: Any
     if form.raw:
-        result = _raw(client, call, _response(client, call, entry, reader), status)
+        response = _response(client, call, entry, reader, received)
+        result = _raw(client, call, response, status, received.retries if received else 0)
     elif form.strange:
-        result = _response(client, call, entry, reader)
+        result = _response(client, call, entry, reader, received)
     elif call.streaming:
-        url = call.address.url
         result = ReplayedStream[Any](
             client=client,
-            url=url,
             cast_to=form.event,
-            meta=entry.meta,
-            source=EventSource(reader or entry.chunks, url),
+            respond=functools.partial(
+                sdk_responses.made_response, call.address.url, entry.meta, received=received
+            ),
+            source=EventSource(reader or entry.chunks, call.address.url),
             pacer=call.scope.engine.pacer,
         )
     else:
-        result = _typed(client, call, entry)
+        result = _typed(client, call, entry, received)
     mark(result, status)
     return result
 
 
-def _response(client: Any, call: KeyedCall, entry: Entry, reader: Reader | None) -> Any:
+def _response(
+    client: Any,
+    call: KeyedCall,
+    entry: Entry,
+    reader: Reader | None,
+    received: sdk_responses.Received | None,
+) -> Any:
     """Return an answer as the HTTP response it came with."""
-    url, meta = call.address.url, entry.meta
+    url = call.address.url
     content: Any = entry.body
     if call.streaming:
         body = SyncStreamBody if sdk.is_sync(client) else StreamBody
         content = body(EventSource(reader or entry.chunks, url))
     return sdk_responses.made_response(
-        url, meta.status, sdk_responses.headers_of(meta), content,
-        raw=call.form.raw, seconds=meta.seconds,
-    )  # fmt: skip
+        url, entry.meta, content, raw=call.form.raw, received=received
+    )
 
 
-def _raw(client: Any, call: KeyedCall, response: Any, status: Status) -> Any:
+def _raw(client: Any, call: KeyedCall, response: Any, status: Status, retries: int) -> Any:
     form = call.form
 
     def parsed(result: Any) -> Any:
@@ -85,10 +101,13 @@ def _raw(client: Any, call: KeyedCall, response: Any, status: Status) -> Any:
         form.result,
         form.stream_cls if call.streaming else None,
         sdk.with_parser(form.options, parsed),
+        retries=retries,
     )
 
 
-def _typed(client: Any, call: KeyedCall, entry: Entry) -> Any:
+def _typed(
+    client: Any, call: KeyedCall, entry: Entry, received: sdk_responses.Received | None
+) -> Any:
     """Return the object of a JSON body.
 
     Strict validation builds it straight from the bytes, and equals what the SDK builds whenever it
@@ -109,7 +128,7 @@ def _typed(client: Any, call: KeyedCall, entry: Entry) -> Any:
                 object.__setattr__(found, "_request_id", request_id(meta))  # where the SDK keeps it
                 return found
     if found is None:
-        response = _response(client, call, entry, None)
+        response = _response(client, call, entry, None, received)
         found = sdk_responses.parsed_by_sdk(client, response, cast_to)
     if finish is not None:
         found = finish(found)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from msgspec import Struct
 from openai import BaseModel
 from openai._legacy_response import LegacyAPIResponse
 from openai._models import FinalRequestOptions, add_request_id
@@ -24,41 +25,92 @@ AsyncByteStream = httpx.AsyncByteStream
 SyncByteStream = httpx.SyncByteStream
 
 
+_COOKIES: Final = frozenset({b"set-cookie", b"set-cookie2"})
+_SAID_OF_HTTP: Final = ("http_version", "reason_phrase")
+
+
+class Received(Struct, frozen=True):
+    """What a server sent with an answer, for those who wait for it. None of it is stored."""
+
+    headers: list[tuple[bytes, bytes]]
+    extensions: dict[str, Any]
+    """HTTP's version and the server's words for the status."""
+    request: Any = None
+    """The request that was sent; None for a caller who hasn't sent it."""
+    retries: int = 0
+    """How often it was sent before."""
+
+    def for_others(self) -> Received:
+        """Return what callers may have who haven't sent the request: it holds credentials."""
+        return Received(self.headers, self.extensions)
+
+
+def received(raw: Any, response: Any, asked: str) -> Received:
+    """Return what came with an answer.
+
+    Args:
+        raw: The SDK's raw response.
+        response: The HTTP response beneath it.
+        asked: The kind of raw response that the caller asks for: "true", "stream" or "".
+    """
+    request = response.request
+    request.headers.pop(sdk.RAW_HEADER, None)  # ours
+    if asked:
+        request.headers[sdk.RAW_HEADER] = asked
+    return Received(
+        [one for one in response.headers.raw if one[0].lower() not in _COOKIES],
+        {name: value for name, value in response.extensions.items() if name in _SAID_OF_HTTP},
+        request,
+        getattr(raw, "retries_taken", 0),  # a stream made of it doesn't tell
+    )
+
+
 def made_response(
     url: str,
-    status: int,
-    headers: list[tuple[str, str]],
-    content: bytes | AsyncByteStream | SyncByteStream,
+    meta: Meta,
+    content: Any,
     *,
     raw: str = "",
-    seconds: float = 0.0,
+    received: Received | None = None,
 ) -> Any:
     """Return an HTTP response as the SDK would have received it.
 
     Args:
         url: Where the request went.
-        status: HTTP's.
-        headers: Of the response.
-        content: The body, or what its pieces are read from.
+        meta: Of the answer.
+        content: The body, or the byte stream that its pieces are read from.
         raw: Kind of raw response that the request's header asked for: "true", "stream" or "".
-        seconds: How long it took.
+        received: What came with the answer; None for a recorded one.
     """
-    request = httpx.Request("POST", url, headers={sdk.RAW_HEADER: raw} if raw else None)
-    if isinstance(content, bytes):
-        response = httpx.Response(status, headers=headers, content=content, request=request)
-    else:
-        response = httpx.Response(status, headers=headers, stream=content, request=request)
-    response.elapsed = timedelta(seconds=seconds)
+    request: Any = received.request if received else None
+    if request is None:
+        request = httpx.Request("POST", url, headers={sdk.RAW_HEADER: raw} if raw else None)
+    if isinstance(content, bytes) and raw == "stream":  # to be read by the caller
+        content = httpx.ByteStream(content)
+    whole = isinstance(content, bytes)
+    response: Any = httpx.Response(
+        meta.status,
+        headers=_kept_headers(meta),
+        content=content if whole else None,
+        stream=None if whole else content,
+        request=request,
+        extensions=received.extensions if received else None,
+    )
+    response.elapsed = timedelta(seconds=meta.seconds)
+    if received:
+        response._get_content_decoder()  # before it sees headers: the body is decoded already
+        response.headers = httpx.Headers(received.headers)
     return response
 
 
-def headers_of(meta: Meta) -> list[tuple[str, str]]:
-    """Return the headers of the response that an answer came with, as far as they are kept."""
+def _kept_headers(meta: Meta) -> list[tuple[str, str]]:
     content_type = [("content-type", meta.content_type)] if meta.content_type else []
     return [*content_type, *meta.headers]
 
 
-def raw_response(client: Any, response: Any, cast_to: Any, stream_cls: Any, options: Any) -> Any:
+def raw_response(
+    client: Any, response: Any, cast_to: Any, stream_cls: Any, options: Any, *, retries: int
+) -> Any:
     """Return the raw response of the kind that the response's request asks for."""
     legacy = response.request.headers.get(sdk.RAW_HEADER) == "true"
     kind: Any = APIResponse if sdk.is_sync(client) else AsyncAPIResponse
@@ -71,6 +123,7 @@ def raw_response(client: Any, response: Any, cast_to: Any, stream_cls: Any, opti
         stream=stream_cls is not None,
         stream_cls=stream_cls,
         options=options,
+        retries_taken=retries,
     )
 
 

@@ -15,7 +15,6 @@ from openai import APIConnectionError, APIError, AsyncStream
 from pydantic import ValidationError
 
 from asynccache.cache.facade import Reader, WaitedTooLongError
-from asynccache.entries.entry import Meta
 from asynccache.openai.client import sdk, sdk_responses
 from asynccache.providers.facts import DONE, members
 from asynccache.providers.frames import EventReader
@@ -100,6 +99,9 @@ class StreamBody(sdk_responses.AsyncByteStream):
         self._source.close()
 
 
+Respond = Callable[[StreamBody], Any]
+
+
 class _Reading(Generic[T]):
     """The events of a stream as the SDK's objects, one after the other.
 
@@ -107,12 +109,11 @@ class _Reading(Generic[T]):
     """
 
     def __init__(
-        self, *, client: Any, url: str, cast_to: Any, meta: Meta, source: EventSource, pacer: Pacer
+        self, *, client: Any, cast_to: Any, respond: Respond, source: EventSource, pacer: Pacer
     ) -> None:
         self._client = client
-        self._url = url
         self._cast_to = cast_to
-        self._meta = meta
+        self._respond = respond
         self._source = source
         self._pacer = pacer
         self._build = _event_builder(cast_to)
@@ -124,14 +125,9 @@ class _Reading(Generic[T]):
 
     @property
     def response(self) -> Any:
-        """An HTTP response with the recorded status and headers, and the rest of the events."""
+        """An HTTP response with the answer's status and headers, and the rest of the events."""
         if self._made is None:
-            self._made = sdk_responses.made_response(
-                self._url,
-                self._meta.status,
-                sdk_responses.headers_of(self._meta),
-                StreamBody(self._source),
-            )
+            self._made = self._respond(StreamBody(self._source))
         return self._made
 
     def __aiter__(self) -> _Reading[T]:
@@ -205,29 +201,28 @@ class ReplayedStream(AsyncStream[T]):
 
     Args:
         client: The SDK's client, whose way of reading odd events is used.
-        url: Where the request went, for errors.
         cast_to: The type of an event.
-        meta: The answer's head.
+        respond: Makes the HTTP response around the events.
         source: The events.
         pacer: The loop's, so that a long recorded stream doesn't hold it.
     """
 
     def __init__(
-        self, *, client: Any, url: str, cast_to: Any, meta: Meta, source: EventSource, pacer: Pacer
+        self, *, client: Any, cast_to: Any, respond: Respond, source: EventSource, pacer: Pacer
     ) -> None:
         # Not the base's own __init__: it wants the HTTP response that `response` makes on demand.
         self._client = client
         self._cast_to: Any = cast_to
         self._decoder = client._make_sse_decoder()
         self._reading: _Reading[T] = _Reading(
-            client=client, url=url, cast_to=cast_to, meta=meta, source=source, pacer=pacer
+            client=client, cast_to=cast_to, respond=respond, source=source, pacer=pacer
         )
         # As in the SDK's streams, what is read from: tracing puts an iterator of its own over it.
         self._iterator: AsyncIterator[T] = self._reading
 
     @property
     def response(self) -> Any:  # type: ignore[override]  # an attribute in the base
-        """An HTTP response with the recorded status and headers, and the rest of the events."""
+        """An HTTP response with the answer's status and headers, and the rest of the events."""
         return self._reading.response
 
     def __aiter__(self) -> ReplayedStream[T]:

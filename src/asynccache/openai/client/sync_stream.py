@@ -81,6 +81,8 @@ class AsyncReading:
         self.http_response = self
         self.headers = response.headers
         self.status_code: int = response.status_code
+        self.extensions = response.extensions
+        self.retries_taken = getattr(raw, "retries_taken", 0)
         self.request = response.request
 
     async def aiter_bytes(self) -> AsyncIterator[bytes]:

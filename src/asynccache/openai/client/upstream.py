@@ -31,8 +31,15 @@ _KEPT_HEADERS: Final = (
     "openai-model",
     "openai-organization",
     "openai-processing-ms",
+    "openai-project",
     "openai-version",
+    "apim-request-id",
+    "azureml-model-session",
+    "x-ms-deployment-name",
+    "x-ms-rai-invoked",
+    "x-ms-region",
 )
+"""What tells of the answer, and not of the moment and the account that it was sent to."""
 _NO_REST: Final = frozenset({b"", b"data: " + DONE, b"data:" + DONE})
 """What may follow a stream's last event: a server's last line may lack its empty line."""
 _DRAIN: Final = 1.0  # seconds to read on after the last event, so that the connection can be reused
@@ -150,12 +157,14 @@ class UpstreamCall:
 
     async def plain(self, flight: Flight) -> Answer:
         """Make a call whose answer is one JSON body."""
-        response = (await self._check.over(self._make)).http_response
+        raw = await self._check.over(self._make)
+        response = raw.http_response
         body: bytes = response.content
         facts = self._call.endpoint.facts()
         facts.read(body)
         flight.add(body)
-        return self._answer(facts, response, "json", (body,), complete=facts.complete)
+        received = self._received(raw, response)
+        return self._answer(facts, response, "json", (body,), received, complete=facts.complete)
 
     async def streamed(self, flight: Flight) -> Answer:
         """Make a call whose answer is a stream of server-sent events."""
@@ -165,13 +174,14 @@ class UpstreamCall:
         pieces = response.aiter_bytes()
         if not self._check.same:
             flight.worsen(Fate.PRIVATE)
-        flight.start_body(meta_of(facts, response, "sse"))
+        received = self._received(raw, response)
+        flight.start_body(meta_of(facts, response, "sse"), received)
         try:
             rest = await _record(flight, facts, pieces)
             chunks = tuple(flight.chunks)
             whole = facts.closed or (rest in _NO_REST and facts.is_finished(self._choices))
             complete = whole and facts.complete
-            return self._answer(facts, response, "sse", chunks, complete=complete)
+            return self._answer(facts, response, "sse", chunks, received, complete=complete)
         except Exception as exc:
             error = sdk.as_sdk_error(exc, response.request)
             if error is exc:
@@ -182,12 +192,16 @@ class UpstreamCall:
             rest = pieces if facts.closed else None
             self._call.scope.engine.spawn(_finish(raw, response, rest))
 
+    def _received(self, raw: Any, response: Any) -> sdk_responses.Received:
+        return sdk_responses.received(raw, response, self._call.form.raw)
+
     def _answer(
         self,
         facts: Facts,
         response: Any,
         kind: Kind,
         chunks: tuple[bytes, ...],
+        received: sdk_responses.Received,
         *,
         complete: bool,
     ) -> Answer:
@@ -199,6 +213,7 @@ class UpstreamCall:
             filtered=facts.filtered,
             complete=complete,
             private=bool(secrets) and repeats(b"".join(chunks), secrets),
+            received=received,
         )
 
 

@@ -107,9 +107,10 @@ class _Job:
         told = whole or self._told(entries)
         if watcher is not None:
             watcher.served(how, told, scope.now())
+        received = next((one.received for one in found.values() if one.outcome == how), None)
         if whole is not None:
-            return client.result(call, whole, how)
-        return self._built(entries, told, how)
+            return client.result(call, whole, how, received=received)
+        return self._built(entries, told, how, received)
 
     def _prepared(self) -> RawCall:
         """Copy the call before anything is awaited, as its caller may change it then."""
@@ -191,7 +192,7 @@ class _Job:
         check = check_of(self._client.client, call, keyed)
         for key in keys:
             self._checks[key], self._sizes[key] = check, len(places)
-        content, meta, error = await self._called(check, value)
+        content, meta, error, received = await self._called(check, value)
         batch = call.key if whole else _OTHER_BATCH
         found = assembly.split(content, len(places))
         if found is None:  # for `_unsplit`
@@ -208,19 +209,24 @@ class _Job:
                 chunks=(item,),
                 error=error,
                 complete=found is not None,
+                received=received,
             )
             for at, item, share in zip(places, items, shares, strict=True)
         }
         return [answers[key] for key in keys]
 
-    async def _called(self, check: OutboundCheck, value: Any) -> tuple[bytes, Meta, bool]:
-        """Make a call; return its answer, the answer's head, and whether it carries an error."""
+    async def _called(
+        self, check: OutboundCheck, value: Any
+    ) -> tuple[bytes, Meta, bool, sdk_responses.Received]:
+        """Make a call; return its answer, head, whether it is an error, and what came with it."""
         make = self._prepared()
-        response = (await check.over(lambda: make(value))).http_response
+        raw = await check.over(lambda: make(value))
+        response = raw.http_response
         content: bytes = response.content
         facts = Facts()
         facts.read(content)
-        return content, meta_of(facts, response, "json"), facts.error
+        received = sdk_responses.received(raw, response, self._call.form.raw)
+        return content, meta_of(facts, response, "json"), facts.error, received
 
     async def _unsplit(self, found: Mapping[bytes, Fetched]) -> Entry | None:
         """Return an answer as it came, if what was got can't be told apart by inputs.
@@ -239,7 +245,7 @@ class _Job:
             counters = call.scope.engine.counters
             counters.upstream_calls += 1
             try:
-                content, meta, _ = await self._called(PAST, self._data["input"])
+                content, meta, *_ = await self._called(PAST, self._data["input"])
             except Exception:
                 counters.upstream_errors += 1
                 raise
@@ -267,7 +273,7 @@ class _Job:
         meta = replace(meta, input_tokens=tokens, seconds=seconds)
         return Entry(self._call.key, min(entry.created for entry in entries), 0, meta, ())
 
-    def _built(self, entries: Sequence[Entry], told: Entry, how: Outcome) -> Any:
+    def _built(self, entries: Sequence[Entry], told: Entry, how: Outcome, received: object) -> Any:
         client, call, form = self._client, self._call, self._call.form
         head, items = self._head(entries), [entry.body for entry in entries]
         parts = tuple(dict.fromkeys(self._keys))
@@ -278,4 +284,4 @@ class _Job:
                 mark(built, client.status(call, told, how, parts))
                 return built
         whole = replace(told, chunks=(assembly.assembled(head, items),))
-        return client.result(call, whole, how, parts=parts)
+        return client.result(call, whole, how, received=received, parts=parts)

@@ -429,7 +429,7 @@ async def test_an_answer_cut_by_a_token_limit_is_stored_and_counted(cached, api,
     [
         ((sse({"error": {"message": "broken"}}), EVENTS[-1]), "store_if"),
         ((sse(chunk(finish="content_filter")), EVENTS[-1]), "store_if"),
-        (EVENTS[:-1], "incomplete"),
+        (EVENTS[:1], "incomplete"),
         ((sse("not json"), EVENTS[-1]), "store_if"),
         ((b"data: \xff\n\n", EVENTS[-1]), "store_if"),
     ],

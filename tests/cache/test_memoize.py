@@ -127,6 +127,73 @@ def test_process_that_a_script_spawns_knows_its_functions(script):
     assert run() == ["called", "from spawning", "from spawning"]
 
 
+CLASSES = """
+import asyncio, dataclasses, enum, multiprocessing, pydantic, sys
+from asynccache import Cache
+
+class Model(enum.Enum):
+    FAST = "VALUE"
+
+@dataclasses.dataclass
+class Question:
+    model: Model
+
+class Outer:
+    class Prompt(pydantic.BaseModel):
+        text: str = ""
+
+async def made():
+    print("called", flush=True)
+    return 1
+
+async def main():
+    async with Cache.disk(cache_path_root="FOLDER") as cache:
+        for key in (Model.FAST, Question(Model.FAST), Outer.Prompt()):
+            await cache.get_or_create(key, made)
+
+def again():
+    asyncio.run(main())
+
+if __name__ == "__main__":
+    asyncio.run(main())
+    for name in sys.argv[1:]:
+        child = multiprocessing.get_context(name).Process(target=again)
+        child.start()
+        child.join()
+        print(name, child.exitcode)
+"""
+
+
+@pytest.fixture
+def classes(script, tmp_path):
+    """Write a script that makes keys of its own classes, and return what runs it."""
+
+    def write(name, value):
+        run, path = script(name)
+        text = CLASSES.replace("FOLDER", str(tmp_path / "cache")).replace("VALUE", value)
+        path.write_text(text)
+        return run, path
+
+    return write
+
+
+def test_classes_of_a_script_are_the_same_in_processes_that_it_starts(classes):
+    """In a process started by `multiprocessing`, the script's module has another name."""
+    run, path = classes("classes", "gpt-4o")
+    started = ["spawn", "forkserver"]
+    assert run(path, *started) == ["called"] * 3 + ["spawn 0", "forkserver 0"]
+    run, path = classes("module", "gpt-5")
+    assert run("-c", "import asyncio, module; asyncio.run(module.main())") == ["called"] * 3
+    assert run("-m", "module", *started) == ["spawn 0", "forkserver 0"]
+
+
+def test_scripts_share_what_is_the_same_alone(classes):
+    """A member of another value is another key, though the scripts' enums share a name."""
+    assert classes("one", "gpt-4o")[0]() == ["called"] * 3
+    assert classes("other", "gpt-5")[0]() == ["called"] * 2
+    assert classes("third", "gpt-4o")[0]() == []
+
+
 def test_functions_of_interactive_sessions_are_found_in_their_session(script):
     """What has no file has no name that others couldn't have, unless its version says so."""
     run, path = script("typed")

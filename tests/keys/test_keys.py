@@ -5,18 +5,25 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import enum
+import functools
 import itertools
 import json
 import os
 import pathlib
+import struct
 import subprocess
 import sys
+import threading
 import traceback
 import uuid
 import zoneinfo
+from array import array
+from collections import OrderedDict
 from collections.abc import Callable
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import pydantic
@@ -504,6 +511,177 @@ def test_values_that_are_one_have_one_form(one, other):
     assert canonical_value(one) == canonical_value(other)
 
 
+def named(members, kind=enum.Enum):
+    """Return the first member of an enum, called as every other one."""
+    return next(iter(kind("Model", members, module="script", qualname="Model")))
+
+
+class Folder(type(pathlib.PurePosixPath())):  # type: ignore[misc]  # a class of each platform's
+    pass
+
+
+class Slotted:
+    __slots__ = ("beside",)
+
+
+@dataclasses.dataclass
+class Beside(Slotted):
+    x: int = 0
+
+
+def having(value, **attributes):
+    """Return an object with attributes set."""
+    for name, attribute in attributes.items():
+        setattr(value, name, attribute)
+    return value
+
+
+def lacking(value, *names):
+    """Return an object without attributes."""
+    for name in names:
+        delattr(value, name)
+    return value
+
+
+def priced(price):
+    """Return the member of a script's enum, which says what it costs."""
+    kind = enum.Enum("Model", {"FAST": "fast"}, module="script", qualname="Model")
+    return having(kind["FAST"], price=price)
+
+
+FLAG, BITS = enum.Flag, enum.IntFlag
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (named({"FAST": "gpt-4o"}), named({"FAST": "gpt-5"})),
+        (named({"FAST": 1}), named({"SLOW": 1})),
+        (named({"FAST": 1}), named({"FAST": True})),
+        (named({"FAST": 1}), named({"FAST": 1.0})),
+        (named({"FAST": ("a", 1)}), named({"FAST": ("a", 2)})),
+        (named({"FAST": {"n": 1}}), named({"FAST": {"n": 2}})),
+        (named({"FAST": Dot(1)}), named({"FAST": Dot(2)})),
+        (named({"FAST": "1"}, enum.StrEnum), named({"FAST": "2"}, enum.StrEnum)),
+        (named({"READ": 1}, FLAG), named({"WRITE": 1}, FLAG)),
+        (named({"READ": 1}, FLAG), named({"READ": 2}, FLAG)),
+        (~named({"A": 1, "B": 2, "C": 4}, FLAG), ~named({"A": 1, "C": 2, "B": 4}, FLAG)),
+        (named({"READ": 1}, BITS), named({"WRITE": 1}, BITS)),
+        (priced(1), priced(2)),
+        (priced((1, {"a": 2})), priced((1, {"a": 3}))),
+        (named({"A": object}), priced(1)),
+        (having(Beside(), beside=1), having(Beside(), beside=2)),
+        (having(Beside(), beside=1), Beside()),
+        (lacking(Beside(), "x"), Beside(x=None)),  # type: ignore[arg-type]
+        (having(Folder("a"), options=1), having(Folder("a"), options=2)),
+        (Folder("a"), pathlib.PurePosixPath("a")),
+        (dt.time(tzinfo=dt.timezone(dt.timedelta(hours=1), "CET")),
+         dt.time(tzinfo=dt.timezone(dt.timedelta(hours=1)))),
+        (complex(NAN, 1), complex(1, NAN)),
+        # The same bytes, if a NaN took fewer of them than other floats.
+        (complex(NAN, struct.unpack(">d", b"abcd,nan")[0]),
+         complex(struct.unpack(">d", b"nan,abcd")[0], NAN)),
+    ],
+)  # fmt: skip
+def test_what_a_name_alone_would_merge_is_told_apart(one, other):
+    """Of enums, flags, zones and objects all counts that isn't worked out of the rest."""
+    assert canonical_value(one) != canonical_value(other)
+    assert canonical_value([{"a": one}]) != canonical_value([{"a": other}])
+
+
+def test_a_value_without_a_form_leaves_a_member_its_name():
+    """A member whose value is an object is known by its name, and the same in each process."""
+    kind = enum.Enum("Model", {"FAST": object(), "SLOW": object()}, module="s", qualname="Model")
+    again = enum.Enum("Model", {"FAST": object()}, module="s", qualname="Model")
+    assert canonical_value(kind["FAST"]) == canonical_value(again["FAST"])
+    assert canonical_value(kind["FAST"]) != canonical_value(kind["SLOW"])
+
+
+class cached_property:  # noqa: N801 - as libraries call theirs
+    """A cached property that can be set, as some libraries' can."""
+
+    def __init__(self, made):
+        self.made = made
+
+    def __get__(self, of, owner):
+        return of.__dict__.setdefault(self.made.__name__, self.made(of))
+
+    def __set__(self, of, value):
+        of.__dict__[self.made.__name__] = value
+
+
+class Working:
+    """Works things out once, some of which have no form."""
+
+    @functools.cached_property
+    def total(self):
+        """Return a number."""
+        return 7
+
+    @functools.cached_property
+    def lock(self):
+        """Return what has no form."""
+        return threading.Lock()
+
+    @cached_property
+    def other(self):
+        """Return what another library's property keeps."""
+        return object()
+
+
+@dataclasses.dataclass
+class WorkingDot(Working):
+    x: int = 0
+
+
+class WorkingPoint(msgspec.Struct, Working, dict=True):
+    x: int = 0
+
+
+class WorkingModel(pydantic.BaseModel):
+    x: int = 0
+
+    @functools.cached_property
+    def lock(self):
+        """Return what has no form."""
+        return threading.Lock()
+
+    @pydantic.computed_field
+    @functools.cached_property
+    def total(self) -> int:
+        """Return a number that is also dumped."""
+        return 7
+
+
+class FrozenModel(WorkingModel, frozen=True):
+    pass
+
+
+class WorkingEnum(Working, enum.Enum):
+    ONE = 1
+
+
+class WorkingFolder(Working, Folder):
+    pass
+
+
+@pytest.mark.parametrize(
+    "value",
+    [WorkingDot(), WorkingPoint(), WorkingModel(), FrozenModel(), WorkingEnum.ONE,
+     WorkingFolder("a")],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_what_was_worked_out_of_an_object_is_not_in_its_form(value):
+    """A cached property that was read changes no key, whatever it holds and whoever made it."""
+    before = canonical_value(value)
+    names = [name for name in ("total", "lock", "other") if hasattr(type(value), name)]
+    assert all(getattr(value, name) for name in names)
+    assert canonical_value(value) == before
+    if not isinstance(value, enum.Enum | FrozenModel | WorkingModel):
+        value.more = 1
+        assert canonical_value(value) != before
+
+
 class SubText(str):
     __slots__ = ()
 
@@ -526,6 +704,32 @@ class Nameless(dt.tzinfo):
         return "nameless"
 
 
+class Keyed(Nameless):
+    key = "Europe/Berlin"
+
+
+@dataclasses.dataclass
+class Listed(list):
+    x: int = 0
+
+
+@dataclasses.dataclass
+class FailedError(Exception):
+    x: int = 0
+
+
+class Pair(NamedTuple):
+    x: int = 0
+
+
+def unnamed_zone():
+    """Return a time zone that was read of a file, and called as another."""
+    paths = (Path(folder, "Europe", "Paris") for folder in zoneinfo.TZPATH)
+    path = next(path for path in paths if path.exists())
+    with path.open("rb") as file:
+        return zoneinfo.ZoneInfo.from_file(file, "Europe/Berlin")
+
+
 def cyclic():
     """Return a list that holds itself."""
     items: list = []
@@ -539,8 +743,10 @@ def cyclic():
         object(), lambda: None, type, int, ..., iter(()), range(3), memoryview(b"a"), cyclic(),
         deep(), [object()], {"a": object()}, {object(): 1}, Point(object()), Dot(object()),
         Model(base=Base(), more=object()),  # type: ignore[call-arg]  # extra="allow"
-        SubText("a"), SubDict(), Day(1, 1, 1),
-        dt.datetime(2024, 1, 1, tzinfo=Nameless()),
+        SubText("a"), SubDict(), Day(1, 1, 1), Listed([1]), FailedError(1), Pair(1),
+        functools.partial(int, "1"), OrderedDict(), Fraction(1, 2), array("i", [1]), slice(1),
+        dt.datetime(2024, 1, 1, tzinfo=Nameless()), dt.time(tzinfo=Keyed()),
+        dt.time(tzinfo=unnamed_zone()),
     ],
     ids=lambda value: type(value).__name__,
 )  # fmt: skip

@@ -18,15 +18,13 @@ from asynccache.cache.lifecycle import Cached
 from asynccache.cache.settings import names_of, seconds_of
 from asynccache.entries.return_types import return_type
 from asynccache.errors import NotCanonicalError
-from asynccache.keys.canonical import canonical_value
+from asynccache.keys.canonical import SCRIPTS, canonical_value
 
 _log = logging.getLogger("asynccache")
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_SCRIPTS: Final = frozenset({"__main__", "__mp_main__", "<run_path>"})
-"""Names of a module that is run. Every program's is called so."""
 _SESSION: Final = f"<session {os.urandom(16).hex()}>"
 _SESSION_ONLY: Final = (
     "%s was defined in an interactive session, where others may have the same name: its results are"
@@ -113,7 +111,7 @@ def _place(function: Any, session: str) -> str:  # noqa: ANN401 - any function
         session: What stands for the module in an interactive session.
     """
     name = function.__qualname__
-    if function.__module__ not in _SCRIPTS:
+    if function.__module__ not in SCRIPTS:
         return f"{function.__module__}.{name}"
     inner = inspect.unwrap(function)
     names = getattr(inner, "__globals__", {})

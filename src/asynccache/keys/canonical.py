@@ -14,10 +14,13 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import math
 import pathlib
 import struct
+import sys
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -28,6 +31,15 @@ _JSON_ENCODE: Final = msgspec.json.Encoder(order="sorted").encode
 _SCALARS: Final = frozenset({str, int, bool, type(None)})
 _LONG: Final = 16  # items: from here on, looking at the set of types is cheaper than at each item
 _MAX_DEPTH: Final = 200  # levels: far beyond any request, well below Python's recursion limit
+SCRIPTS: Final = frozenset({"__main__", "__mp_main__", "<run_path>"})
+"""Names of a module that is run. Every program's is called so."""
+_CACHED: Final = frozenset({
+    "cachedproperty", "lazyproperty", "memoizedproperty", "reify", "undercachedproperty",
+})  # fmt: skip
+"""What libraries call a property whose value is kept on its object, in lower case and one word."""
+# Which of its fields a model of pydantic's was given is no part of its equality.
+_NO_CONTENTS: Final = frozenset({"__pydantic_fields_set__"})
+_ABSENT: Final = object()
 
 
 def canonical_json(body: Any) -> bytes:  # noqa: ANN401 - any JSON
@@ -180,15 +192,12 @@ def _parts(value: object, depth: int) -> tuple[bytes, list[bytes]]:
     if kind is set or kind is frozenset:
         tag = b"s" if kind is set else b"z"
         return tag, sorted(_one(item, depth) for item in value)  # type: ignore[attr-defined]  # both iterate
-    # Python 3.13 alone calls the module of its paths `pathlib._local`.
-    module = "pathlib" if kind.__module__ == "pathlib._local" else kind.__module__
-    name = _one(f"{module}.{kind.__qualname__}", depth)
-    if isinstance(value, enum.Flag):  # unnamed bits share the name None
-        return b"E", [name, _one(int(value.value), depth)]
+    name = _one(_class_name(kind), depth)
     if isinstance(value, enum.Enum):
-        return b"E", [name, _one(value.name, depth)]
+        return b"E", [name, *_member(value, depth)]
     if isinstance(value, pathlib.PurePath):
-        return b"P", [name, _one(str(value), depth)]
+        beside = _own(kind, getattr(value, "__dict__", {}))  # of a derived class
+        return b"P", [name, _one(str(value), depth), *_pairs(beside, depth)]
     if isinstance(value, dt.date | dt.time | dt.timedelta):  # subclasses: another type's meaning
         raise NotCanonicalError(f"{_shown(value)} has no canonical form")
     fields = _fields(value)
@@ -199,10 +208,46 @@ def _parts(value: object, depth: int) -> tuple[bytes, list[bytes]]:
     return b"O", [name, *_pairs(fields, depth)]
 
 
+def _class_name(kind: type[Any]) -> str:
+    """Return a class's full name, which is the same in each process of a program."""
+    module, name = kind.__module__, kind.__qualname__
+    if module == "pathlib._local":  # Python 3.13 alone calls the module of its paths so
+        module = "pathlib"
+    elif module in SCRIPTS:
+        home = sys.modules.get(module)
+        spec = getattr(home, "__spec__", None)  # of `python -m`, where imports know another name
+        # Pickled by value, a class may be of another process's script.
+        defined = getattr(getattr(home, name.partition(".")[0], None), "__module__", None) == module
+        module = spec.name if spec is not None and defined else "__main__"
+    return f"{module}.{name}"
+
+
+def _member(value: enum.Enum, depth: int) -> list[bytes]:
+    """Return a member's name, its value, and its attributes, as far as these have a form."""
+
+    def formed(part: object) -> bool:
+        try:
+            _one(part, depth)
+        except NotCanonicalError:
+            return False
+        return True
+
+    held = (value._value_,) if formed(value._value_) else ()
+    # Names like `_value_` are Python's own.
+    own = {
+        name: part
+        for name, part in _own(type(value), vars(value)).items()
+        if name[0] + name[-1] != "__" and formed(part)
+    }
+    return [_one(part, depth) for part in (value._name_, held, own)]
+
+
 def _fields(value: object) -> Mapping[object, object] | None:
     kind: Any = type(value)
     if isinstance(value, msgspec.Struct):
         names = kind.__struct_fields__
+    elif _has_contents(kind):
+        return None
     elif dataclasses.is_dataclass(kind):
         names = tuple(field.name for field in dataclasses.fields(kind))
     elif hasattr(kind, "__pydantic_validator__"):  # known by this: it isn't a dependency
@@ -211,9 +256,37 @@ def _fields(value: object) -> Mapping[object, object] | None:
         names = (*kind.model_fields, "__pydantic_extra__", "__pydantic_private__")
     else:
         return None
+    fields = {name: getattr(value, name, _ABSENT) for name in names}
+    found = {name: part for name, part in fields.items() if part is not _ABSENT}
     # What an instance carries beside its fields may matter to its methods as much as they do.
-    beside: dict[object, object] = getattr(value, "__dict__", {})
-    return {**beside, **{name: getattr(value, name, None) for name in names}}
+    state: Any = object.__getstate__(value)  # also what is in slots
+    for beside in state if isinstance(state, tuple) else (state,):
+        if beside:
+            found.update(_own(kind, beside, fields.keys()))
+    return found
+
+
+def _has_contents(kind: type) -> bool:
+    """Tell whether objects hold what is no attribute, as lists and exceptions do."""
+    makers = (vars(base).get("__new__") for base in kind.__mro__)
+    return next(new for new in makers if type(new) is type(object.__new__)) is not object.__new__
+
+
+def _own(
+    kind: type, attributes: Mapping[str, object], fields: Collection[str] = ()
+) -> dict[str, object]:
+    """Return an object's attributes beside its fields, less what was worked out of the rest."""
+    return {
+        name: part
+        for name, part in attributes.items()
+        if name not in fields and name not in _NO_CONTENTS and not _is_cached(kind, name)
+    }
+
+
+def _is_cached(kind: type, name: str) -> bool:
+    """Tell whether an attribute is what a `cached_property`, whoever's, keeps."""
+    found = next((vars(base)[name] for base in kind.__mro__ if name in vars(base)), None)
+    return any(base.__name__.lower().replace("_", "") in _CACHED for base in type(found).__mro__)
 
 
 def _one(value: object, depth: int) -> bytes:
@@ -233,13 +306,24 @@ def _float(value: float) -> bytes:
 
 def _moment(value: Any) -> bytes:  # noqa: ANN401 - datetime or time, which share these
     zone = value.tzinfo
-    named: object = ""
-    if zone is not None and type(zone) is not dt.timezone:
-        # The same instant in two zones answers other questions ("what day is it there?").
-        named = getattr(zone, "key", None)
-        if not isinstance(named, str):
-            raise NotCanonicalError(f"time zone {_shown(zone)} has no name to make a key of")
-    return f"{value.isoformat()};{value.fold};{named}".encode()
+    return f"{value.isoformat()};{value.fold};{'' if zone is None else _zone(zone)}".encode()
+
+
+def _zone(zone: Any) -> str:  # noqa: ANN401 - a time zone, its offset known or not
+    """Return a time zone's name, as the same instant in two zones answers other questions."""
+    kind: Any = type(zone)
+    if kind is dt.timezone:
+        name = zone.tzname(None)
+        usual = dt.timezone(zone.utcoffset(None)).tzname(None)
+        return "" if name == usual else f"={name}"
+    if kind.__module__.partition(".")[0] == "zoneinfo":
+        with suppress(Exception):  # one that was made of a file may have any name: it isn't pickled
+            return str(zone.__reduce__()[1][0])
+    raise NotCanonicalError(f"time zone {_shown(zone)} has no name to make a key of")
+
+
+def _bits(value: float) -> bytes:
+    return struct.pack(">d", math.nan if value != value else value)  # noqa: PLR0124 - as above
 
 
 def _text(value: str) -> bytes:
@@ -251,7 +335,7 @@ _WRITERS: Final[dict[type, Callable[[Any], tuple[bytes, bytes]]]] = {
     bool: lambda v: (b"B", b"1" if v else b"0"),
     int: lambda v: (b"I", b"%x" % v if v >= 0 else b"-%x" % -v),
     float: lambda v: (b"F", _float(v)),
-    complex: lambda v: (b"C", _float(v.real) + b"," + _float(v.imag)),
+    complex: lambda v: (b"C", _bits(v.real) + b"," + _bits(v.imag)),
     str: lambda v: (b"S", _text(v)),
     bytes: lambda v: (b"Y", v),
     bytearray: lambda v: (b"A", bytes(v)),

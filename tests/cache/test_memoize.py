@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -329,6 +330,107 @@ class Tools:
         """Have none."""
         Tools.calls += 1
         return x
+
+
+class Base:
+    """Has methods whose results depend on the class, which is all that they know of it."""
+
+    suffix = "base"
+
+    @classmethod
+    @asynccache.memoize(ignore=["cls"])
+    async def of_class(cls) -> str:
+        """Return what a derived class has another of."""
+        return cls.suffix
+
+    @asynccache.memoize(ignore=["self"])
+    async def of_object(self) -> str:
+        """Do as the other, for an object."""
+        return self.suffix
+
+    class Inner:
+        """A class in a class."""
+
+        @asynccache.memoize(ignore=["self"])
+        async def named(self) -> str:
+            """Return a name."""
+            return type(self).__name__
+
+
+class Sub(Base):
+    """Has other results."""
+
+    suffix = "sub"
+
+
+def derived(suffix):
+    """Return a class that is called as others are, and isn't found by its name."""
+    return type("Sub", (Base,), {"suffix": suffix, "__module__": __name__})
+
+
+def local(suffix):
+    """Return a class of a function's."""
+
+    class Local(Base):
+        pass
+
+    Local.suffix = suffix
+    return Local
+
+
+async def test_an_ignored_class_still_has_its_own_results(cache):
+    """A derived class never gets its base's results, however its own came about."""
+    kinds = [Base, Sub, derived("x"), derived("y"), local("a"), local("b")]
+    for kind in (*kinds, *kinds):
+        assert await kind.of_class() == kind.suffix
+        assert await kind().of_object() == kind.suffix
+        assert await kind().of_class() == kind.suffix
+    assert await Base.Inner().named() == "Inner"
+    assert cache.stats().misses == 2 * len(kinds) + 1
+
+
+def test_classes_without_a_name_of_their_own_are_told_once(caplog):
+    """The first call says what to do; with a version, the name is taken as it is."""
+    method = inspect.unwrap(Base.of_object)
+    keys, versioned = FunctionKeys(method, ["self"], None), FunctionKeys(method, ["self"], 1)
+    first, second = local("a"), local("b")
+    assert len({keys.key((kind(),), {})[3] for kind in (first, second, first)}) == 2
+    assert len({versioned.key((kind(),), {})[3] for kind in (first, second)}) == 1
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert "version=" in told
+
+
+def test_classes_that_a_module_names_are_found_by_others(script):
+    """The results of a script's classes are found by its next run, those of a function's aren't."""
+    run, path = script("classes")
+    path.write_text(
+        """
+import asyncio
+import asynccache
+from asynccache import Cache
+
+class Base:
+    @classmethod
+    @asynccache.memoize(ignore=["cls"])
+    async def load(cls) -> str:
+        print("called for", cls.__name__)
+        return cls.__name__
+
+class Sub(Base):
+    pass
+
+async def main():
+    class Local(Base):
+        pass
+    async with Cache.disk(cache_path_root="FOLDER"):
+        for kind in (Base, Sub, Local, Base, Sub, Local):
+            assert await kind.load() == kind.__name__
+
+asyncio.run(main())
+""".replace("FOLDER", str(path.parent / "cache"))
+    )
+    assert run() == ["called for Base", "called for Sub", "called for Local"]
+    assert run() == ["called for Local"]
 
 
 async def test_classes_are_treated_as_self_is(cache):

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import logging
+import operator
 import os
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 from asynccache.cache.computing import compute, name_of
 from asynccache.cache.in_force import cache_in_force
@@ -18,7 +22,7 @@ from asynccache.cache.lifecycle import Cached
 from asynccache.cache.settings import names_of, seconds_of
 from asynccache.entries.return_types import return_type
 from asynccache.errors import NotCanonicalError
-from asynccache.keys.canonical import SCRIPTS, canonical_value
+from asynccache.keys.canonical import SCRIPTS, canonical_value, class_name
 
 _log = logging.getLogger("asynccache")
 
@@ -27,10 +31,12 @@ T = TypeVar("T")
 
 _SESSION: Final = f"<session {os.urandom(16).hex()}>"
 _SESSION_ONLY: Final = (
-    "%s was defined in an interactive session, where others may have the same name: its results are"
-    " found in this session alone. Give memoize a version= that no other function of that name has,"
-    " or import it from a module"
+    "%s was defined in an interactive session or a function, where others may have the same name:"
+    " its results are found in this session alone. Give memoize a version= that nothing else of"
+    " that name has, or import it from a module"
 )
+_NUMBERS: Final[WeakKeyDictionary[type, int]] = WeakKeyDictionary()
+_next_number: Final = itertools.count(1).__next__
 
 
 class FunctionKeys:
@@ -60,7 +66,7 @@ class FunctionKeys:
             raise TypeError(f"ignore= names {sorted(unknown)}, which {self.name} doesn't take")
         self._version = version
         self._place = _place(function, "<session>" if version is not None else _SESSION)
-        self._warned = not self._place.startswith(_SESSION)
+        self._told = False
         self._returns: Any = None
         with suppress(NameError, AttributeError, SyntaxError):  # `returns` tries again
             self._returns = return_type(function)
@@ -74,18 +80,39 @@ class FunctionKeys:
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
         arguments = {k: v for k, v in bound.arguments.items() if k not in self._ignore}
+        classes: list[str] = []
         for name in ("self", "cls"):
             try:
                 if name in arguments:
                     canonical_value(arguments[name])
+                elif name in bound.arguments:  # a derived class may have results of its own
+                    classes.append(self._class(bound.arguments[name]))
             except NotCanonicalError as exc:
                 raise TypeError(
                     f"{self.name}: {exc}. If results don't depend on it, say ignore=[{name!r}]."
                 ) from None
-        if not self._warned:
-            self._warned = True
-            _log.warning(_SESSION_ONLY, self.name)
-        return (self._place, self._version, arguments)
+        if self._place.startswith(_SESSION):
+            self._tell(self.name)
+        return (self._place, self._version, arguments, *classes)
+
+    def _class(self, value: object) -> str:
+        """Return the full name of a class, or of an object's."""
+        kind = value if isinstance(value, type) else type(value)
+        name = class_name(kind)
+        with suppress(AttributeError):
+            found = operator.attrgetter(kind.__qualname__)(sys.modules.get(kind.__module__))
+            if found is kind or not isinstance(found, type):  # else what a decorator made of it
+                return name
+        if self._version is not None:
+            return name
+        self._tell(name)
+        return f"{_SESSION}:{name}#{_NUMBERS.setdefault(kind, _next_number())}"
+
+    def _tell(self, name: str) -> None:
+        """Tell once that what a name stands for is known in this session alone."""
+        if not self._told:
+            self._told = True
+            _log.warning(_SESSION_ONLY, name)
 
     def returns(self) -> Any:  # noqa: ANN401 - a type form
         """Return the results' type, read at the first call if names were missing before that."""

@@ -192,7 +192,7 @@ def _parts(value: object, depth: int) -> tuple[bytes, list[bytes]]:
     if kind is set or kind is frozenset:
         tag = b"s" if kind is set else b"z"
         return tag, sorted(_one(item, depth) for item in value)  # type: ignore[attr-defined]  # both iterate
-    name = _one(_class_name(kind), depth)
+    name = _one(class_name(kind), depth)
     if isinstance(value, enum.Enum):
         return b"E", [name, *_member(value, depth)]
     if isinstance(value, pathlib.PurePath):
@@ -208,7 +208,7 @@ def _parts(value: object, depth: int) -> tuple[bytes, list[bytes]]:
     return b"O", [name, *_pairs(fields, depth)]
 
 
-def _class_name(kind: type[Any]) -> str:
+def class_name(kind: type[Any]) -> str:
     """Return a class's full name, which is the same in each process of a program."""
     module, name = kind.__module__, kind.__qualname__
     if module == "pathlib._local":  # Python 3.13 alone calls the module of its paths so

@@ -17,6 +17,7 @@ T = TypeVar("T")
 _FAILURES: Final = 5  # in a row, until the breaker opens
 _FIRST_PAUSE: Final = 1.0  # seconds without asking, doubled by each failed probe
 _LONGEST_PAUSE: Final = 30.0  # seconds: a store that is back is noticed within that
+_LONGEST_PROBE: Final = 1.0  # seconds, until another call may probe too
 
 
 class CircuitBreaker:
@@ -38,6 +39,8 @@ class CircuitBreaker:
         self._failures = 0
         self._pause = _FIRST_PAUSE
         self._ask_again = 0.0
+        self._probe: object = None
+        self._probe_ends = 0.0
         self._seen: set[str] = set()
 
     async def run(
@@ -81,6 +84,10 @@ class CircuitBreaker:
         if not self._admits():
             counters.store_errors["breaker_open"] += 1
             raise StoreUnavailableError(f"{self._name} failed repeatedly and is asked again later")
+        probe = None
+        if self.state == "open" and timeout is not None:  # others don't wait for one without end
+            self.state, self._probe = "probing", (probe := object())
+            self._probe_ends = self._clock.monotonic() + _LONGEST_PROBE
         try:
             async with asyncio.timeout(timeout):
                 if self.prepare is not None:
@@ -91,19 +98,20 @@ class CircuitBreaker:
                     f"it gave {len(cast('Sized', result))} results for {count}:"
                     " it broke its contract"
                 )
-        except asyncio.CancelledError:
-            if self.state == "probing":  # this was the probe, and nobody else would make one
-                self.state = "open"
-            raise
-        except TimeoutError as exc:
-            error: Exception = StoreTimeoutError(f"{self._name} took over {timeout:g} s")
-            error.__cause__ = exc
         except Exception as exc:  # noqa: BLE001 - a store that breaks its contract is a failing store
             error = exc
+            if isinstance(exc, TimeoutError) and timeout is not None:
+                error = StoreTimeoutError(f"{self._name} took over {timeout:g} s")
+                error.__cause__ = exc
+            noted = self.note(error, counters)
+            raise noted from noted.__cause__
         else:
-            self._succeeded()
+            self._answered()
             return result
-        raise self.note(error, counters)
+        finally:
+            # A probe whose caller went away, or whose loop stopped, says nothing of the store.
+            if self.state == "probing" and self._probe is probe:
+                self.state = "open"
 
     def note(self, error: Exception, counters: Counters) -> StoreError:
         """Count a failure, also one that an inline read met, and return it as a store's."""
@@ -111,6 +119,12 @@ class CircuitBreaker:
             cause = error
             error = StoreUnavailableError(f"{self._name} broke its contract: {cause!r}")
             error.__cause__ = cause
+        # A full or read-only store still answers: only silence and absence open the breaker, and
+        # what keeps the store from being opened.
+        if isinstance(error, StoreUnavailableError | StoreTimeoutError) or self.prepare is not None:
+            self._failed()
+        else:
+            self._answered()
         name = _counted_as(error)
         counters.store_errors[name] += 1
         if name not in self._seen:
@@ -119,9 +133,6 @@ class CircuitBreaker:
                 "%s: %s; calls go on, further ones are only counted", self._name, error,
                 exc_info=error if isinstance(error.__cause__, Exception) else None,
             )  # fmt: skip
-        # A full or read-only store still answers: only silence and absence open the breaker.
-        if isinstance(error, StoreUnavailableError | StoreTimeoutError):
-            self._failed()
         return error
 
     def reset(self) -> None:
@@ -130,14 +141,12 @@ class CircuitBreaker:
         self.prepare = None
 
     def _admits(self) -> bool:
-        if self.state == "closed":
-            return True
-        if self.state == "open" and self._clock.monotonic() >= self._ask_again:
-            self.state = "probing"
-            return True
-        return False
+        now = self._clock.monotonic()
+        if self.state == "probing" and now >= self._probe_ends:
+            self.state = "open"  # the probe's loop may have stopped: let another call try
+        return self.state == "closed" or (self.state == "open" and now >= self._ask_again)
 
-    def _succeeded(self) -> None:
+    def _answered(self) -> None:
         self._failures = 0
         if self.state != "closed":
             _log.info("%s answers again", self._name)
@@ -146,14 +155,17 @@ class CircuitBreaker:
 
     def _failed(self) -> None:
         self._failures += 1
-        if self.state == "probing":
+        now = self._clock.monotonic()
+        if self.state != "closed":
+            if now < self._ask_again:
+                return  # asked before the breaker opened
             self._pause = min(_LONGEST_PAUSE, self._pause * 2)
-        elif self._failures != _FAILURES or self.state == "open":
+        elif self._failures != _FAILURES:
             return
         else:
             _log.warning("%s failed %d times in a row; calls go past it", self._name, _FAILURES)
         self.state = "open"
-        self._ask_again = self._clock.monotonic() + self._pause
+        self._ask_again = now + self._pause
 
 
 def _counted_as(error: StoreError) -> str:

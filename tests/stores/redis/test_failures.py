@@ -229,6 +229,22 @@ async def test_full_is_raised_where_asked_for(valkey):
             client.config_set("maxmemory", 0)
 
 
+async def test_full_when_it_is_back(server):
+    """A Redis that is out of memory as it comes back is used again once it has room."""
+    async with open_cache(server) as cache:
+        server.stop()
+        while cache.stats().breaker != "open":
+            await cache.set("key", "value")
+        server.start()
+        with server.client() as client:
+            client.config_set("maxmemory", 1)
+            while "full" not in cache.stats().store_errors:
+                assert not await cache.set("key", "value")
+                await asyncio.sleep(0.02)
+            client.config_set("maxmemory", 0)
+        assert await cache.set("key", "value")
+
+
 async def test_replica(server):
     """A replica serves what it has, and takes nothing: counted as read-only, calls go on."""
     upstream = Upstream()

@@ -48,7 +48,7 @@ async def refused(root, words, **how):
 
 
 FOREIGN = {
-    "newer": ("PRAGMA user_version = 2", "newer version of asynccache .*: upgrade"),
+    "newer": ("PRAGMA user_version = 99", "newer version of asynccache .*: upgrade"),
     "another's": ("PRAGMA application_id = 1", "not made by asynccache"),
     "a trigger": (
         "CREATE TRIGGER spy AFTER INSERT ON entries BEGIN SELECT 1; END",

@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,7 @@ _NAME: Final = re.compile(r"[0-9a-f]{64}-[0-9a-f]{16}")
 _TEMPORARY: Final = re.compile(r"tmp-[0-9a-f]{16}")
 _PIECE: Final = 2**20  # bytes per write: a few milliseconds of a slow disk
 _ABANDONED_SECONDS: Final = 3600  # without locks, a file untouched that long has no live writer
-_FLAGS: Final = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_BINARY"))
+_FLAGS: Final = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_BINARY", "O_NONBLOCK"))
 
 
 class BodyFile:
@@ -113,12 +114,15 @@ def discard(bodies: Iterable[BodyFile], worker: ThreadPoolExecutor) -> None:
 
 
 def read_body(folder: Path, name: str, size: int, limit: int | None = None) -> bytes | None:
-    """Return a body, or its first ``limit`` bytes; None if its file is gone or of another size."""
+    """Return a body, or its first ``limit`` bytes; None where no file of this size is there."""
     if not _NAME.fullmatch(name):  # a row that names a file elsewhere isn't ours
         return None
     try:
         fd = os.open(folder / name, os.O_RDONLY | _FLAGS)
     except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
         return None
     with os.fdopen(fd, "rb", buffering=0) as file:
         if os.fstat(fd).st_size != size:

@@ -14,6 +14,7 @@ from asynccache.entries.entry import ENVELOPE_BYTES
 from asynccache.runtime.bounded import BoundedDict
 from asynccache.runtime.clock import Clock
 from asynccache.stores.base import Page
+from asynccache.stores.disk import generations
 from asynccache.stores.disk.bodies import read_body
 from asynccache.stores.disk.database import (
     BUSY_SECONDS,
@@ -116,6 +117,11 @@ class Folder:
                 if body is not None:
                     self.touched[entry_id(tenant, key)] = None
         return [found[key] for key in keys]
+
+    def generation(self) -> bytes:
+        """Return the generation that every key has now."""
+        with self.reader() as connection:
+            return generations.read(connection)
 
     def page(self, tenant: str | None, cursor: str | None) -> Page:
         """Return the envelopes of the next live rows, in the order of their ids."""

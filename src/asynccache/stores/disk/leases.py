@@ -70,7 +70,7 @@ class LeaseThread(CommitThread[LeaseWork]):
         return results
 
     def committed(self, folder: Folder, jobs: Sequence[Job[LeaseWork]]) -> None:
-        """Look for the entries of granted claims.
+        """Look for the generations and entries of granted claims.
 
         After the commit: who stored an entry did so before giving the lease back, so whoever is
         granted it sees the entry.
@@ -83,10 +83,10 @@ class LeaseThread(CommitThread[LeaseWork]):
         for tenant, places in granted.items():
             keys = [job.work.items[at].key for job, at in places]
             with suppress(sqlite3.Error, OSError):  # not seen is a miss, and costs one call
+                generation = folder.generation()  # before the entries, as it must be no newer
                 entries = folder.entries(tenant, keys)
                 for (job, at), entry in zip(places, entries, strict=True):
-                    if entry is not None:
-                        job.result[at] = Claimed(granted=True, entry=entry)
+                    job.result[at] = Claimed(granted=True, entry=entry, generation=generation)
 
 
 def _decide(held: _Held, changed: set[int], work: LeaseWork, item: Claim | Lease) -> Claimed | bool:

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from asynccache.errors import StoreRefusedError
 from asynccache.runtime.clock import Clock
+from asynccache.stores.disk import generations
 from asynccache.stores.disk.bodies import sweep
 from asynccache.stores.disk.database import DAMAGED, Mode, connect, is_busy
 from asynccache.stores.disk.files import (
@@ -29,7 +30,7 @@ from asynccache.stores.disk.files import (
 )
 from asynccache.stores.disk.folder import BODIES, DATABASE, LEASES_DATABASE, Folder
 
-_VERSION: Final = 1  # of the schemas below: raised with every change to them
+_VERSION: Final = 2  # of the schemas below: raised with every change to them
 _OPEN_SECONDS: Final = 10.0  # how long to retry where SQLite ignores its own busy timeout
 _RETRY_SECONDS: Final = 0.02  # between two such tries at most, so that processes fall out of step
 
@@ -52,6 +53,7 @@ ENTRIES: Final = Schema(
             " size INTEGER NOT NULL, expires INTEGER NOT NULL, used INTEGER NOT NULL,"
             " file TEXT, value BLOB)"
         ),
+        "generations": generations.TABLE,
         "entries_used": "CREATE INDEX entries_used ON entries (used)",
         "entries_expires": "CREATE INDEX entries_expires ON entries (expires) WHERE expires > 0",
         "entries_file": "CREATE INDEX entries_file ON entries (file, size) WHERE file IS NOT NULL",
@@ -210,6 +212,8 @@ def _prepare(path: Path, schema: Schema) -> bool:
         if not connection.execute("PRAGMA user_version").fetchone()[0]:
             for statement in schema.objects.values():
                 connection.execute(statement)
+            if schema is ENTRIES:
+                generations.begin(connection)
             connection.execute(f"PRAGMA application_id = {schema.application_id}")
             connection.execute(f"PRAGMA user_version = {_VERSION}")
     if mode != "wal":

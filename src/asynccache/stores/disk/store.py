@@ -33,7 +33,7 @@ from asynccache.stores.disk.folder import Folder
 from asynccache.stores.disk.forks import is_torn
 from asynccache.stores.disk.leases import LeaseWork
 from asynccache.stores.disk.session import Session
-from asynccache.stores.disk.writer import Clear, Delete, Put
+from asynccache.stores.disk.writer import Clear, Delete, Put, Renew
 
 _ROW_BYTES: Final = 256 * 2**10  # a larger body has a file of its own
 _TORN: Final = (
@@ -57,7 +57,7 @@ class DiskStore(Store):
         clock: Tells the time that entries expire by.
     """
 
-    capabilities = Capabilities(inline=True, leases=True, durable=True)
+    capabilities = Capabilities(inline=True, leases=True, generations=True, durable=True)
 
     def __init__(
         self,
@@ -191,6 +191,16 @@ class DiskStore(Store):
             lambda folder: folder.page(namespace.tenant, cursor),
             Page(envelopes=(), cursor=None),
         )
+
+    async def generations(
+        self, namespace: Namespace, keys: Sequence[bytes], *, renew: bool = False
+    ) -> Sequence[bytes]:
+        """Return the generation of each key; new ones survive power loss."""
+        session, seed = self._opened(), namespace.seed
+        if renew:
+            renewed: list[bytes] = await session.writer.submit(Renew(seed, namespace.tenant, keys))
+            return renewed
+        return [await session.read(seed, Folder.generation, b"-1")] * len(keys)
 
     async def claim(
         self,

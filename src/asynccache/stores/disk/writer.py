@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from operator import methodcaller
 from typing import Any, Final, TypeAlias
 
@@ -15,12 +16,14 @@ from asynccache.stores.disk.commit import CommitThread, FolderOf, Job, Work
 from asynccache.stores.disk.database import connect_writer, entry_id, select_ids, select_owned
 from asynccache.stores.disk.evict import Evictor
 from asynccache.stores.disk.folder import Folder
+from asynccache.stores.disk.generations import ALL, Generations, forget_old
 
 _CLEAR_ROWS: Final = 1000  # per transaction, so that other writers get in between
 _CHECKPOINT_BYTES: Final = 4 * 2**20  # written since the last one: SQLite's own default
 _NOTE_ROWS: Final = 1000  # uses noted per transaction, so that sets get in between
 _NOTE_AGE_US: Final = 60 * 10**6  # evicting by the minute is exact enough
 _IDLE_SECONDS: Final = 5.0  # between two rounds of noting last uses
+_FORGET_SECONDS: Final = 3600.0  # between two rounds of forgetting old generations
 _PAGE_BYTES: Final = 4096  # what an evicted or noted row costs the log
 
 _Row: TypeAlias = tuple[int, bytes, str | None, int, int, int, str | None, bytes]
@@ -59,7 +62,13 @@ class Clear(Work, frozen=True):
     after: int | None
 
 
-EntryWork: TypeAlias = Put | Delete | Clear
+class Renew(Work, frozen=True):
+    """Keys to be given new generations. The result is these."""
+
+    keys: Sequence[bytes]
+
+
+EntryWork: TypeAlias = Put | Delete | Clear | Renew
 
 
 class Transaction:
@@ -73,27 +82,45 @@ class Transaction:
 
     def run(self, works: Sequence[EntryWork]) -> list[Any]:
         """Do works in their order, runs of plain sets as one statement; return their results."""
+        keys = [(work.tenant, key) for work in works for key in _keys(work)]
+        self._generations = Generations(self._connection, keys, self._now)
         results: list[Any] = []
         rows: list[_Row] = []
         for work in works:
             if isinstance(work, Put) and _is_plain(work):
-                rows += self._rows(work)
-                results.append([True] * len(work.records))
-                continue
-            self._replace(rows)
-            rows = []
-            if isinstance(work, Put):
-                results.append(list(map(self._insert, work.records, self._rows(work))))
+                allowed = self._allowed(work)
+                rows += self._rows(work, allowed)
+                results.append(allowed)
             else:
-                results.append(
-                    self._delete(work) if isinstance(work, Delete) else self._clear(work)
-                )
+                self._replace(rows)
+                rows = []
+                results.append(self._do(work))
         self._replace(rows)
+        self._generations.write()
         return results
 
-    def _rows(self, put: Put) -> list[_Row]:
+    def _do(self, work: EntryWork) -> list[bool] | list[bytes] | int | tuple[int, int | None]:
+        generations = self._generations
+        if isinstance(work, Put):
+            allowed = self._allowed(work)
+            rows = iter(self._rows(work, allowed))
+            both = zip(work.records, allowed, strict=True)
+            return [may and self._insert(record, next(rows)) for record, may in both]
+        if isinstance(work, Clear):
+            if work.after is None:
+                generations.renew(work.tenant)
+            return self._clear(work)
+        renewed = [generations.renew(work.tenant, key) for key in work.keys]
+        return renewed if isinstance(work, Renew) else self._delete(work)
+
+    def _allowed(self, put: Put) -> list[bool]:
+        return [self._generations.allows(put.tenant, record) for record in put.records]
+
+    def _rows(self, put: Put, allowed: Sequence[bool]) -> list[_Row]:
         rows: list[_Row] = []
         for at, record in enumerate(put.records):
+            if not allowed[at]:
+                continue
             key, value, file = record.key, record.body, None
             size = len(value)
             if at in put.bodies:
@@ -155,6 +182,13 @@ class Transaction:
         return [file for (file,) in rows if file is not None]
 
 
+def _keys(work: EntryWork) -> Sequence[bytes]:
+    """Return whose generations have to be known; that of the whole tenant always has."""
+    if isinstance(work, Put):
+        return [record.key for record in work.records]
+    return [ALL] if isinstance(work, Clear) else work.keys
+
+
 def _is_plain(put: Put) -> bool:
     return not put.bodies and True not in [record.if_absent for record in put.records]
 
@@ -179,14 +213,16 @@ class WriterThread(CommitThread[EntryWork]):
         self._folders, self._evictor, self._clock = folders, evictor, clock
         self._removed: list[str] = []
         self._logged = 0  # bytes since the last checkpoint
-        self._noted = time.monotonic()
+        self._noted = self._forgot = time.monotonic()
         self.transactions = 0
         """How many groups were committed, for tests and curiosity."""
         super().__init__("asynccache-write", folder_of)
 
     def connect(self, folder: Folder) -> sqlite3.Connection:
-        """Open the connection to the entries."""
-        return connect_writer(folder.database, durable=True)
+        """Open the connection to the entries, and forget what is too old to matter."""
+        connection = connect_writer(folder.database, durable=True)
+        self._forget_old(connection)
+        return connection
 
     def apply(self, connection: sqlite3.Connection, works: Sequence[EntryWork]) -> list[Any]:
         """Do works in their order."""
@@ -226,6 +262,9 @@ class WriterThread(CommitThread[EntryWork]):
             for _, connection in self._connections.values():
                 # Passive: it takes what no reader holds, and never makes anyone wait.
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        if time.monotonic() - self._forgot >= _FORGET_SECONDS:
+            for _, connection in self._connections.values():
+                self._forget_old(connection)
         more = False
         if time.monotonic() - self._noted >= _IDLE_SECONDS:
             more = self._note_uses()
@@ -236,6 +275,11 @@ class WriterThread(CommitThread[EntryWork]):
         more |= bool(own) and self._evictor.step(own)
         self._logged += _PAGE_BYTES * (self._evictor.evicted + self._evictor.expired - before)
         return 0.0 if more else _IDLE_SECONDS
+
+    def _forget_old(self, connection: sqlite3.Connection) -> None:
+        self._forgot = time.monotonic()
+        with suppress(sqlite3.Error):  # full, or another process is at it: later is soon enough
+            forget_old(connection, self._clock.time_us())
 
     def finish(self) -> None:
         """Note all uses; the last connection to a database that closes folds its log into it."""

@@ -177,9 +177,9 @@ class UpstreamCall:
         received = self._received(raw, response)
         flight.start_body(meta_of(facts, response, "sse"), received)
         try:
-            rest = await _record(flight, facts, pieces)
+            left = await _record(flight, facts, pieces)
             chunks = tuple(flight.chunks)
-            whole = facts.closed or (rest in _NO_REST and facts.is_finished(self._choices))
+            whole = facts.closed or (left in _NO_REST and facts.is_finished(self._choices))
             complete = whole and facts.complete
             return self._answer(facts, response, "sse", chunks, received, complete=complete)
         except Exception as exc:

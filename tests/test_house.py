@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import asynccache
+import asynccache.normalizers
 import asynccache.openai
 import asynccache.stores
 import asynccache.testing
@@ -27,11 +28,12 @@ ORDER = {
     "": set(),  # only type checkers see what it imports
     "errors": set(),
     "keys": {"errors"},
+    "normalizers": {"errors", "keys"},
     "entries": {"errors", "keys"},
     "runtime": {"errors"},
     "stores": {"errors", "keys", "entries", "runtime"},
     "core": {"errors", "keys", "entries", "runtime", "stores"},
-    "cache": {"errors", "keys", "entries", "runtime", "stores", "core"},
+    "cache": {"errors", "keys", "normalizers", "entries", "runtime", "stores", "core"},
     "providers": {"errors", "keys", "entries"},
     "openai": {"errors", "keys", "entries", "runtime", "core", "cache", "providers"},
     "integrations": {"errors", "keys", "entries", "runtime", "core", "cache", "providers"},
@@ -75,7 +77,7 @@ DRIVERS = {
     "redis": ("stores.redis",),
     "sqlite3": ("stores.disk",),
 }
-PURE = ("keys", "entries", "providers")
+PURE = ("keys", "normalizers", "entries", "providers")
 IMPURE = {"asyncio", "anyio", "socket", "time", "threading"}
 # Names that occur in one module alone.
 ONE_PLACE = {"register_at_fork": "runtime.forks", "call_soon_threadsafe": "runtime.loops"}
@@ -307,7 +309,14 @@ def test_lists_of_exceptions_are_needed():
 
 
 @pytest.mark.parametrize(
-    "package", [asynccache, asynccache.openai, asynccache.stores, asynccache.testing]
+    "package",
+    [
+        asynccache,
+        asynccache.normalizers,
+        asynccache.openai,
+        asynccache.stores,
+        asynccache.testing,
+    ],
 )
 def test_public_names_are_sorted_and_there(package):
     """`__all__` is sorted, and each name in it can be imported."""

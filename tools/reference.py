@@ -38,6 +38,14 @@ PAGES: Final[dict[str, tuple[str, str, dict[str, str]]]] = {
             " current_cache set_default_cache canonical_value"
         },
     ),
+    "normalizers": (
+        "Normalizers",
+        "Functions for `normalize=`: [keys](../concepts/keys.md) says what they are for.",
+        {
+            "asynccache.normalizers": "normalizer Normalizer by_pattern call_ids dates uuids"
+            " schema_order"
+        },
+    ),
     "results": (
         "Answers, events and figures",
         "What `status`, `record`, `observer=`, `stats` and `store_if` give you.",

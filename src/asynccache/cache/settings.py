@@ -16,6 +16,7 @@ from asynccache.core.calls import StoreIf, store_good
 from asynccache.core.context import Limits
 from asynccache.core.modes import MODES, Mode
 from asynccache.keys.key import Namespace
+from asynccache.keys.normalizer import Normalization
 
 _REMOTE_TIMEOUT: Final = 1.0  # seconds: longer than any healthy answer, shorter than a model's
 _LOCAL_TIMEOUT: Final = 10.0  # seconds: a disk under load is slow, not gone
@@ -31,7 +32,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     store_if: StoreIf = store_good
     ignore: tuple[tuple[str, ...], ...] = ()
     ignore_headers: frozenset[str] = frozenset()
-    rename_call_ids: bool = False
+    normalize: Normalization | None = None
     keep_requests: bool = False
     max_entry_bytes: int = 32 * 2**20  # 32 MiB
     on_store_error: str = "continue"
@@ -72,9 +73,9 @@ class CacheOptions(TypedDict, total=False):
     """Body paths to leave out of keys, e.g. ``"metadata.run_id"``; ``*`` is every item."""
     ignore_headers: Iterable[str]
     """Headers to leave out of keys, beside credentials and traces, which never are in."""
-    rename_call_ids: bool
-    """Name tool calls by their order in keys, whatever their ids are. Off by default; see
-    ``docs/concepts/keys.md``."""
+    normalize: Callable[[dict[str, Any]], dict[str, Any]] | Iterable[Any]
+    """A pure function from a copy of a body to what its key is made of, or several; for OpenAI's
+    clients. `asynccache.normalizers` has ready ones, for dates, ids of tool calls and more."""
     keep_requests: bool
     """Store the request beside the answer; off, as prompts may be private."""
     max_entry_bytes: int
@@ -185,7 +186,7 @@ _CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
     "store_if": rule_of,
     "ignore": lambda paths: tuple(map(_path, names_of("ignore", paths))),
     "ignore_headers": lambda names: frozenset(map(str.lower, names_of("ignore_headers", names))),
-    "rename_call_ids": bool,
+    "normalize": lambda given: Normalization(given) if given else None,
     "keep_requests": bool,
     "max_entry_bytes": partial(positive, "max_entry_bytes"),
     "on_store_error": partial(_one_of, "on_store_error", ("continue", "raise")),

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
+from asynccache.normalizers import Normalizer, call_ids, dates, schema_order, uuids
+
 _CONNECTION_STRING: Final = "COSMOS_CONNECTION_STRING"
 
 
@@ -54,7 +56,7 @@ def _options(query: str) -> tuple[dict[str, Any], list[tuple[str, str]]]:
         try:
             found[name] = parse(text)
         except ValueError as exc:
-            raise ValueError(f"option {name!r} can't be {text!r}") from exc
+            raise ValueError(f"option {name!r} can't be {text!r}: {exc}") from exc
     return found, unknown
 
 
@@ -89,13 +91,22 @@ def _yes_or_no(text: str) -> bool:
         return True
     if text.lower() in {"0", "false", "no"}:
         return False
-    raise ValueError(text)
+    raise ValueError("say true or false")
 
 
+def _normalizers(text: str) -> list[Normalizer]:
+    named = text.split(",")
+    if not _READY.keys() >= set(named):
+        raise ValueError(f"name some of {', '.join(_READY)}, with commas between them")
+    return [_READY[name] for name in named]
+
+
+_READY: Final = {one.name: one for one in (call_ids, dates, schema_order, uuids)}
 _FROM_TEXT: Final[dict[str, Callable[[str], object]]] = {
     "cache_seed": lambda text: int(text) if text.lstrip("-").isdecimal() else text,
     **dict.fromkeys(("mode", "on_store_error", "tenant"), str),
-    **dict.fromkeys(("create", "gitignore", "keep_requests", "rename_call_ids"), _yes_or_no),
+    **dict.fromkeys(("create", "gitignore", "keep_requests"), _yes_or_no),
+    "normalize": _normalizers,
     **dict.fromkeys(("lease_ttl", "local_ttl", "store_timeout", "ttl", "ttl_jitter"), float),
     **dict.fromkeys(("local_max_bytes", "max_bytes", "max_connections", "max_entry_bytes"), int),
 }

@@ -7,7 +7,7 @@ from typing import Any, Final
 from asynccache.errors import NotCanonicalError
 from asynccache.keys.canonical import canonical_json, without_paths
 from asynccache.keys.denied import DENIED_MEMBERS
-from asynccache.providers.call_ids import may_hold_calls, with_renamed_calls
+from asynccache.keys.normalizer import Normalization
 from asynccache.providers.secrets import DOMAIN_SECRETS, MCP, without_secrets
 
 STATEFUL: Final = frozenset({"background", "conversation"})
@@ -22,7 +22,7 @@ def keyed_form(
     canonical: bytes,
     *,
     ignore: tuple[tuple[str, ...], ...],
-    rename_call_ids: bool,
+    normalize: Normalization | None,
 ) -> tuple[bytes, tuple[str, ...]]:
     """Return what of a body is in its key, and the secrets that are left out of it.
 
@@ -30,18 +30,18 @@ def keyed_form(
         data: The body as plain data.
         canonical: Its canonical form.
         ignore: Paths that are left out.
-        rename_call_ids: Number the ids of tool calls by their order.
+        normalize: What is applied to the rest; None for nothing.
 
     Raises:
-        NotCanonicalError: The answer depends on state at the server.
+        NotCanonicalError: The answer depends on state at the server, or a normalizer failed.
     """
     if not STATEFUL.isdisjoint(data) and any(data.get(name) for name in STATEFUL):
         raise NotCanonicalError("it reads or changes state at the server")
-    renamed = rename_call_ids and may_hold_calls(canonical)
     secrets: list[str] = []
     kept = without_paths(data, (*_DENIED_PATHS, *ignore))
-    if renamed:
-        kept = with_renamed_calls(kept)
     if MCP in canonical or DOMAIN_SECRETS in canonical:
         kept = without_secrets(kept, secrets)
-    return canonical_json(kept), tuple(secrets)
+    form = kept if normalize is None else normalize.form(canonical_json(kept))
+    if "stream" in data:  # whatever was left out: a plain answer is none to a streamed request
+        form = {**form, "stream": data["stream"]}
+    return canonical_json(form), tuple(secrets)

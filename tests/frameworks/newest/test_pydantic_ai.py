@@ -11,7 +11,7 @@ from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
 import asynccache
-from asynccache import Cache
+from asynccache import Cache, normalizers
 from tests.helpers.frameworks_server import TEXT, Model
 from tests.helpers.frameworks_suite import FrameworkSuite, Weather
 
@@ -76,11 +76,11 @@ async def test_a_wrapped_client(api):
     assert len(api.requests) == 2
 
 
-@pytest.mark.parametrize(("rename", "paid"), [(True, 2), (False, 3)])
-async def test_a_server_without_ids_of_calls(api, rename, paid):
-    """The ids that PydanticAI then makes up are others in each run; `rename_call_ids` sees past."""
+@pytest.mark.parametrize(("normalize", "paid"), [(normalizers.call_ids, 2), (None, 3)])
+async def test_a_server_without_ids_of_calls(api, normalize, paid):
+    """The ids that PydanticAI then makes up are others in each run; `call_ids` sees past that."""
     api.program = Model(call_ids=False)
-    async with Cache.memory(rename_call_ids=rename):
+    async with Cache.memory(normalize=normalize):
         with asynccache.instrument_openai():
             for _ in range(2):
                 assert await ask(api.base_url) == TEXT

@@ -10,7 +10,7 @@ from openai import OpenAI
 from smolagents import CodeAgent, OpenAIModel, ToolCallingAgent, tool
 
 import asynccache
-from asynccache import Cache
+from asynccache import Cache, normalizers
 from tests.helpers.frameworks_server import TEXT, Model
 from tests.helpers.frameworks_suite import FrameworkSuite, Weather
 from tests.helpers.openai_server import choice
@@ -121,7 +121,7 @@ async def test_calls_as_text(api):
         return ToolCallingAgent([get_weather], model, verbosity_level=0)
 
     api.program = as_text
-    async with Cache.memory(rename_call_ids=True):
+    async with Cache.memory(normalize=normalizers.call_ids):
         with asynccache.instrument_openai():
             for _ in range(2):
                 assert (await asyncio.to_thread(run, api.base_url, calling))[0] == TEXT

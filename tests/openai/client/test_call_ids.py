@@ -1,4 +1,4 @@
-"""`rename_call_ids`: tool calls named by their order, in the key alone."""
+"""`normalizers.call_ids`: tool calls named by their order, in the key alone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 from openai.types.chat import ChatCompletion
 
 from asynccache import Cache
+from asynccache.normalizers import call_ids
 from tests.helpers.openai_answers import answer
 from tests.helpers.openai_server import MESSAGES, ask, state
 
@@ -23,7 +24,7 @@ def responding(api):
 @pytest.fixture
 async def renaming(bare):
     """A client whose cache renames the ids of tool calls."""
-    async with Cache.memory(rename_call_ids=True) as cache:
+    async with Cache.memory(normalize=call_ids) as cache:
         yield cache.wrap(bare)
 
 
@@ -173,7 +174,7 @@ async def test_answers_to_calls_of_an_earlier_response(renaming):
 
 async def test_renamed_keys_are_nobody_elses(bare, api):
     """No request of a cache that doesn't rename finds what was stored under renamed ids."""
-    async with Cache.memory(rename_call_ids=True) as cache:
+    async with Cache.memory(normalize=call_ids) as cache:
         renamed = await chat_key(cache.wrap(bare), chat("ab", "ab"))
     async with Cache.memory() as cache:
         client = cache.wrap(bare)
@@ -196,7 +197,7 @@ async def test_odd_bodies(renaming, api):
 
 async def test_with_ignored_paths_and_secrets(bare, api):
     """Ids are renamed beside what else is left out of the key."""
-    async with Cache.memory(rename_call_ids=True, ignore=["metadata.run"]) as cache:
+    async with Cache.memory(normalize=call_ids, ignore=["metadata.run"]) as cache:
         client = cache.wrap(bare)
         keys = {
             await responses_key(
@@ -212,7 +213,7 @@ async def test_with_ignored_paths_and_secrets(bare, api):
 
 async def test_in_a_url(bare):
     """One line of configuration can say it."""
-    async with Cache.from_url("memory:?rename_call_ids=true") as cache:
+    async with Cache.from_url("memory:?normalize=call_ids") as cache:
         client = cache.wrap(bare)
         keys = {await chat_key(client, chat(ids, ids)) for ids in ("ab", "cd")}
     assert len(keys) == 1

@@ -135,13 +135,13 @@ class ClientCache:
         # Looked at here, as nearly every body is its own keyed form.
         if (
             settings.ignore
-            or settings.rename_call_ids
+            or settings.normalize is not None
             or MCP in canonical
             or DOMAIN_SECRETS in canonical
             or not LOOKED_AT.isdisjoint(data)
         ):
             canonical, secrets = keyed_form(
-                data, canonical, ignore=settings.ignore, rename_call_ids=settings.rename_call_ids
+                data, canonical, ignore=settings.ignore, normalize=settings.normalize
             )
         address = self._addresses.get((endpoint.path, settings.ignore_headers))
         if address is None:
@@ -149,10 +149,12 @@ class ClientCache:
             address = RequestAddress(self.client, endpoint.path, self._upstream, ignore)
             self._addresses[endpoint.path, ignore] = address
         prefix = address.prefix(scope.namespace, headers, query)
-        key, sample = prefix.key(canonical), 0
+        normalize = settings.normalize
+        marked = canonical if normalize is None else normalize.mark + canonical
+        key, sample = prefix.key(marked), 0
         if scope.options.samples is not None or scope.options.sample:
             sample = scope.sample(key)
-            key = prefix.key(canonical, sample)
+            key = prefix.key(marked, sample)
         return KeyedCall(
             way, given, scope, endpoint, address, prefix, key, sample, data, canonical, secrets,
             headers, query, streaming, form,

@@ -124,7 +124,7 @@ def check_of(client: Any, call: KeyedCall, canonical: bytes) -> OutboundCheck:
                     data,
                     sent,
                     ignore=settings.ignore,
-                    rename_call_ids=settings.rename_call_ids,
+                    normalize=settings.normalize,
                 )
             if sent != canonical:
                 return False

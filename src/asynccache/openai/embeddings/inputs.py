@@ -8,8 +8,12 @@ from typing import Any, Final, cast
 import msgspec
 
 from asynccache.keys.canonical import canonical_json, without_paths
+from asynccache.keys.denied import DENIED_MEMBERS
+from asynccache.keys.normalizer import Normalization
 from asynccache.openai.client.call import KeyedCall
+from asynccache.providers.bodies import keyed_form
 
+_APART: Final = DENIED_MEMBERS | {"input"}
 ENCODE: Final = msgspec.json.Encoder(order="sorted").encode
 """Writes an input as canonical JSON does."""
 
@@ -25,19 +29,34 @@ def inputs_of(given: object) -> Sequence[Any]:
 
 def keys_of(call: KeyedCall, inputs: Sequence[Any]) -> list[bytes]:
     """Return each input's key: that of a request for it alone, in a list, marked as an input's."""
+    settings, key, sample = call.scope.cache.settings, call.prefix.key, call.sample
+    several = [] if inputs == [[]] and not call.data["input"] else inputs  # none isn't an empty one
+    if settings.normalize is not None:
+        mark = settings.normalize.mark + b"#"
+        return [
+            key(mark + _alone(call.data, given, settings.ignore, settings.normalize), sample)
+            for given in [[one] for one in several] or [[]]
+        ]
     rest = without_paths(
-        {name: value for name, value in call.data.items() if name != "input"},
-        call.scope.cache.settings.ignore,
+        {name: value for name, value in call.data.items() if name not in _APART}, settings.ignore
     )
     before = canonical_json({name: value for name, value in rest.items() if name < "input"})[:-1]
     after = canonical_json({name: value for name, value in rest.items() if name > "input"})[1:]
     # No request's body begins with the mark: what is stored for an input is no answer to a request.
     left = b"#" + before + (b',"input":[' if len(before) > 1 else b'"input":[')
     right = b"]" + (b"," if len(after) > 1 else b"") + after
-    key, sample = call.prefix.key, call.sample
-    if inputs == [[]] and not call.data["input"]:  # none at all, which isn't an empty one
-        return [key(left + right, sample)]
-    return [key(left + ENCODE(one) + right, sample) for one in inputs]
+    return [key(left + one + right, sample) for one in [*map(ENCODE, several)] or [b""]]
+
+
+def _alone(
+    body: dict[str, Any],
+    given: list[Any],
+    ignore: tuple[tuple[str, ...], ...],
+    normalize: Normalization,
+) -> bytes:
+    """Return what of a request for one of its inputs is in its key."""
+    alone = {**body, "input": given}
+    return keyed_form(alone, canonical_json(alone), ignore=ignore, normalize=normalize)[0]
 
 
 def shares_of(total: int, sizes: Sequence[int]) -> list[int]:

@@ -26,6 +26,7 @@ from asynccache.cache.facade import (
     watch,
 )
 from asynccache.entries.entry import Entry, Meta
+from asynccache.errors import NotCanonicalError
 from asynccache.keys.canonical import canonical_json
 from asynccache.keys.key import KEY_BYTES
 from asynccache.openai.client import sdk, sdk_responses
@@ -55,7 +56,11 @@ async def answered(client: ClientCache, call: KeyedCall) -> Any:
         return await client.past(call, f"{call.endpoint.path}: it has no input")
     if is_beneath(call.key):
         return await call.way.past(call.given)
-    return await _Job(client, call).result()
+    try:
+        job = _Job(client, call)
+    except NotCanonicalError as exc:  # of one input alone, as a normalizer sees it
+        return await client.past(call, f"{call.endpoint.path}: {exc}")
+    return await job.result()
 
 
 class _Job:
@@ -187,7 +192,7 @@ class _Job:
             data,
             canonical_json(data),
             ignore=settings.ignore,
-            rename_call_ids=settings.rename_call_ids,
+            normalize=settings.normalize,
         )
         check = check_of(self._client.client, call, keyed)
         for key in keys:

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-_NEEDED: Final = (b'"tool_calls"', b'"call_id"')
+from asynccache.keys.normalizer import normalizer
+
 _OF_CALLS: Final = ("call_id", "id")  # of an item of the Responses API that is a call
 _CALL: Final = "_call"  # how the type of such an item ends
 
@@ -21,13 +22,12 @@ Numbers = dict[str, list[int]]
 """By ids; each in a list, as no id that the API takes looks like that."""
 
 
-def may_hold_calls(canonical: bytes) -> bool:
-    """Tell whether a canonical body has to be looked at."""
-    return any(name in canonical for name in _NEEDED)
+@normalizer(version=1, name="call_ids")
+def call_ids(body: dict[str, Any]) -> dict[str, Any]:
+    """Number the ids of tool calls by their order.
 
-
-def with_renamed_calls(body: dict[str, Any]) -> dict[str, Any]:
-    """Return a body whose tool-call ids are numbers; parts that change are copied."""
+    For frameworks and servers that make new ids in each run.
+    """
     if body.get("previous_response_id"):
         return body
     messages, items = _list(body.get("messages")), _list(body.get("input"))

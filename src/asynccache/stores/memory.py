@@ -174,7 +174,7 @@ class MemoryStore(Store):
         with self._lock:
             for key in keys:
                 self._generations.renew((namespace, key))
-        return self._delete([(namespace, key) for key in keys])
+        return self.drop(namespace, keys)
 
     async def clear(self, namespace: Namespace) -> int:
         """Remove all entries of this namespace and of no other; return how many there were.
@@ -315,6 +315,10 @@ class MemoryStore(Store):
             woken = self._waiters.pop(place, ())
         _wake(woken)
         return True
+
+    def drop(self, namespace: Namespace, keys: Sequence[bytes]) -> int:
+        """Remove entries at once, and leave their generations; return how many were there."""
+        return self._delete([(namespace, key) for key in keys])
 
     def _delete(self, places: Iterable[_Place]) -> int:
         now = self._clock.time_us()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
+from weakref import ref
 
 from msgspec.structs import replace
 
@@ -33,7 +35,7 @@ class NearCache(Store):
     """Another store, with copies in this process of the entries last read or written.
 
     An entry that another process deletes or overwrites may be returned for ``ttl`` seconds more. A
-    change by this process is visible at once.
+    change by this process is visible at once: its near caches tell each other.
 
     Args:
         store: The store behind.
@@ -47,13 +49,15 @@ class NearCache(Store):
     ) -> None:
         self.capabilities = replace(store.capabilities, inline=True, stable=True)
         self._store = store
-        self._memory = MemoryStore(max_bytes, clock=clock)
+        self._new_memory = partial(MemoryStore, max_bytes, clock=clock)
+        self._memory = self._new_memory()
         self._largest = max_bytes // _LARGEST
         self._ttl = max(1, int(ttl * _MICROSECONDS))
         self._clock = clock
         # The latest lookup of each key. A change of the key takes it out: the lookup that ends
         # later may bring what was there before, and leaves no copy.
         self._asking: dict[tuple[Namespace, bytes], object] = {}
+        _near_caches.append(ref(self, _near_caches.remove))
 
     @property
     def batch(self) -> int:
@@ -104,7 +108,7 @@ class NearCache(Store):
         try:
             written = await self._store.set_many(namespace, records)
         finally:  # also after a failure, when nobody knows what was written
-            await self._forget(namespace, [record.key for record in records])
+            forget(namespace, [record.key for record in records])
         taken = [one for one, done in zip(records, written, strict=True) if done]
         await self._copy(namespace, [(one.key, one.body, one.expires) for one in taken])
         return written
@@ -113,14 +117,13 @@ class NearCache(Store):
         try:
             return await self._store.delete_many(namespace, keys)
         finally:
-            await self._forget(namespace, keys)
+            forget(namespace, keys)
 
     async def clear(self, namespace: Namespace) -> int:
         try:
             return await self._store.clear(namespace)
         finally:
-            self._asking.clear()
-            await self._memory.clear(namespace)
+            forget(namespace, None)
 
     async def scan(self, namespace: Namespace, cursor: str | None = None) -> Page:
         return await self._store.scan(namespace, cursor)
@@ -160,10 +163,27 @@ class NearCache(Store):
         ]
         await self._memory.set_many(namespace, copies)
 
-    async def _forget(self, namespace: Namespace, keys: Sequence[bytes]) -> None:
+    def forget(self, namespace: Namespace, keys: Sequence[bytes] | None) -> None:
+        """Drop the copies of keys; for None all there are, also those of other namespaces."""
+        if keys is None:
+            self._asking.clear()
+            self._memory = self._new_memory()
+            return
         for key in keys:
             self._asking.pop((namespace, key), None)
-        await self._memory.delete_many(namespace, keys)
+        self._memory.drop(namespace, keys)
+
+
+_near_caches: Final[list[ref[NearCache]]] = []
+
+
+def forget(namespace: Namespace, keys: Sequence[bytes] | None) -> None:
+    """Drop the copies of keys (None: of all) in every near cache of this process.
+
+    Whoever changes a shared store calls this, as any near cache may stand before that store.
+    """
+    for near in [found for each in list(_near_caches) if (found := each())]:
+        near.forget(namespace, keys)
 
 
 def _expires(body: bytes) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -241,6 +242,23 @@ async def test_a_lost_database_is_noticed_by_reads(store):
     await store.set_many(NS, [record_of("a")])
     (store._root / "42" / "asynccache.db").unlink()
     assert await look(store, "a") == [None]
+
+
+async def test_a_lost_database_is_noticed_by_inline_reads(tmp_path, monkeypatch):
+    """Inline reads ask now and then whether the database is still the folder's."""
+    assert inline._LOOK_SECONDS <= 0.5
+    monkeypatch.setattr(inline, "_LOOK_SECONDS", 0)
+    async with Cache.disk(cache_path_root=tmp_path) as cache:
+        await cache.set("a", 1)
+        for _ in range(3):
+            assert await cache.get("a") == 1
+        shutil.rmtree(tmp_path / "42")
+        async with Cache.disk(cache_path_root=tmp_path) as other:
+            assert await cache.get("a") is None
+            await other.set("a", 2)
+            assert await cache.get("a") == 2
+            await other.clear()
+            assert await cache.get("a") is None
 
 
 async def test_claims_look_for_entries_of_all_kinds(store):

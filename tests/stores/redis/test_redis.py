@@ -669,6 +669,26 @@ async def test_copies_are_coherent_within_their_time(server):
         assert await cache.get("key") is None
 
 
+@pytest.mark.parametrize("how", ["delete", "set", "clear", "set_many"])
+async def test_changes_by_another_cache_object_show_at_once(server, how):
+    """Whatever another cache object of this process changes is seen, though copies last an hour."""
+    first, second = (
+        Cache.redis(redis_url=server.url, local_max_bytes=2**20, local_ttl=3600) for _ in range(2)
+    )
+    async with first, second:
+        await first.set("key", "old")
+        assert await first.get("key") == await second.get("key") == "old"
+        if how == "delete":
+            await second.delete("key")
+        elif how == "clear":
+            await second.clear()
+        elif how == "set":
+            await second.set("key", "new")
+        else:
+            await second.set_many([("key", "new")])
+        assert await first.get("key") == ("new" if "set" in how else None)
+
+
 @pytest.mark.parametrize("how", ["delete", "set", "clear"])
 async def test_lookups_that_are_overtaken_leave_no_copy(how):
     """What a lookup brings that began before a deletion or a set is served to nobody after it."""

@@ -189,8 +189,8 @@ class UpstreamCall:
             raise error from exc
         finally:
             # In a task of its own, as this one may have been cancelled. No flight waits for it.
-            rest = pieces if facts.closed else None
-            self._call.scope.engine.spawn(_finish(raw, response, rest))
+            unread = pieces if facts.closed else None
+            self._call.scope.engine.spawn(_finish(raw, response, unread))
 
     def _received(self, raw: Any, response: Any) -> sdk_responses.Received:
         return sdk_responses.received(raw, response, self._call.form.raw)

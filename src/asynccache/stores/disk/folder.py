@@ -155,7 +155,7 @@ class Folder:
             return
         if not self._wal:
             return
-        fresh = Inline(self._connect(timeout=0), self.touched, self._clock, blocks)
+        fresh = Inline(self._connect(timeout=0), self.touched, self._clock, blocks, self.moved)
         with self._lock:
             if self._closed or thread in self.inline:
                 surplus = fresh

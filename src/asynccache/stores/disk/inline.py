@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from time import perf_counter
 from typing import Final
@@ -18,6 +19,7 @@ _SLOW_SECONDS: Final = 0.001  # a read that waits for the disk is no longer a ma
 _FIRST_REST: Final = 0.02  # seconds for which a worker reads instead, and warms the system's cache
 _LONGEST_REST: Final = 1.0  # seconds: a rest that follows closely on another is twice as long
 _AGAIN_SECONDS: Final = 0.0005  # two slow reads so close are no bad luck, whatever was counted
+_LOOK_SECONDS: Final = 0.5  # between two looks at whether the database is still the folder's
 _CLOSE_SECONDS: Final = 0.0002  # between two looks at a read that is just being finished
 
 _PEEK: Final = (
@@ -51,6 +53,7 @@ class Inline:
         touched: Where the ids of found rows are noted.
         clock: For expiry.
         blocks: What `blocks_read` said in the reading thread.
+        moved: Tells whether the database was deleted or another one put in its place.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Inline:
         touched: dict[int, None],
         clock: Clock,
         blocks: object,
+        moved: Callable[[], bool],
     ) -> None:
         self._connection = connection
         self._execute = connection.cursor().execute
@@ -69,6 +73,8 @@ class Inline:
         self._rest_seconds = _FIRST_REST
         self._slow_at = 0.0
         self._blocks = blocks
+        self._moved = moved
+        self._look_at = perf_counter() + _LOOK_SECONDS
         self._open = True
 
     def peek(self, tenant: str | None, key: bytes) -> bytes | Unknown | None:
@@ -77,9 +83,9 @@ class Inline:
         # other. A lock would cost more than the digest's comparison.
         self._busy = True
         try:
-            if not self._open:
-                return UNKNOWN
             begun = perf_counter()
+            if not self._open or (begun > self._look_at and self._has_moved(begun)):
+                return UNKNOWN
             row_id = FIRST_BITS(key)[0] if tenant is None else entry_id(tenant, key)
             row = None
             for row in self._execute(_PEEK, (row_id,)):  # noqa: B007 - read to its end, as it would pin the log
@@ -132,6 +138,12 @@ class Inline:
             time.sleep(_CLOSE_SECONDS)
         self._connection.close()
         return True
+
+    def _has_moved(self, now: float) -> bool:
+        self._look_at = now + _LOOK_SECONDS
+        if self._moved():
+            self._open, self._rest_until = False, float("inf")
+        return not self._open
 
     def _slow(self, begun: float) -> None:
         """Rest if it was the disk that kept a read waiting, not another thread or process."""

@@ -35,7 +35,8 @@ PARALLEL = ("-n", "logical", "--maxprocesses=4", "--dist=loadfile")
 # What `tests_fast` leaves out: what needs a server of a store, starts processes, or takes long.
 SLOW = (
     "core/test_processes.py", "core/test_state_machine.py", "docs", "frameworks", "integrations",
-    "openai/client/test_keys.py", "openai/client/test_matrix.py", "openai/client/test_storm.py",
+    "openai/client/test_gevent.py", "openai/client/test_keys.py",
+    "openai/client/test_matrix.py", "openai/client/test_storm.py",
     "openai/client/test_sync.py", "openai/client/test_wrap.py",
     "openai/embeddings", "openai/wrapper/test_loops.py", "stores/aiocache", "stores/cosmos",
     "stores/disk/test_crash.py", "stores/disk/test_evict.py", "stores/disk/test_failures.py",

@@ -6,7 +6,6 @@ calling thread waits.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import threading
@@ -480,10 +479,8 @@ class SyncCache:
     def _would_hang(self) -> bool:
         if background.in_background_loop():
             return True
-        try:
-            return self._lifecycle.changing_in(asyncio.get_running_loop())
-        except RuntimeError:
-            return False
+        loop = background.loop_here()
+        return loop is not None and self._lifecycle.changing_in(loop)
 
     def close(self) -> None:
         """Close the cache, even inside ``with`` blocks of it.

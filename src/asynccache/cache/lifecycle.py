@@ -337,6 +337,16 @@ class Lifecycle:
         """Return the engines of all loops."""
         return [scope.engine for scope in list(self._scopes.values())]
 
+    def stands_still(self, key: bytes) -> bool:
+        """Tell whether a call for a key is made by the very loop that waits for the running task.
+
+        That call goes on when the task has ended, so it is no use to wait for it.
+        """
+        loop = blocked_loop()
+        return loop is not None and any(
+            engine.loop is loop and engine.is_making(key) for engine in self.engines()
+        )
+
     # -- what happened -----------------------------------------------------------------------
 
     def now(self) -> int:

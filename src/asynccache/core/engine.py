@@ -290,6 +290,10 @@ class Engine:
         if held is not None:
             self._leases.abandon(held)
 
+    def is_making(self, key: bytes) -> bool:
+        """Tell whether a call for a key is under way; in any thread, as `supersede`."""
+        return next(self._in_flight.matching(key), None) is not None
+
     def supersede(self, keys: Collection[bytes] | None) -> None:
         """Let nothing be stored or joined of flights for keys (None: all).
 

@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 class _Background(Struct, frozen=True):
     loop: BlockingPortal
+    event_loop: asyncio.AbstractEventLoop
     thread: threading.Thread
     calls: set[Future[Any]]  # of threads that Python waits for before it ends
 
@@ -69,22 +70,35 @@ def _started() -> _Background:
 
     # anyio's own way of starting one would, in a forked child, wait for a thread that only the
     # parent has.
-    ready: Future[BlockingPortal] = Future()
+    ready: Future[tuple[BlockingPortal, asyncio.AbstractEventLoop]] = Future()
 
     async def serve() -> None:
         async with BlockingPortal() as loop:
-            ready.set_result(loop)
+            ready.set_result((loop, asyncio.get_running_loop()))
             await loop.sleep_until_stopped()
 
     # A daemon thread keeps no process from ending; `_stop` lets it end in order.
     thread = threading.Thread(target=anyio.run, args=(serve,), name="asynccache", daemon=True)
     thread.start()
-    return _Background(ready.result(), thread, set())
+    return _Background(*ready.result(), thread, set())
 
 
 def in_background_loop() -> bool:
     """Tell whether this is the background loop's own thread, which can't wait for itself."""
     return _background is not None and _background.thread is threading.current_thread()
+
+
+def loop_here() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that stands still while the caller waits, None if there is none.
+
+    Under gevent all loops run in one thread of the system, so that asyncio takes the background
+    loop for everybody's. That one goes on, as it is another greenlet's.
+    """
+    loop = asyncio._get_running_loop()  # noqa: SLF001 - it is exported
+    background = _background
+    if background is not None and loop is background.event_loop and not in_background_loop():
+        return None
+    return loop
 
 
 def blocked_loop() -> asyncio.AbstractEventLoop | None:
@@ -123,7 +137,7 @@ class BlockedCaller:
             )
         process = os.getpid()
         context = copy_context()
-        context.run(_blocked.set, asyncio._get_running_loop())  # noqa: SLF001 - it is exported
+        context.run(_blocked.set, loop_here())
         future = context.run(start, partial(function, *args, **kwargs))
         future.add_done_callback(lambda _: self._handed.put(None))
         try:

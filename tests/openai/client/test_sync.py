@@ -20,6 +20,7 @@ from pydantic import BaseModel
 import asynccache
 from asynccache import Cache, ReplayMiss
 from asynccache.runtime import background
+from tests.helpers.openai_answers import answer
 from tests.helpers.openai_embeddings import embed
 from tests.helpers.openai_server import (
     COMPLETION,
@@ -394,23 +395,33 @@ async def test_many_streams_at_once_are_one(api, wrapped):
 # -- on the loop's own thread --------------------------------------------------------------------
 
 
-async def test_on_the_loops_thread_what_is_at_hand_is_served(api, wrapped, api_cache, caplog):
-    """A hit is served where nothing may wait; the rest goes past, and that is told once."""
-    await asyncio.to_thread(ask, wrapped)
-    await stored(api_cache)
-    with caplog.at_level(logging.WARNING, "asynccache"):
-        assert state(ask(wrapped)).outcome == "hit"
-        assert [event.choices[0].delta.content for event in ask(wrapped, stream=True)] == [
-            "One ", "two ", "three",
-        ]  # fmt: skip
-        assert asynccache.status(ask(wrapped, model="other")) is None
+async def test_on_the_loops_thread_as_in_a_notebook(api, wrapped, api_cache):
+    """A call is cached there, too: the loop stands still, as it does in the SDK's own call."""
+    api.program = answer
+    assert state(ask(wrapped)).outcome == "miss"
+    assert len(list(ask(wrapped, stream=True))) == 3
+    assert len(wrapped.embeddings.create(model="m", input=["a", "b"]).data) == 2
+    await stored(api_cache, 4)
+    assert state(ask(wrapped)).outcome == "hit"
+    assert len(list(ask(wrapped, stream=True))) == 3
+    assert len(wrapped.embeddings.create(model="m", input=["b", "a"]).data) == 2
     assert len(api.requests) == 3
-    told = [record for record in caplog.records if "own thread" in record.message]
-    assert len(told) == 1
-    assert api_cache.stats().bypassed == 2
+    assert api_cache.stats().bypassed == 0
 
 
-async def test_on_the_loops_thread_a_call_under_way_is_not_waited_for(api, wrapped, cached):
+async def test_in_a_notebook_with_a_plain_block(api, plain, tmp_path):
+    """So it is where a cell opens the cache by `with`, on disk, and another cell asks again."""
+    with Cache.disk(cache_path_root=tmp_path) as cache:
+        client = cache.wrap(plain)
+        first = dump(ask(client))
+    with cache:
+        assert dump(ask(client)) == first
+    assert len(api.requests) == 1
+
+
+async def test_on_the_loops_thread_a_call_under_way_is_not_waited_for(
+    api, wrapped, cached, api_cache, caplog
+):
     """A task's call that this very thread would have to go on with is no reason to hang."""
     gate = Gate()
 
@@ -422,10 +433,14 @@ async def test_on_the_loops_thread_a_call_under_way_is_not_waited_for(api, wrapp
     api.program = program
     under_way = asyncio.ensure_future(ask(cached))
     await api.arrived()
-    assert asynccache.status(ask(wrapped)) is None
+    with caplog.at_level(logging.WARNING, "asynccache"):
+        assert asynccache.status(ask(wrapped)) is None
+        assert state(ask(wrapped, model="other")).outcome == "miss"
+    assert "stands still" in caplog.text
     gate.open()
     assert state(await under_way).outcome == "miss"
-    assert len(api.requests) == 2
+    assert len(api.requests) == 3
+    assert api_cache.stats().bypassed == 1
 
 
 async def test_on_the_loops_thread_replay_serves_or_raises(api, plain, api_cache, wrapped):
@@ -434,11 +449,30 @@ async def test_on_the_loops_thread_replay_serves_or_raises(api, plain, api_cache
     await stored(api_cache)
     with asynccache.options(mode="replay"):
         assert state(ask(wrapped)).outcome == "hit"
-        with pytest.raises(ReplayMiss):
-            ask(wrapped, model="other")
-        with pytest.raises(ReplayMiss):
-            await asyncio.to_thread(ask, wrapped, model="other")
+        for call in (lambda: ask(wrapped, model="other"), wrapped.models.list):
+            with pytest.raises(ReplayMiss):
+                call()
+            with pytest.raises(ReplayMiss):
+                await asyncio.to_thread(call)
     assert len(api.requests) == 1
+
+
+def test_in_the_background_loop_it_goes_past(api, plain, caplog):
+    """An observer that asks a model of its own has its answer, uncached."""
+    told = []
+
+    def observer(event):
+        told.append(event.outcome)
+        if len(told) == 1:
+            ask(client, model="other")
+
+    with caplog.at_level(logging.WARNING, "asynccache"), Cache.memory(observer=observer) as cache:
+        client = cache.wrap(plain)
+        ask(client)
+        assert cache.stats().bypassed == 1
+    assert told == ["miss", "bypass"]
+    assert "background loop" in caplog.text
+    assert len(api.requests) == 2
 
 
 # -- the rest ------------------------------------------------------------------------------------

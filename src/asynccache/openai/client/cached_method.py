@@ -36,7 +36,6 @@ class CachedMethod(WayIn):
         latest: Call what is patched onto the SDK's class by then, instead of this very method.
     """
 
-    waits = True
     uncopied: tuple[str, ...] = ()
     """Arguments that no JSON stands for, such as the class to parse into."""
 

@@ -44,8 +44,6 @@ class CachedRequest(WayIn):
         original: The SDK's own, bound.
     """
 
-    waits = True
-
     def __init__(self, client: ClientCache, original: Callable[..., Awaitable[Any]]) -> None:
         self._client = client
         self._original = original

@@ -57,9 +57,6 @@ class WayIn(Protocol):
     ``given`` is one call as it came.
     """
 
-    waits: bool
-    """Whether the caller can wait. One who can't gets what is at hand, or goes past the cache."""
-
     def read(self, given: Any) -> Read | None:
         """Return what a call asks for, or None where only the SDK can tell.
 

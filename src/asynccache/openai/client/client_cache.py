@@ -45,9 +45,9 @@ from asynccache.openai.client.upstream import (
 from asynccache.providers.bodies import LOOKED_AT, keyed_form
 from asynccache.providers.secrets import DOMAIN_SECRETS, MCP
 
-ON_LOOP: Final = (
-    "a synchronous client was called on an event loop's own thread, where nothing may wait for the"
-    " cache: use AsyncOpenAI, or asyncio.to_thread"
+STANDS_STILL: Final = (
+    "a synchronous client was called in the thread of an event loop that is making the same call,"
+    " and stands still meanwhile: use AsyncOpenAI there, or asyncio.to_thread"
 )
 CHANGED: Final = "something changes requests on their way"
 
@@ -99,7 +99,7 @@ class ClientCache:
         if isinstance(found, Bypass):
             return await self.bypass(found, way, given, path)
         engine = found.engine
-        if way.waits and engine.pacer.spent():
+        if engine.pacer.spent():
             await engine.pacer.slot()
         try:
             call = self._call(found, way, given, endpoint)
@@ -112,10 +112,8 @@ class ClientCache:
             result = await endpoint.parts(self, call)
         elif isinstance(entry := engine.peek(found.mode, found.namespace, call.key), Entry):
             result = self._hit(call, entry)
-        elif way.waits:
-            result = await self._fetch(call, missing=entry is None)
         else:
-            return await self.past(call, ON_LOOP)
+            result = await self._fetch(call, missing=entry is None)
         return await self._processed(call, result) if call.form.strange else result
 
     def _call(self, scope: Scope, way: WayIn, given: Any, endpoint: Endpoint) -> KeyedCall | None:
@@ -214,10 +212,21 @@ class ClientCache:
             if watcher is not None:
                 watcher.passed(reason)
 
-    def goes_past(self) -> bool:
-        """Tell whether any call goes past the cache now. Works in any thread."""
+    def going_past(self, endpoint: Endpoint | None, reason: str | None) -> Bypass | None:
+        """Return the bypass of a call that goes past the cache in force, None for one that doesn't.
+
+        Works in any thread.
+
+        Args:
+            endpoint: None for one whose answers aren't cached.
+            reason: Why all calls go past it now.
+        """
         cache, options = self.in_force()
-        return cache is None or behind(cache).bypass(options) is not None
+        if cache is None:
+            return None
+        if endpoint is None or reason is not None:
+            return _uncached(cache, options, reason)
+        return behind(cache).bypass(options)
 
     async def past(self, call: KeyedCall, reason: str) -> Any:
         """Make a call past the cache whose key turned out to be of no use."""
@@ -234,6 +243,8 @@ class ClientCache:
         sending = SENDING.get()
         if sending is not None and sending.key == call.key:  # it would wait for itself
             return await call.way.past(call.given)
+        if call.scope.cache.stands_still(call.key):
+            return await self.past(call, STANDS_STILL)
         engine, mode, key = call.scope.engine, call.scope.mode, call.key
         path, model = call.endpoint.path, call.data.get("model")
         observer = call.scope.cache.settings.observer

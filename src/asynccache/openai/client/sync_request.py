@@ -1,32 +1,32 @@
 """The synchronous client's ``request``, cached: its calls wait for the background loop.
 
 One way in for all its methods. The SDK builds the results itself, from responses as they were
-recorded. On an event loop's own thread nothing may be waited for: what can be read at once is
-served there, and the rest goes past the cache.
+recorded. In the thread of another event loop, as in a notebook, that loop stands still meanwhile,
+as it does in the SDK's own call.
 """
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from asynccache.openai.client.cached_request import CachedRequest, RequestArguments, placed
 from asynccache.openai.client.sync_stream import AsyncReading
 from asynccache.openai.client.upstream import PAST, current_sending
+from asynccache.runtime import background
 from asynccache.runtime.background import BlockedCaller
 
 T = TypeVar("T")
 
+IN_BACKGROUND: Final = (
+    "a synchronous client was called in the cache's own background loop, where an observer or a"
+    " store_if runs: it can't wait for itself"
+)
+
 
 class SyncCachedRequest(CachedRequest):
-    """What stands in the place of a synchronous client's own ``request``.
-
-    As a way in itself, it serves callers who can't wait.
-    """
-
-    waits = False
+    """What stands in the place of a synchronous client's own ``request``."""
 
     def method(self) -> Callable[..., Any]:
         """Return the method with the SDK's name and signature."""
@@ -50,9 +50,12 @@ class SyncCachedRequest(CachedRequest):
         given, path, endpoint = placed(
             client, cast_to, options, stream=stream, stream_cls=stream_cls
         )
-        on_loop = asyncio._get_running_loop() is not None
-        if on_loop or endpoint is None or client.goes_past():
-            return _run_now(client.answer(self, given, path, endpoint))
+        if client.in_force()[0] is None:
+            return given.made(self._original, given.options)
+        reason = IN_BACKGROUND if background.in_background_loop() else None
+        past = client.going_past(endpoint, reason)
+        if past is not None:
+            return _run_now(client.bypass(past, self, given, path))
         caller = BlockedCaller()
         way = CachedRequest(client, functools.partial(self._handed_back, caller))
         return caller.call(client.answer, way, given, path, endpoint)

@@ -32,7 +32,7 @@ from asynccache.keys.key import KEY_BYTES
 from asynccache.openai.client import sdk, sdk_responses
 from asynccache.openai.client.cached_method import copied
 from asynccache.openai.client.call import KeyedCall, RawCall
-from asynccache.openai.client.client_cache import CHANGED, ON_LOOP, ClientCache
+from asynccache.openai.client.client_cache import CHANGED, STANDS_STILL, ClientCache
 from asynccache.openai.client.replay import is_buildable, mark, request_id
 from asynccache.openai.client.upstream import (
     PAST,
@@ -91,8 +91,8 @@ class _Job:
         try:
             found = await self._at_hand()
             missing = [key for key in dict.fromkeys(self._keys) if key not in found]
-            if missing and not call.way.waits:
-                return await client.past(call, ON_LOOP)
+            if any(map(scope.cache.stands_still, missing)):
+                return await client.past(call, STANDS_STILL)
             if missing:
                 found |= await self._fetch(missing)
             whole = await self._unsplit(found)
@@ -127,10 +127,10 @@ class _Job:
 
     async def _at_hand(self) -> dict[bytes, Fetched]:
         """Return the entries that can be read without waiting, in slices of the loop's time."""
-        call, scope, engine = self._call, self._call.scope, self._call.scope.engine
+        scope, engine = self._call.scope, self._call.scope.engine
         found: dict[bytes, Fetched] = {}
         for at, key in enumerate(self._keys):
-            if call.way.waits and not (at + 1) % _BREATH and engine.pacer.spent():
+            if not (at + 1) % _BREATH and engine.pacer.spent():
                 self._prepared()
                 await engine.pacer.slot()
             entry = engine.peek(scope.mode, scope.namespace, key)

@@ -18,9 +18,16 @@
 
 Bad arguments raise the built-in ``ValueError`` and ``TypeError``. A store maps each error of its
 driver to a `StoreError`, with the driver's error as its cause.
+
+Two functions at the end make what messages have in common.
 """
 
 from __future__ import annotations
+
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Final
 
 
 class AsyncCacheError(Exception):
@@ -88,3 +95,38 @@ class StoreDeniedError(StoreError):
 
 class StoreRefusedError(StoreError):
     """What the store found is not safe to use. The message says what to change."""
+
+
+@contextmanager
+def from_extra(extra: str) -> Generator[None]:
+    """Say which extra to install where an import in this block finds no package.
+
+    Raises:
+        ImportError: A package is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as exc:
+        package = (exc.name or "asynccache").partition(".")[0]
+        if package == "asynccache":
+            raise
+        raise ImportError(
+            f'{package} isn\'t installed: run pip install "asynccache[{extra}]"', name=exc.name
+        ) from exc
+
+
+_VOWEL_FIRST: Final = re.compile(
+    r"[AEFHILMNORSX](?=[A-Z0-9])"  # spelt out: an HTTPError
+    r"|(?![A-Z]{2})([AaIi]|[Ee](?!u)|[Oo](?!ne(?![a-z]))|[Uu](?!ni|int|r[il]|s[aeu]|t|uid))"
+)
+
+
+def described(value: object) -> str:
+    """Return what kind of value was given, to be read in a message: "an int", "a dict", "None"."""
+    if value is None:
+        return "None"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    name = type(value).__name__
+    article = "an" if _VOWEL_FIRST.match(name.lstrip("_")) else "a"
+    return f"{article} {name}"

@@ -407,20 +407,20 @@ def test_plain_functions_say_what_they_make_too():
 
 async def test_what_is_no_coroutine_function_is_said(cache):
     """A value, a coroutine and a plain function are told apart from a coroutine function."""
-    with pytest.raises(TypeError, match=r"coroutine function.*not a int"):
+    with pytest.raises(TypeError, match=r"coroutine function.*not an int"):
         await cache.get_or_create("k", 3)
     with pytest.raises(TypeError, match="uncalled, not a coroutine"):
         await cache.get_or_create("k", make_point())
-    with pytest.raises(TypeError, match=r"must be a coroutine function.*returned a int"):
+    with pytest.raises(TypeError, match=r"must be a coroutine function.*returned an int"):
         await cache.get_or_create("k", lambda: 3)
-    with options(mode="off"), pytest.raises(TypeError, match="returned a int"):
+    with options(mode="off"), pytest.raises(TypeError, match="returned an int"):
         await cache.get_or_create("k", lambda: 3)
 
 
 def test_what_is_no_plain_function_is_said():
     """A value and what returns a coroutine are told apart from a plain function."""
     with Cache.memory() as cache:
-        with pytest.raises(TypeError, match=r"plain function.*not a int"):
+        with pytest.raises(TypeError, match=r"plain function.*not an int"):
             cache.get_or_create("k", 3)  # type: ignore[call-overload] # the point
         with pytest.raises(TypeError, match="AsyncCache"):
             _ = cache.get_or_create("k", functools.partial(make_point))

@@ -335,9 +335,20 @@ def test_a_seed_is_a_number_or_text(seed):
         Namespace.of(seed)
 
 
-@pytest.mark.parametrize("tenant", ["", "x" * 201])
-def test_a_tenant_has_a_length(tenant):
-    """An empty tenant is a forgotten one, and a long one no name."""
+def test_long_tenants_are_names_too():
+    """Stores keep a long one by its digest, which no other tenant's name can stand for."""
+    tenants = ["x" * 200, "x" * 201, "é😀" * 5000, "a", "sha256:"]
+    tenants += [str(Namespace.of(42, tenant).owner) for tenant in tenants]
+    spaces = {Namespace.of(42, tenant) for tenant in tenants}
+    assert len(spaces) == len(set(tenants)) == 8
+    assert len({space.owner for space in spaces}) == len({space.text for space in spaces}) == 8
+    assert len({value_key(space, "value", 1) for space in spaces}) == 8
+    assert max(len(space.text) for space in spaces) <= 203
+
+
+@pytest.mark.parametrize("tenant", ["", "a\ud800", "\udc80"])
+def test_what_is_no_tenant(tenant):
+    """An empty tenant is a forgotten one, and half a character no text."""
     with pytest.raises(ValueError, match="tenant"):
         Namespace.of(42, tenant)
     with pytest.raises(TypeError, match="tenant"):

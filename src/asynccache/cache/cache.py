@@ -35,6 +35,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 D = TypeVar("D")
 
+_ONE: Final = (
+    "a cache can't be copied or pickled, as it stands for open files and connections: pass the"
+    " object itself, and make another one for another process"
+)
+
 
 class AsyncCache:
     """A cache of finished answers. `Cache` makes it; ``async with`` or `open` opens it.
@@ -112,6 +117,9 @@ class AsyncCache:
     ) -> None:
         if self._sync_view is not None:
             self._sync_view.__exit__(exc_type, exc, traceback)
+
+    def __reduce__(self) -> Never:
+        raise TypeError(_ONE)
 
     def __repr__(self) -> str:
         state = "open" if self.is_open else "closed"
@@ -429,6 +437,9 @@ class SyncCache:
     def is_open(self) -> bool:
         """Whether calls are served now."""
         return self._cache.is_open
+
+    def __reduce__(self) -> Never:
+        raise TypeError(_ONE)
 
     def __repr__(self) -> str:
         return f"<SyncCache of {self._cache!r}>"

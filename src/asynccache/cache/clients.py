@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Final, TypeVar
 
+from asynccache.errors import described
+
 ClientT = TypeVar("ClientT")
 
 _WRAPPERS: Final = {"openai": "asynccache.openai"}
@@ -22,5 +24,13 @@ def wrap_client(client: ClientT, **options: object) -> ClientT:
         if module is not None:
             wrapped: ClientT = importlib.import_module(module).wrap(client, **options)
             return wrapped
-    kind = type(client).__qualname__
-    raise TypeError(f"can't wrap a {kind}: pass an openai.AsyncOpenAI or openai.OpenAI")
+    raise not_wrappable(client)
+
+
+def not_wrappable(client: object) -> TypeError:
+    """Return the error for what is no client that can be wrapped."""
+    return TypeError(
+        f"can't wrap {described(client)}: pass an openai.AsyncOpenAI or openai.OpenAI, an instance;"
+        " for clients that a framework makes there is instrument_openai(), and calls of other SDKs"
+        " go into functions with memoize"
+    )

@@ -18,7 +18,7 @@ from asynccache.core.flight import Caller, Fate, Flight, NotSharedError
 from asynccache.core.modes import Mode
 from asynccache.entries.entry import Entry, Meta
 from asynccache.entries.values import CONTENT_TYPE, check_type, decode_value, encode_exactly
-from asynccache.errors import NotCanonicalError, ReplayMiss
+from asynccache.errors import NotCanonicalError, ReplayMiss, described
 from asynccache.keys.key import value_key
 from asynccache.runtime.background import CallerGoneError
 
@@ -211,7 +211,7 @@ async def _past(bypass: Bypass, create: Callable[[], Awaitable[Any]]) -> _Result
 async def _created(create: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401 - any value
     making = create()
     if not inspect.isawaitable(making):
-        raise TypeError(f"{_WRONG}; {name_of(create)} returned a {type(making).__qualname__}")
+        raise TypeError(f"{_WRONG}; {name_of(create)} returned {described(making)}")
     return await making
 
 
@@ -232,14 +232,14 @@ def not_plain(create: object) -> TypeError:
     """Return the error for what isn't a plain function."""
     if callable(create):
         return TypeError("create must be a plain function: give coroutine functions to AsyncCache")
-    return TypeError(f"create must be a plain function, uncalled, not a {name_of(type(create))}")
+    return TypeError(f"create must be a plain function, uncalled, not {described(create)}")
 
 
 def not_awaited(create: object) -> TypeError:
     """Return the error for what can't be called, and close it if it is a coroutine."""
     if inspect.iscoroutine(create):
         create.close()
-    return TypeError(f"{_WRONG}, uncalled, not a {name_of(type(create))}")
+    return TypeError(f"{_WRONG}, uncalled, not {described(create)}")
 
 
 def name_of(function: object) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from time import perf_counter
+from types import TracebackType
 from typing import Literal
 
 from msgspec import Struct
@@ -47,15 +47,30 @@ class CallEvent(Struct, frozen=True, kw_only=True):
 Observer = Callable[[CallEvent], None]
 
 
-@contextmanager
-def record() -> Generator[list[CallEvent]]:
+class Recording:
+    """What `record` returns: a context manager for one block."""
+
+    def __enter__(self) -> list[CallEvent]:
+        self._frame = recorders.push([])
+        return self._frame.value
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._frame.dead = True
+
+
+def record() -> Recording:
     """List every call that caches see under a block, also those that frameworks make and hide.
 
     Calls of tasks that were started inside count too; those of plain threads don't (see
     `AsyncCache.bind`). Blocks may be nested: each has its own list.
 
-    Yields:
-        A list of `CallEvent`, in the order in which the calls ended.
+    Returns:
+        A context manager that gives a list of `CallEvent`, in the order in which the calls ended.
 
     Example:
         >>> with record() as calls:
@@ -63,12 +78,7 @@ def record() -> Generator[list[CallEvent]]:
         >>> [(call.outcome, call.model, call.tokens) for call in calls]
         []
     """
-    calls: list[CallEvent] = []
-    frame = recorders.push(calls)
-    try:
-        yield calls
-    finally:
-        frame.dead = True
+    return Recording()
 
 
 class CallWatch:

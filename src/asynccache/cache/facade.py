@@ -7,6 +7,7 @@ from asynccache.cache.cache import (
     SyncCache as SyncCache,
     values_of as values_of,
 )
+from asynccache.cache.clients import not_wrappable as not_wrappable
 from asynccache.cache.computing import (
     VALUE_META as VALUE_META,
     compute as compute,

@@ -9,6 +9,7 @@ from typing import Final, Self, Unpack
 
 from asynccache.cache.cache import AsyncCache
 from asynccache.cache.settings import CacheOptions, positive, seconds_of, settings_of
+from asynccache.errors import described, from_extra
 from asynccache.runtime.clock import SYSTEM_CLOCK, Clock
 from asynccache.stores.base import Store
 
@@ -57,7 +58,7 @@ class Cache:
             ValueError: An option has no such value.
             TypeError: An option has the wrong type.
         """
-        settings = settings_of(cache_seed, options)
+        settings = settings_of(Cache.disk, cache_seed, options)
         positive("max_bytes", max_bytes)
         from asynccache.stores.disk.store import DiskStore
 
@@ -88,7 +89,7 @@ class Cache:
             ValueError: An option has no such value.
             TypeError: An option has the wrong type.
         """
-        settings = settings_of(cache_seed, options)
+        settings = settings_of(Cache.memory, cache_seed, options)
         positive("max_bytes", max_bytes)
         from asynccache.stores.memory import MemoryStore
 
@@ -128,14 +129,12 @@ class Cache:
             TypeError: An option has the wrong type.
             ImportError: redis-py isn't installed: it comes with ``asynccache[redis]``.
         """
-        settings = settings_of(cache_seed, options)
+        settings = settings_of(Cache.redis, cache_seed, options)
         positive("max_connections", max_connections)
         if client is not None and redis_url != _REDIS_URL:
             raise ValueError("give a client or a redis_url, not both")
-        try:
+        with from_extra("redis"):
             from asynccache.stores.redis.store import RedisStore
-        except ImportError as exc:
-            raise ImportError("Cache.redis needs redis-py: install asynccache[redis]") from exc
 
         store = RedisStore(
             redis_url,
@@ -182,14 +181,10 @@ class Cache:
             TypeError: An option has the wrong type.
             ImportError: azure-cosmos isn't installed: it comes with ``asynccache[cosmos]``.
         """
-        settings = settings_of(cache_seed, options)
-        try:
+        settings = settings_of(Cache.cosmos_db, cache_seed, options)
+        with from_extra("cosmos"):
             from asynccache.stores.cosmos.account import ContainerPlace, CosmosAccount
             from asynccache.stores.cosmos.store import CosmosStore
-        except ImportError as exc:
-            raise ImportError(
-                "Cache.cosmos_db needs azure-cosmos: install asynccache[cosmos]"
-            ) from exc
 
         account = CosmosAccount.of(
             connection_string, endpoint=endpoint, credential=credential, client=client
@@ -224,8 +219,9 @@ class Cache:
             ValueError: An option has no such value.
             TypeError: An option has the wrong type, or ``cache`` isn't an aiocache cache.
         """
-        settings = settings_of(cache_seed, options)
-        from asynccache.stores.aiocache.store import AiocacheStore
+        settings = settings_of(Cache.aiocache, cache_seed, options)
+        with from_extra("aiocache"):
+            from asynccache.stores.aiocache.store import AiocacheStore
 
         return AsyncCache(AiocacheStore(cache, clock=clock), settings, clock=clock)
 
@@ -242,6 +238,7 @@ class Cache:
 
         Raises:
             ValueError: There is no such scheme or option, or an option has no such value.
+            TypeError: It isn't a str.
         """
         from asynccache.cache.urls import parsed
 
@@ -275,9 +272,10 @@ class Cache:
             TypeError: An option has the wrong type.
         """
         if not isinstance(store, Store):
-            kind = store.__name__ if isinstance(store, type) else type(store).__qualname__
-            raise TypeError(f"from_store takes an instance of asynccache.stores.Store, not {kind}")
-        return AsyncCache(store, settings_of(cache_seed, options), clock=clock)
+            raise TypeError(
+                f"from_store takes an instance of asynccache.stores.Store, not {described(store)}"
+            )
+        return AsyncCache(store, settings_of(Cache.from_store, cache_seed, options), clock=clock)
 
 
 def _at_home(path: str | Path) -> Path:

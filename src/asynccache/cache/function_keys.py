@@ -21,7 +21,7 @@ from asynccache.cache.in_force import cache_in_force
 from asynccache.cache.lifecycle import Cached
 from asynccache.cache.settings import names_of, seconds_of
 from asynccache.entries.return_types import return_type
-from asynccache.errors import NotCanonicalError
+from asynccache.errors import NotCanonicalError, described
 from asynccache.keys.canonical import SCRIPTS, canonical_value, class_name
 
 _log = logging.getLogger("asynccache")
@@ -56,8 +56,9 @@ class FunctionKeys:
         self, function: Callable[..., Any], ignore: Sequence[str], version: str | int | None
     ) -> None:
         if not hasattr(function, "__qualname__"):
-            kind = type(function).__qualname__
-            raise TypeError(f"memoize takes a function, not a {kind}: use get_or_create for others")
+            raise TypeError(
+                f"memoize takes a function, not {described(function)}: use get_or_create for others"
+            )
         self.name: Final = f"{function.__module__}.{function.__qualname__}"
         self._function = function
         self._signature = inspect.signature(function)

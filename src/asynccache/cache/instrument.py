@@ -38,12 +38,7 @@ def instrument_openai(
         ImportError: openai isn't installed, or is before 2.17: see ``asynccache[openai]``.
     """
     behind = asynchronous(cache)
-    try:
-        home = importlib.import_module(_OPENAI)
-    except ModuleNotFoundError as exc:
-        if exc.name != "openai":
-            raise
-        raise ImportError("instrument_openai needs openai: install asynccache[openai]") from exc
+    home = importlib.import_module(_OPENAI)
     return cast("AbstractContextManager[object]", home.instrument(behind))
 
 

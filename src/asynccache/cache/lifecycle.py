@@ -37,7 +37,10 @@ from asynccache.stores.base import Store
 _log = logging.getLogger("asynccache")
 
 _FOREIGN_CLOSE: Final = 10.0  # seconds that another loop may take to end its flights
-_NOT_OPEN: Final = "the cache isn't open"
+_NOT_OPEN: Final = (
+    "the cache isn't open: call inside `async with cache:` or `with cache:`, or call"
+    " `await cache.open()` first"
+)
 _NO_LOOP: Final = (
     "no event loop of asyncio's runs here, and an AsyncCache needs one: use `with` instead of"
     " `async with`; where another kind of loop runs (trio's), do so in a thread of its own"
@@ -315,9 +318,7 @@ class Lifecycle:
 
     def _new_scope(self, loop: asyncio.AbstractEventLoop) -> Scope:
         if not self._opened:
-            raise CacheClosedError(
-                f"{_NOT_OPEN}: use it inside `async with cache:`, or `with cache:`"
-            )
+            raise CacheClosedError(_NOT_OPEN)
         settings = self.settings
         engine = Engine(
             self.store,

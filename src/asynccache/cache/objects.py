@@ -9,6 +9,7 @@ from typing import Any, Final
 from asynccache.cache.computing import VALUE_META
 from asynccache.entries.entry import Entry, Meta
 from asynccache.entries.values import decode_value, encode_value
+from asynccache.errors import described
 
 _CLASS: Final = "; class="  # in the content type
 _HOMES: Final = {
@@ -50,7 +51,7 @@ def packed_for(key: object, value: object) -> tuple[Meta, bytes]:
     except TypeError as exc:
         reason = f" ({exc})"
     raise LostObjectError(
-        f"AutoGen can't be given back a {type(value).__qualname__} as it was{reason}: let the model"
+        f"AutoGen can't be given back {described(value)} as it was{reason}: let the model"
         " client return openai's ChatCompletion, or use it without cache="
     )
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
+import functools
+import inspect
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import timedelta
-from typing import Literal, cast
+from types import TracebackType
+from typing import Any, Final, Literal, ParamSpec, TypeVar, cast
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
@@ -16,10 +19,81 @@ from asynccache.cache.in_force import Samples, current_options
 from asynccache.cache.settings import mode_of, rule_of, seconds_of
 from asynccache.core.calls import StoreIf
 from asynccache.core.modes import Mode
+from asynccache.errors import described
 from asynccache.keys.key import Namespace
 
+P = ParamSpec("P")
+T = TypeVar("T")
 
-@contextmanager
+
+class OptionsBlock:
+    """What `options` returns: a context manager for one block, or a decorator of functions.
+
+    Args:
+        changes: The options that it sets, checked.
+    """
+
+    def __init__(self, changes: dict[str, Any]) -> None:
+        self._changes: Final = changes
+        self._block: AbstractContextManager[None] | None = None
+
+    def __enter__(self) -> None:
+        if self._block is not None:
+            raise RuntimeError("this block was entered already: call options(...) for each block")
+        changes = self._changes
+        if "samples" in changes:
+            changes = {**changes, "samples": changes["samples"] and Samples()}
+        self._block = in_force.under(replace(current_options(), **changes))
+        self._block.__enter__()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        block, self._block = self._block, None
+        if block is not None:
+            block.__exit__(exc_type, exc, traceback)
+
+    def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
+        """Return a function that runs in such a block, each call in one of its own.
+
+        Raises:
+            TypeError: It is neither a function nor a coroutine function.
+        """
+        if (
+            inspect.isclass(function)
+            or inspect.isgeneratorfunction(function)
+            or inspect.isasyncgenfunction(function)
+            or not callable(function)
+        ):
+            raise TypeError(
+                "options(...) decorates functions and coroutine functions; in a generator or"
+                " anything else write `with options(...):` around the calls"
+            )
+
+        async def awaited(work: Any) -> Any:  # noqa: ANN401 - whatever the function returns
+            with OptionsBlock(self._changes):
+                return await work
+
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def decorated_async(*args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401 - T's own
+                return await awaited(function(*args, **kwargs))
+
+            return cast("Callable[P, T]", decorated_async)
+
+        @functools.wraps(function)
+        def decorated(*args: P.args, **kwargs: P.kwargs) -> T:
+            with OptionsBlock(self._changes):
+                made = function(*args, **kwargs)
+            return cast("T", awaited(made)) if inspect.iscoroutine(made) else made
+
+        return decorated
+
+
 def options(
     *,
     mode: Mode | UnsetType = UNSET,
@@ -28,10 +102,11 @@ def options(
     sample: int | Literal["each"] | UnsetType = UNSET,
     store_if: StoreIf | UnsetType = UNSET,
     cache: AsyncCache | SyncCache | UnsetType | None = UNSET,
-) -> Generator[None]:
+) -> OptionsBlock:
     """Set options for every cached call in a block, and in tasks that were started inside it.
 
-    Options that aren't named stay as the surrounding block has them.
+    Options that aren't named stay as the surrounding block has them. ``@options(...)`` puts every
+    call of a function or a coroutine function into such a block.
 
     Args:
         mode: As the cache's ``mode``.
@@ -47,26 +122,25 @@ def options(
         ValueError: An option has no such value.
         TypeError: An option has the wrong type.
     """
-    changed = current_options()
+    changes: dict[str, Any] = {}
     if mode is not UNSET:
-        changed = replace(changed, mode=mode_of(mode))
+        changes["mode"] = mode_of(mode)
     if ttl is not UNSET:
-        changed = replace(changed, ttl=seconds_of(ttl))
+        changes["ttl"] = seconds_of(ttl)
     if cache_seed is not UNSET:
         Namespace.of(cache_seed)
-        changed = replace(changed, cache_seed=cache_seed)
+        changes["cache_seed"] = cache_seed
     if sample == "each":
-        changed = replace(changed, sample=0, samples=Samples())
+        changes |= {"sample": 0, "samples": True}
     elif sample is not UNSET:
         if type(sample) is not int or sample < 0:
             raise ValueError(f'sample must be an integer from 0 up, or "each", not {sample!r}')
-        changed = replace(changed, sample=sample, samples=None)
+        changes |= {"sample": sample, "samples": None}
     if store_if is not UNSET:
-        changed = replace(changed, store_if=rule_of(store_if))
+        changes["store_if"] = rule_of(store_if)
     if cache is not UNSET:
-        changed = replace(changed, cache=asynchronous(cache))
-    with in_force.under(changed):
-        yield
+        changes["cache"] = asynchronous(cache)
+    return OptionsBlock(changes)
 
 
 def asynchronous(cache: object) -> AsyncCache | None:
@@ -79,8 +153,7 @@ def asynchronous(cache: object) -> AsyncCache | None:
     if found is None or isinstance(found, AsyncCache):
         return found
     raise TypeError(
-        "cache must be an AsyncCache, a SyncCache or None, not"
-        f" {cache.__name__ if isinstance(cache, type) else type(cache).__qualname__}:"
+        f"cache must be an AsyncCache, a SyncCache or None, not {described(cache)}:"
         " pass what Cache.disk() or Cache.from_url(...) returns"
     )
 

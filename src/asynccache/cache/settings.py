@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import os
+import re
 from collections.abc import Callable, Collection, Iterable
 from datetime import timedelta
+from difflib import get_close_matches
 from functools import partial
 from math import inf
 from typing import Any, Final, Literal, TypedDict, cast
@@ -66,7 +69,7 @@ class CacheOptions(TypedDict, total=False):
     mode: Mode
     """``"read_write"`` (default), ``"read_only"``, ``"refresh"``, ``"replay"`` or ``"off"``."""
     tenant: str | None
-    """Separates further what one ``cache_seed`` holds."""
+    """Separates further what one ``cache_seed`` holds: any text, such as a customer's id."""
     store_if: StoreIf
     """Whether to store an `Answer`; default: status 2xx, no error, no content filter."""
     ignore: Iterable[str]
@@ -90,22 +93,73 @@ class CacheOptions(TypedDict, total=False):
     """A plain function that is told of each call, once it is over; see `asynccache.record`."""
 
 
-def settings_of(cache_seed: int | str, options: CacheOptions) -> Settings:
+_PLACE: Final = re.compile(r"[/\\:~]|\.{1,2}$")
+"""What a name has no use for, and an address or a folder has."""
+_MEANT: Final = {
+    "cache_path_root": "path dir directory folder root location cache_dir cache_path base_path",
+    "redis_url": "url uri address dsn redis_uri host hostname port db password username",
+    "endpoint": "url uri address account_url account_uri host",
+    "credential": "key account_key password",
+    "container_id": "container container_name collection",
+    "database_id": "database database_name db",
+    "cache_seed": "seed name namespace prefix key_prefix",
+    "client": "redis redis_client connection connection_pool cosmos_client",
+    "max_bytes": "size_limit max_size maxsize size capacity max_memory maxmemory",
+    "ttl": "expire expires expiry expiration max_age expire_after",
+    "mode": "readonly read_only replay refresh",
+    "tenant": "user user_id customer",
+    "store_timeout": "timeout socket_timeout",
+    "observer": "callback on_event hook",
+}
+"""What an option is called elsewhere."""
+
+
+def settings_of(
+    factory: Callable[..., object], cache_seed: int | str, options: CacheOptions
+) -> Settings:
     """Return the settings that options ask for.
+
+    Args:
+        factory: What they were given to, for messages.
+        cache_seed: The name of the cache.
+        options: The others.
 
     Raises:
         TypeError: There is no such option, or its value has the wrong type.
         ValueError: An option has no such value.
     """
     given: dict[str, Any] = {**options}
+    own = [name for name in inspect.signature(factory).parameters if name != "options"]
+    name = f"Cache.{factory.__name__}"
+    if isinstance(cache_seed, os.PathLike | str) and _PLACE.search(str(cache_seed)):
+        raise ValueError(_misplaced(name, own, str(cache_seed)))
     namespace = Namespace.of(cache_seed, given.pop("tenant", None))
-    if unknown := given.keys() - _CHECKS.keys():
-        raise TypeError(
-            f"no option {', '.join(sorted(unknown))}; besides its own, each kind of cache takes"
-            f" {', '.join(sorted(CacheOptions.__annotations__))}"
-        )
+    if unknown := sorted(given.keys() - _CHECKS.keys()):
+        known = [*own, *sorted(CacheOptions.__annotations__)]
+        raise TypeError(f"{name}: {no_option(unknown, known)}")
     checked = {name: _CHECKS[name](value) for name, value in given.items()}
     return Settings(namespace=namespace, **checked)
+
+
+def _misplaced(name: str, own: list[str], place: str) -> str:
+    """Return what is wrong with an address or a folder as a seed; an address holds passwords."""
+    if "cache_path_root" in own and "://" not in place:
+        how = f"for a folder write {name}(cache_path_root={place!r})"
+    elif "redis_url" in own:
+        how = f'for an address write {name}(redis_url="redis://host:6379/0")'
+    else:
+        how = "for a place written as a URL call Cache.from_url"
+    return f"cache_seed is the name of a cache, such as 42 or 'tests', and no place; {how}"
+
+
+def no_option(unknown: Iterable[str], known: Collection[str]) -> str:
+    """Return what to say of options that aren't there: those that may be meant, and all."""
+    said: list[str] = []
+    for word in unknown:
+        meant = [name for name, words in _MEANT.items() if word in words.split() and name in known]
+        meant = (meant or get_close_matches(word, known))[:1]
+        said.append(f"no option {word!r}" + "".join(f" (did you mean {one}?)" for one in meant))
+    return f"{', '.join(said)}; it takes {', '.join(known)}"
 
 
 def positive(option: str, number: Any) -> Any:  # noqa: ANN401 - int in, int out; float in, float out

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
+from asynccache.cache.settings import no_option
+from asynccache.errors import described
 from asynccache.normalizers import Normalizer, call_ids, dates, schema_order, uuids
 
 _CONNECTION_STRING: Final = "COSMOS_CONNECTION_STRING"
+_URLS: Final = {
+    "disk": "disk:",
+    "memory": "memory:",
+    "redis": "redis://localhost:6379/0",
+    "rediss": "rediss://host:6379/0",
+    "cosmos": "cosmos:",
+}
+"""A URL of each store, by the word that it begins with."""
 
 
 def parsed(url: str) -> tuple[str, dict[str, Any]]:
@@ -17,7 +29,13 @@ def parsed(url: str) -> tuple[str, dict[str, Any]]:
 
     Raises:
         ValueError: There is no such scheme or option, or an option has no such value.
+        TypeError: It isn't a str.
     """
+    if not isinstance(url, str):
+        raise TypeError(
+            f"from_url takes a str such as 'disk:folder', not {described(url)}; for a folder there"
+            " is Cache.disk(cache_path_root=...)"
+        )
     parts = urlsplit(url)
     if parts.fragment:
         raise ValueError(f"write '#' as %23: this URL would lose {parts.fragment!r}")
@@ -25,13 +43,13 @@ def parsed(url: str) -> tuple[str, dict[str, Any]]:
     at_redis = scheme == "unix" or scheme.startswith("redis")
     at_cosmos = scheme in {"cosmos", "cosmos+http"}
     if scheme not in {"disk", "memory"} and not at_redis and not at_cosmos:
-        raise ValueError(
-            f"no store is called {scheme!r}; there are disk:, memory:, redis: and cosmos:"
-        )
+        raise ValueError(_unknown(url, parts))
     found, passed_on = _options(parts.query)
-    if passed_on and not at_redis:
-        known = ", ".join(sorted(_FROM_TEXT))
-        raise ValueError(f"no option {passed_on[0][0]!r}; a URL takes {known}")
+    known = sorted(_FROM_TEXT)
+    # Redis knows best what is wrong with the rest.
+    wrong = [name for name, _ in passed_on if not at_redis or get_close_matches(name, known)]
+    if wrong:
+        raise ValueError(f"this URL: {no_option(wrong, known)}")
     if at_redis:
         found["redis_url"] = parts._replace(query=urlencode(passed_on)).geturl()
         return "redis", found
@@ -42,6 +60,25 @@ def parsed(url: str) -> tuple[str, dict[str, Any]]:
             raise ValueError(f"{scheme}: takes no path, and got {place!r}")
         found["cache_path_root"] = place
     return scheme, found
+
+
+def _unknown(url: str, parts: SplitResult) -> str:
+    """Return what to say of a URL that names no store, without the passwords that it may hold."""
+    if "AccountEndpoint=" in url:
+        return "this is a connection string: call Cache.cosmos_db(connection_string=...)"
+    known = "a URL begins with disk:, memory:, redis: or cosmos:"
+    if parts.scheme in {"http", "https"}:
+        return f"{known}; an account of Cosmos DB is cosmos://:key@host/database/container"
+    if url in _URLS:
+        return f"{known}; write {_URLS[url]!r}"
+    if parts.scheme == "file":
+        return f"{known}; for a folder write 'disk:{parts.path}'"
+    if re.fullmatch(r"[\w.-]+:\d+(/\d+)?", url):
+        return f"{known}; for Redis write 'redis://{url}'"
+    if not parts.scheme or len(parts.scheme) == 1:  # of Windows: a drive
+        return f"{known}; for a folder write 'disk:{url}'"
+    near = "".join(f"; did you mean {one}:?" for one in get_close_matches(parts.scheme, _URLS, n=1))
+    return f"no store is called {parts.scheme!r}; {known}{near}"
 
 
 def _options(query: str) -> tuple[dict[str, Any], list[tuple[str, str]]]:

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from asynccache.entries.equality import difference, same_builtins
+from asynccache.errors import described
 
 
 class Missing(enum.Enum):
@@ -54,7 +55,7 @@ def encode_exactly(value: object, type: Any) -> bytes:  # noqa: ANN401 - the pub
     lost = _lost(value, data, type)
     if lost is not None:
         advice = "; name its type, by type= or a return annotation" if _is_open(type) else ""
-        raise TypeError(f"a {_named(value)} wouldn't come back as it was ({lost}){advice}")
+        raise TypeError(f"{described(value)} wouldn't come back as it was ({lost}){advice}")
     return data
 
 
@@ -65,7 +66,7 @@ def _encoded(encode: Callable[[object], bytes], value: object) -> bytes:
         # A model's errors show what is in it.
         text = str(exc) if isinstance(exc, _OWN_ERRORS) else builtins.type(exc).__name__
         raise TypeError(
-            f"a {_named(value)} can't be cached: {text}; return data that msgspec can encode"
+            f"{described(value)} can't be cached: {text}; return data that msgspec can encode"
         ) from exc
 
 
@@ -128,7 +129,7 @@ def _to_plain(value: Any) -> Any:  # noqa: ANN401 - msgspec's hook takes any
     if callable(dump) and not isinstance(value, type):
         # By the names of the fields: an alias may be for writing alone, or for reading alone.
         return dump(mode="json", by_alias=False, round_trip=True)
-    raise TypeError(f"a {_named(value)} isn't plain data")
+    raise TypeError(f"{described(value)} isn't plain data")
 
 
 def _to_plain_and_back(value: Any) -> Any:  # noqa: ANN401 - as above
@@ -136,7 +137,7 @@ def _to_plain_and_back(value: Any) -> Any:  # noqa: ANN401 - as above
     lost = _lost(value, _ENCODE(plain), type(value))
     if lost is None:
         return plain
-    raise TypeError(f"a {_named(value)} wouldn't come back as it was ({lost})")
+    raise TypeError(f"{described(value)} wouldn't come back as it was ({lost})")
 
 
 def _from_plain(kind: type, value: Any) -> Any:  # noqa: ANN401 - msgspec's hook takes any
@@ -154,10 +155,6 @@ def _from_plain(kind: type, value: Any) -> Any:  # noqa: ANN401 - msgspec's hook
 def _validates_by_name(kind: Any) -> bool:  # noqa: ANN401 - a model's class
     """Tell whether a model can be built by its fields' names: from pydantic 2.11 on."""
     return "by_name" in inspect.signature(kind.model_validate).parameters
-
-
-def _named(value: object) -> str:
-    return type(value).__qualname__
 
 
 def _shown(type: Any) -> str:  # noqa: ANN401 - the public name; any type form

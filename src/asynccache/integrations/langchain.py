@@ -17,16 +17,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
-from langchain_core import messages
-from langchain_core.caches import BaseCache
-from langchain_core.outputs import (
-    ChatGeneration,
-    ChatGenerationChunk,
-    Generation,
-    GenerationChunk,
-)
 from msgspec import Struct
-from pydantic import BaseModel
 
 from asynccache.cache.facade import (
     AsyncCache,
@@ -39,8 +30,20 @@ from asynccache.cache.facade import (
 )
 from asynccache.entries.equality import difference
 from asynccache.entries.values import decode_value, encode_value
+from asynccache.errors import from_extra
 from asynccache.keys.denied import DENIED_MEMBERS, is_denied_header
 from asynccache.runtime import background
+
+with from_extra("langchain"):
+    from langchain_core import messages
+    from langchain_core.caches import BaseCache
+    from langchain_core.outputs import (
+        ChatGeneration,
+        ChatGenerationChunk,
+        Generation,
+        GenerationChunk,
+    )
+    from pydantic import BaseModel
 
 _GENERATIONS: Final[dict[str, type[Generation]]] = {
     kind.__name__: kind

@@ -14,9 +14,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from typing import Any, Final, cast
 
-from langgraph.cache.base import BaseCache, FullKey, Namespace
-from langgraph.checkpoint.serde.base import SerializerProtocol
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from msgspec import Struct, ValidationError
 
 from asynccache.cache.facade import (
@@ -33,7 +30,13 @@ from asynccache.cache.facade import (
 from asynccache.entries.entry import Entry
 from asynccache.entries.equality import difference
 from asynccache.entries.values import decode_value
+from asynccache.errors import from_extra
 from asynccache.runtime import background
+
+with from_extra("langgraph"):
+    from langgraph.cache.base import BaseCache, FullKey, Namespace
+    from langgraph.checkpoint.serde.base import SerializerProtocol
+    from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 _TOKEN_BYTES: Final = 16  # too many to meet by chance
 _LARGE: Final = 16 * 1024  # bytes: above, building objects of them may hold the loop

@@ -17,7 +17,8 @@ from asynccache.keys.denied import is_denied_query, kept_headers
 KEY_BYTES: Final = 32
 _FORM: Final = b"asynccache/1"  # of the canonical form: another form makes other keys
 _SEED: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")  # also a folder's and a key's part
-_TENANT_LIMIT: Final = 200  # characters
+_TENANT_LIMIT: Final = 200  # characters, as far as a tenant's name is its own
+_DIGEST: Final = "sha256:"
 
 
 class Namespace(Struct, frozen=True):
@@ -35,7 +36,7 @@ class Namespace(Struct, frozen=True):
         Raises:
             TypeError: ``cache_seed`` is neither int nor str (None switches caching off elsewhere,
                 here ``mode="off"`` does), or ``tenant`` isn't a str.
-            ValueError: ``cache_seed`` can't be part of a file name, or ``tenant`` is empty or long.
+            ValueError: ``cache_seed`` can't be part of a file name, or ``tenant`` is no text.
         """
         if isinstance(cache_seed, bool) or not isinstance(cache_seed, int | str):
             raise TypeError(
@@ -45,24 +46,36 @@ class Namespace(Struct, frozen=True):
         seed = str(cache_seed)
         if not _SEED.fullmatch(seed.removeprefix("-") if isinstance(cache_seed, int) else seed):
             raise ValueError(
-                f"cache_seed {seed!r} must be 1 to 64 ASCII letters, digits, '.', '_' or '-', and"
-                " not begin with '.' or '-'; a folder is given by cache_path_root="
+                "cache_seed must be 1 to 64 ASCII letters, digits, '.', '_' or '-', and not begin"
+                " with '.' or '-'"
             )
         if tenant is not None:
             if not isinstance(tenant, str):
                 raise TypeError(f"tenant must be a str or None, not {type(tenant).__name__}")
-            if not 0 < len(tenant) <= _TENANT_LIMIT:
-                raise ValueError(f"tenant must have 1 to {_TENANT_LIMIT} characters")
+            if not tenant:
+                raise ValueError("tenant is empty: pass None where there is no tenant")
+            try:
+                tenant.encode()
+            except UnicodeEncodeError as exc:
+                raise ValueError("tenant isn't text: it holds a lone surrogate") from exc
         return cls(seed, tenant)
+
+    @property
+    def owner(self) -> str | None:
+        """The tenant as stores keep it: a long one by its digest, which is no other's name."""
+        tenant = self.tenant
+        if tenant is None or (len(tenant) <= _TENANT_LIMIT and not tenant.startswith(_DIGEST)):
+            return tenant
+        return _DIGEST + sha256(tenant.encode()).hexdigest()
 
     @property
     def text(self) -> str:
         """The namespace in one printable word, unambiguous: ``42``, or ``42@acme``."""
-        if self.tenant is None:
+        if self.owner is None:
             return self.seed
         from urllib.parse import quote
 
-        return f"{self.seed}@{quote(self.tenant, safe='')}"
+        return f"{self.seed}@{quote(self.owner, safe='')}"
 
 
 class Prefix:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
-import openai
+from asynccache.errors import from_extra
+
+with from_extra("openai"):
+    import openai
 
 OLDEST: Final = (2, 17)  # as the extra `openai` says
 

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar, cast
 
 from openai import AsyncOpenAI, OpenAI
 
-from asynccache.cache.facade import AsyncCache
+from asynccache.cache.facade import AsyncCache, not_wrappable
 from asynccache.openai.client import sdk
 from asynccache.openai.client.cached_method import CachedMethod
 from asynccache.openai.client.cached_request import CachedRequest
@@ -52,8 +52,7 @@ def wrap(client: ClientT, *, cache: AsyncCache, upstream: str | None = None) -> 
         TypeError: It is neither an ``AsyncOpenAI`` nor an ``OpenAI``.
     """
     if not isinstance(client, AsyncOpenAI | OpenAI):
-        kind = type(client).__qualname__
-        raise TypeError(f"can't wrap a {kind}: pass an openai.AsyncOpenAI or openai.OpenAI")
+        raise not_wrappable(client)
     # Not client.copy(), which runs __init__ anew: a subclass may want other arguments there, and
     # what was set on the client would be lost.
     twin = copy.copy(client)

@@ -133,6 +133,19 @@ async def scene(backend):
     return said
 
 
+async def test_build_key_may_be_assigned(cache):
+    """As on any aiocache cache; what is kept is found under the same key later, and cleared."""
+    backend = AsyncCacheBackend(cache, namespace="n")
+    backend.build_key = lambda key, namespace=None: f"mine:{namespace}:{key}"
+    assert backend.build_key("a") == "mine:n:a"
+    assert await backend.set("a", 1)
+    assert await backend.multi_get(["a", "b"]) == [1, None]
+    assert await backend.increment("a") == 2
+    assert await AsyncCacheBackend(cache, namespace="n").get("a") is None
+    assert await backend.clear()
+    assert not await backend.exists("a")
+
+
 async def test_it_says_what_aiocaches_own_say(cache):
     """Every command is answered as aiocache's own memory answers it."""
     ours = await scene(AsyncCacheBackend(cache))

@@ -129,8 +129,8 @@ async def test_folders_that_others_may_write_to_are_refused(tmp_path, what, mode
     """Whoever may write to a folder could answer our calls: it is refused, with what to run."""
     await fill(tmp_path / "cache")
     (tmp_path / "cache" / what).chmod(mode)
-    await refused(tmp_path / "cache", "chmod go-w")
-    await refused(tmp_path / "cache", "chmod go-w", read_only=True)
+    await refused(tmp_path / "cache", "chmod -R go-w")
+    await refused(tmp_path / "cache", "chmod -R go-w", read_only=True)
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can give files away")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from asynccache.integrations.aiocache.backend import AsyncCacheBackend
-from asynccache.integrations.aiocache.decorator import cached
-from asynccache.integrations.aiocache.serializer import ValueSerializer
+from asynccache.errors import from_extra
+
+with from_extra("aiocache"):
+    from asynccache.integrations.aiocache.backend import AsyncCacheBackend
+    from asynccache.integrations.aiocache.decorator import cached
+    from asynccache.integrations.aiocache.serializer import ValueSerializer
 
 __all__ = ["AsyncCacheBackend", "ValueSerializer", "cached"]

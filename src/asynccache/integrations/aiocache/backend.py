@@ -32,7 +32,7 @@ from asynccache.cache.facade import (
     options,
 )
 from asynccache.entries.values import MISSING, decode_value, encode_value
-from asynccache.errors import CacheClosedError
+from asynccache.errors import CacheClosedError, described
 from asynccache.integrations.aiocache.serializer import ValueSerializer
 
 _log: Final = logging.getLogger("asynccache")
@@ -102,7 +102,7 @@ class AsyncCacheBackend(BaseCache):  # type: ignore[misc] # aiocache has no type
     ) -> None:
         if over is not None and not isinstance(over, AsyncCache | str):
             raise TypeError(
-                f"over must be an AsyncCache or a URL, not {type(over).__qualname__};"
+                f"over must be an AsyncCache or a URL, not {described(over)};"
                 " None takes the cache in force"
             )
         super().__init__(
@@ -113,21 +113,27 @@ class AsyncCacheBackend(BaseCache):  # type: ignore[misc] # aiocache has no type
             timeout=timeout,
             ttl=ttl,
         )
-        build = cast("Any", key_builder or self._build_key)
-
-        def build_key(key: Any, namespace: str | None = None) -> _KeyPlace:  # noqa: ANN401 - any key
-            space = cast("str | None", self.namespace if namespace is None else namespace)
-            built = build(key, namespace=space)
-            built = built.value if isinstance(built, Enum) else built
-            return _KeyPlace(built if isinstance(built, str) else repr(built), space)
-
-        self.build_key = build_key
         self._own = isinstance(over, str)
         self._over = Cache.from_url(over) if isinstance(over, str) else over
         self._openings = 0
 
     def __repr__(self) -> str:
         return f"AsyncCacheBackend({self._over!r})"
+
+    @property
+    def build_key(self) -> Callable[..., Any]:
+        """What makes keys of what commands are given. As in any aiocache cache, it can be set."""
+        return self._build_place
+
+    @build_key.setter
+    def build_key(self, build: Callable[..., Any]) -> None:
+        def build_place(key: Any, namespace: str | None = None) -> _KeyPlace:  # noqa: ANN401 - any key
+            space = cast("str | None", self.namespace if namespace is None else namespace)
+            built = build(key, namespace=space)
+            built = built.value if isinstance(built, Enum) else built
+            return _KeyPlace(built if isinstance(built, str) else repr(built), space)
+
+        self._build_place = build_place
 
     @property
     def serializer(self) -> Any:  # noqa: ANN401 - aiocache's

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from asynccache.integrations.autogen.client import (
-    CachedChatCompletionClient,
-    CachedChatCompletionClientConfig,
-)
+from asynccache.errors import from_extra
+
+with from_extra("autogen"):
+    from asynccache.integrations.autogen.client import (
+        CachedChatCompletionClient,
+        CachedChatCompletionClientConfig,
+    )
 
 __all__ = ["CachedChatCompletionClient", "CachedChatCompletionClientConfig"]

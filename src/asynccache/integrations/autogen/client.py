@@ -33,7 +33,7 @@ from asynccache.cache.facade import (
     current_cache,
     current_options,
 )
-from asynccache.errors import NotCanonicalError
+from asynccache.errors import NotCanonicalError, described
 from asynccache.integrations.autogen.calls import CREATE, STREAM, copied
 from asynccache.integrations.autogen.identity import ClientIdentity, UnknownClientError
 from asynccache.integrations.autogen.lookup import AutoGenLookup, looked_up
@@ -90,7 +90,7 @@ class CachedChatCompletionClient(ChatCompletionClient, Component[CachedChatCompl
             self._identity = ClientIdentity(client, upstream)
         except (UnknownClientError, NotCanonicalError) as exc:
             raise TypeError(
-                f"a {type(client).__qualname__} can't be identified: {exc};"
+                f"{described(client)} can't be identified: {exc};"
                 ' give upstream="...", a name for the server that it calls'
             ) from exc
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
-from asynccache.integrations.litellm.cache import LiteLLMCache
+from asynccache.errors import from_extra
+
+with from_extra("litellm"):
+    from asynccache.integrations.litellm.cache import LiteLLMCache
 
 __all__ = ["LiteLLMCache"]

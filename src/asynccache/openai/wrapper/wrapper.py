@@ -21,7 +21,7 @@ from asynccache.cache.facade import (
     status_of,
     store_good,
 )
-from asynccache.errors import ReplayMiss
+from asynccache.errors import ReplayMiss, described
 from asynccache.openai.wrapper.config import OWN_WORDS, WrapperSettings, entries_of
 from asynccache.openai.wrapper.entry_client import EntryClient, FilterRule, filled, note
 from asynccache.openai.wrapper.loop import LoopState, loop_state
@@ -276,7 +276,7 @@ class OpenAIWrapper:
         if isinstance(response, Completion):
             return [choice.text for choice in response.choices]
         if not isinstance(response, ChatCompletion):
-            raise TypeError(f"a {type(response).__qualname__} has no choices: pass a completion")
+            raise TypeError(f"{described(response)} has no choices: pass a completion")
         messages = [choice.message for choice in response.choices]
         return [
             message if message.tool_calls or message.function_call else message.content

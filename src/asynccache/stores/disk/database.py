@@ -39,7 +39,7 @@ def entry_id(tenant: str | None, key: bytes) -> int:
 
 @lru_cache(maxsize=1024)
 def _salt(tenant: str) -> int:
-    salt: int = FIRST_BITS(sha256(tenant.encode("utf-8", "surrogatepass")).digest())[0]
+    salt: int = FIRST_BITS(sha256(tenant.encode()).digest())[0]
     return salt
 
 

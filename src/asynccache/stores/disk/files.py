@@ -82,7 +82,7 @@ def check_folder(path: Path) -> None:
     if os.name == "posix" and found.st_mode & _OTHERS_WRITE:
         mode = stat.S_IMODE(found.st_mode)
         raise StoreRefusedError(
-            f"Others may write to {path} (mode {mode:o}): run `chmod go-w` on it,"
+            f"Others may write to {path} (mode {mode:o}): run `chmod -R go-w {path}`,"
             " or choose a folder of your own."
         )
 

@@ -197,7 +197,7 @@ def inspect(path: Path, schema: Schema, mode: Mode | None = None) -> bool:
     for name, (kind, sql) in found.items():
         if schema.objects.get(name) != sql:
             raise StoreRefusedError(
-                f"{path} holds a {kind} {name!r} that asynccache never made: move it away."
+                f"{path} holds what asynccache never made ({kind} {name!r}): move it away."
             )
     if missing := schema.objects.keys() - found.keys():
         raise StoreRefusedError(f"{path} lacks {min(missing)!r}: move it away.")

@@ -125,7 +125,7 @@ class DiskStore(Store):
             inline = self._folders[namespace.seed].inline[get_ident()]
         except KeyError:
             return UNKNOWN
-        return inline.peek(namespace.tenant, key)
+        return inline.peek(namespace.owner, key)
 
     async def get_many(self, namespace: Namespace, keys: Sequence[bytes]) -> Sequence[bytes | None]:
         """Return entries, read on a worker."""
@@ -158,7 +158,7 @@ class DiskStore(Store):
                     )
                 else:
                     size += len(record.body)
-            written = session.writer.submit(Put(seed, namespace.tenant, records, bodies), size)
+            written = session.writer.submit(Put(seed, namespace.owner, records, bodies), size)
             return await written
         except BaseException as exc:
             # Once it is queued, the writer goes on with it and its files, if the caller doesn't.
@@ -169,7 +169,7 @@ class DiskStore(Store):
 
     async def delete_many(self, namespace: Namespace, keys: Sequence[bytes]) -> int:
         """Remove entries, in the order of all that is queued."""
-        work = Delete(namespace.seed, namespace.tenant, keys)
+        work = Delete(namespace.seed, namespace.owner, keys)
         deleted: int = await self._opened().writer.submit(work)
         return deleted
 
@@ -179,7 +179,7 @@ class DiskStore(Store):
         cleared = 0
         after: int | None = None
         while True:
-            live, after = await writer.submit(Clear(namespace.seed, namespace.tenant, after))
+            live, after = await writer.submit(Clear(namespace.seed, namespace.owner, after))
             cleared += int(live)
             if after is None:
                 return cleared
@@ -188,7 +188,7 @@ class DiskStore(Store):
         """Return a page of envelopes, in the order of their digests."""
         return await self._opened().read(
             namespace.seed,
-            lambda folder: folder.page(namespace.tenant, cursor),
+            lambda folder: folder.page(namespace.owner, cursor),
             Page(envelopes=(), cursor=None),
         )
 
@@ -247,7 +247,7 @@ class DiskStore(Store):
     def _lease(
         self, namespace: Namespace, items: Sequence[Claim | Lease], *, release: bool = False
     ) -> asyncio.Future[Any]:
-        work = LeaseWork(namespace.seed, namespace.tenant, items, release)
+        work = LeaseWork(namespace.seed, namespace.owner, items, release)
         return self._opened().leaser.submit(work)
 
     async def _entries(
@@ -255,7 +255,7 @@ class DiskStore(Store):
     ) -> Sequence[bytes | None]:
         return await self._opened().read(
             namespace.seed,
-            lambda folder: folder.entries(namespace.tenant, keys, heads=heads),
+            lambda folder: folder.entries(namespace.owner, keys, heads=heads),
             [None] * len(keys),
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -87,11 +88,13 @@ class RedisAddress(Struct, frozen=True, kw_only=True):
         parts = urlsplit(url)
         if parts.scheme not in SCHEMES:
             raise ValueError(
-                f"redis_url must begin with one of {', '.join(f'{each}://' for each in SCHEMES)},"
-                f" not {parts.scheme or url.partition('@')[0]!r}"
+                f"redis_url must begin with one of {', '.join(f'{each}://' for each in SCHEMES)}:"
+                " write it like redis://localhost:6379/0"
             )
         if parts.fragment:
             raise ValueError("write '#' as %23 in redis_url")
+        if parts.path[:1] not in {"", "/"}:
+            raise ValueError("redis_url has two slashes: redis://localhost:6379/0")
         if parts.scheme == "unix":
             return cls._unix(parts)
         return cls._hosts(parts)
@@ -148,7 +151,8 @@ def _options(parts: SplitResult) -> tuple[dict[str, Any], dict[str, Any]]:
     for name, text in parse_qsl(parts.query, keep_blank_values=True):
         parse = OPTIONS.get(name)
         if parse is None:
-            raise ValueError(f"no option {name!r}; a redis_url takes {', '.join(OPTIONS)}")
+            near = "".join(f" (did you mean {one}?)" for one in get_close_matches(name, OPTIONS, 1))
+            raise ValueError(f"no option {name!r}{near}; a redis_url takes {', '.join(OPTIONS)}")
         try:
             options[name] = parse(text)
         except ValueError as exc:

@@ -1,0 +1,305 @@
+"""Natural mistakes: each gets an error with the sentence that mends it."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import pickle
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import asynccache
+from asynccache import Cache, CacheClosedError
+from asynccache.errors import described
+
+SECRET = "hunter2"
+
+CALLS = {
+    "redis, an address first": (
+        lambda: Cache.redis(f"redis://:{SECRET}@host:6379/0"),
+        'Cache.redis(redis_url="redis://host:6379/0")',
+    ),
+    "redis, host and port first": (lambda: Cache.redis("host:6379"), "redis_url="),
+    "disk, a folder first": (lambda: Cache.disk("./dir"), "Cache.disk(cache_path_root='./dir')"),
+    "disk, an absolute folder": (lambda: Cache.disk("/srv/c"), "cache_path_root='/srv/c'"),
+    "disk, a folder at home": (lambda: Cache.disk("~/c"), "cache_path_root='~/c'"),
+    "disk, a path": (lambda: Cache.disk(Path("a/b")), "cache_path_root='a/b'"),
+    "disk, here": (lambda: Cache.disk("."), "cache_path_root='.'"),
+    "disk, a URL first": (lambda: Cache.disk("redis://host"), "Cache.from_url"),
+    "memory, a URL first": (lambda: Cache.memory("redis://host"), "Cache.from_url"),
+    "redis, url and host": (
+        lambda: Cache.redis(url="redis://host", host="host"),
+        "no option 'host' (did you mean redis_url?), no option 'url' (did you mean redis_url?)",
+    ),
+    "disk, path": (lambda: Cache.disk(path="x"), "did you mean cache_path_root?"),
+    "disk, directory": (lambda: Cache.disk(directory="x"), "did you mean cache_path_root?"),
+    "disk, seed": (lambda: Cache.disk(seed=1), "did you mean cache_seed?"),
+    "disk, size_limit": (lambda: Cache.disk(size_limit=1), "did you mean max_bytes?"),
+    "disk, misspelt": (lambda: Cache.disk(cache_path="x"), "did you mean cache_path_root?"),
+    "memory, misspelt": (lambda: Cache.memory(max_byte=1), "did you mean max_bytes?"),
+    "memory, expire": (lambda: Cache.memory(expire=1), "did you mean ttl?"),
+    "the store's own are listed": (
+        lambda: Cache.redis(colour=1),
+        "it takes cache_seed, redis_url, client, max_connections, local_max_bytes, local_ttl,",
+    ),
+    "and the common ones": (lambda: Cache.disk(colour=1), "store_if, store_timeout, tenant, ttl"),
+    "cosmos, url": (lambda: Cache.cosmos_db(url="https://x"), "did you mean endpoint?"),
+    "cosmos, key": (lambda: Cache.cosmos_db(key=SECRET), "did you mean credential?"),
+    "url, a folder": (lambda: Cache.from_url("./dir"), "write 'disk:./dir'"),
+    "url, an absolute folder": (lambda: Cache.from_url("/srv/c"), "write 'disk:/srv/c'"),
+    "url, a drive": (lambda: Cache.from_url(r"C:\cache"), "write 'disk:C:"),
+    "url, a file": (lambda: Cache.from_url("file:///srv/c"), "write 'disk:/srv/c'"),
+    "url, redis": (lambda: Cache.from_url("redis"), "write 'redis://localhost:6379/0'"),
+    "url, disk": (lambda: Cache.from_url("disk"), "write 'disk:'"),
+    "url, memory": (lambda: Cache.from_url("memory"), "write 'memory:'"),
+    "url, host and port": (lambda: Cache.from_url("host:6379"), "write 'redis://host:6379'"),
+    "url, no slashes": (lambda: Cache.from_url("redis:host"), "redis://localhost:6379/0"),
+    "url, misspelt": (lambda: Cache.from_url("reddis://x"), "did you mean redis:?"),
+    "url, another store": (lambda: Cache.from_url(f"mongodb://u:{SECRET}@h"), "no store is called"),
+    "url, a connection string": (
+        lambda: Cache.from_url(f"AccountEndpoint=https://x/;AccountKey={SECRET}"),
+        "Cache.cosmos_db(connection_string=...)",
+    ),
+    "url, https": (
+        lambda: Cache.from_url("https://x.documents.azure.com:443/"),
+        "cosmos://:key@host/database/container",
+    ),
+    "url, a path": (lambda: Cache.from_url(Path("dir")), "Cache.disk(cache_path_root=...)"),
+    "url, None": (lambda: Cache.from_url(None), "not None"),
+    "url, an option misspelt": (
+        lambda: Cache.from_url("redis://host?ttll=3"),
+        "no option 'ttll' (did you mean ttl?)",
+    ),
+    "url, an option of redis": (
+        lambda: Cache.from_url("redis://host?ssl_certfil=3"),
+        "did you mean ssl_certfile?",
+    ),
+    "url, another store's option": (
+        lambda: Cache.from_url("disk:?max_connections=3"),
+        "no option 'max_connections'",
+    ),
+    "redis_url without a scheme": (
+        lambda: Cache.redis(redis_url=f"{SECRET}@host"),
+        "like redis://localhost:6379/0",
+    ),
+    "from_store, a seed": (lambda: Cache.from_store(42), "not an int"),
+    "from_store, a class": (lambda: Cache.from_store(dict), "not the class dict"),
+    "half a character": (lambda: Cache.memory(tenant="\ud800"), "tenant"),
+}
+
+
+@pytest.mark.parametrize(("call", "said"), CALLS.values(), ids=CALLS)
+def test_the_message_mends_the_mistake(call, said):
+    """What was meant stands in the message, and no password."""
+    with pytest.raises((TypeError, ValueError)) as caught:
+        call()
+    assert said in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk", "redis", "aiocache"])
+def test_half_a_character_is_no_tenant_in_any_store(kind, tmp_path):
+    """It is refused when the cache is made, not by some stores at their first write."""
+    aiocache = pytest.importorskip("aiocache")
+    pytest.importorskip("redis")
+    make = {
+        "memory": Cache.memory,
+        "disk": lambda **options: Cache.disk(cache_path_root=tmp_path, **options),
+        "redis": Cache.redis,
+        "aiocache": lambda **options: Cache.aiocache(aiocache.SimpleMemoryCache(), **options),
+    }[kind]
+    with pytest.raises(ValueError, match="surrogate"):
+        make(tenant="acme\udc80")
+
+
+# -- clients -----------------------------------------------------------------------------------
+
+
+class AsyncAnthropic:
+    """A client of another SDK."""
+
+
+AsyncAnthropic.__module__ = "anthropic"
+
+
+def test_what_cant_be_wrapped():
+    """The message says what can, and what to do with the rest."""
+    for wrong, kind in ((AsyncAnthropic(), "an AsyncAnthropic"), (None, "None"), ({}, "a dict")):
+        with pytest.raises(TypeError, match=f"can't wrap {kind}: pass an openai.AsyncOpenAI"):
+            Cache.memory().wrap(wrong)
+    with pytest.raises(TypeError, match=r"can't wrap the class AsyncAnthropic.*instance"):
+        Cache.memory().wrap(AsyncAnthropic)
+
+
+async def test_outside_of_the_block(caplog):
+    """Whoever uses a closed cache is told how it is opened."""
+    cache = Cache.memory()
+
+    async def create():
+        return 1
+
+    with pytest.raises(CacheClosedError, match=r"`async with cache:`.*`await cache.open\(\)`"):
+        await cache.get("key")
+    await cache.get_or_create("key", create)
+    assert "`async with cache:`" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("module", "package", "extra"),
+    [
+        ("openai", "openai", "openai"),
+        ("integrations.langchain", "langchain_core", "langchain"),
+        ("integrations.langgraph", "langgraph", "langgraph"),
+        ("integrations.litellm", "litellm", "litellm"),
+        ("integrations.autogen", "autogen_core", "autogen"),
+        ("integrations.aiocache", "aiocache", "aiocache"),
+    ],
+)
+def test_an_integration_without_its_extra(module, package, extra):
+    """The error names the extra; another error of the import stays what it is."""
+    program = f"""
+        import sys
+
+        class Missing:
+            def find_spec(self, name, path=None, target=None):
+                if name.partition(".")[0] == {package!r}:
+                    raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+        sys.meta_path.insert(0, Missing())
+        try:
+            import asynccache.{module}
+        except ImportError as exc:
+            print(exc)
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert f'{package} isn\'t installed: run pip install "asynccache[{extra}]"' in run.stdout
+
+
+# -- options as a decorator ----------------------------------------------------------------------
+
+
+async def test_options_decorate_functions_of_all_kinds(async_cache_counter):
+    """A coroutine function, a plain one, and a plain one that returns a coroutine."""
+    cache, made = async_cache_counter
+
+    async def ask():
+        return await cache.get_or_create("key", made)
+
+    @asynccache.options(mode="refresh")
+    async def asked():
+        """Ask anew."""
+        return await ask()
+
+    assert [await asked() for _ in range(3)] == [1, 2, 3]
+    assert asked.__doc__ == "Ask anew."
+    assert await ask() == 3
+
+    @asynccache.options(mode="refresh")
+    def begun():
+        return ask()
+
+    assert await begun() == 4
+
+    @asynccache.options(mode="off")
+    def mode():
+        return asynccache.cache.in_force.current_options().mode
+
+    assert mode() == "off"
+    assert await ask() == 4
+
+
+@pytest.fixture
+async def async_cache_counter():
+    """A cache, and a coroutine function that counts its calls."""
+    count = 0
+
+    async def made():
+        nonlocal count
+        count += 1
+        return count
+
+    async with Cache.memory() as cache:
+        yield cache, made
+
+
+async def test_calls_of_a_decorated_function_at_once_have_blocks_of_their_own(async_cache_counter):
+    """What one call leaves doesn't end the other's."""
+    cache, made = async_cache_counter
+    await cache.get_or_create("key", made)
+    inside, leave = asyncio.Event(), asyncio.Event()
+
+    @asynccache.options(mode="refresh")
+    async def asked(first):
+        if first:
+            inside.set()
+            await leave.wait()
+        return await cache.get_or_create("key", made)
+
+    one = asyncio.create_task(asked(first=True))
+    await inside.wait()
+    assert await asked(first=False) == 2
+    leave.set()
+    assert await one == 3
+
+
+async def test_what_options_dont_decorate():
+    """Of a generator the block would leak into its reader; of a class nothing would be in it."""
+
+    async def events():
+        yield 1
+
+    def numbers():
+        yield 1
+
+    for wrong in (events, numbers, AsyncAnthropic, 1):
+        with pytest.raises(TypeError, match="with options"):
+            asynccache.options(mode="off")(wrong)
+    with pytest.raises(TypeError, match="not callable"):
+        asynccache.record()(events)
+
+
+async def test_options_are_checked_where_they_are_named():
+    """Not only once the block is entered."""
+    with pytest.raises(ValueError, match="mode must be"):
+        asynccache.options(mode="readwrite")
+
+
+async def test_a_block_of_options_is_one_block():
+    """It may be entered again once it was left, and not while it is entered."""
+    block = asynccache.options(mode="off")
+    for _ in range(2):
+        with block:
+            with pytest.raises(RuntimeError, match="for each block"):
+                block.__enter__()
+            assert asynccache.cache.in_force.current_options().mode == "off"
+
+
+# -- copies ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+async def test_a_cache_has_no_copies(copied):
+    """A copy would share half of its state, so that one's end were the other's."""
+    cache = Cache.memory()
+    with cache as view:
+        for one in (cache, view, {"cache": cache} if copied is not copy.copy else cache):
+            with pytest.raises(TypeError, match="pass the object itself"):
+                copied(one)
+
+
+def test_articles():
+    """Messages have "an" where it is due."""
+    kinds = (
+        "an int", "a dict", "an object", "an OpenAI", "an HTTPError", "a UUID", "a User",
+        "an Unknown", "a Europe", "a OneOf",
+    )  # fmt: skip
+    for kind in kinds:
+        assert described(type(kind.partition(" ")[2], (), {})()) == kind
+    assert described(None) == "None"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
@@ -39,6 +40,23 @@ _ONE: Final = (
     "a cache can't be copied or pickled, as it stands for open files and connections: pass the"
     " object itself, and make another one for another process"
 )
+
+
+def _truth(_: object) -> bool:
+    """Return true, as objects have it, but refuse to be the store of AutoGen's own cache.
+
+    AutoGen calls its store's methods without awaiting them, and asks for its truth before.
+
+    Raises:
+        TypeError: It is AutoGen that asks.
+    """
+    if str(sys._getframe(1).f_globals.get("__name__")).startswith("autogen_ext."):  # noqa: SLF001 - CPython's
+        raise TypeError(
+            "an asynccache cache can't be the store of AutoGen's ChatCompletionCache, which awaits"
+            " nothing and leaves the model out of its keys. Write"
+            " asynccache.integrations.autogen.CachedChatCompletionClient(client, cache) instead"
+        )
+    return True
 
 
 class AsyncCache:
@@ -117,6 +135,8 @@ class AsyncCache:
     ) -> None:
         if self._sync_view is not None:
             self._sync_view.__exit__(exc_type, exc, traceback)
+
+    __bool__ = _truth
 
     def __reduce__(self) -> Never:
         raise TypeError(_ONE)
@@ -437,6 +457,8 @@ class SyncCache:
     def is_open(self) -> bool:
         """Whether calls are served now."""
         return self._cache.is_open
+
+    __bool__ = _truth
 
     def __reduce__(self) -> Never:
         raise TypeError(_ONE)

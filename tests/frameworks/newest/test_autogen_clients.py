@@ -82,6 +82,27 @@ async def test_own_client_is_told_apart_by_its_name_and_config(cache):
     assert not (await named(modest(), cache, "other").create(HELLO)).cached
 
 
+class OwnCache(ChatCompletionCache):
+    """A cache that somebody has derived from AutoGen's."""
+
+
+@pytest.mark.parametrize("kind", [ChatCompletionCache, OwnCache])
+async def test_autogens_own_cache_takes_no_cache_of_ours(kind, tmp_path):
+    """It would never await it: the error has the line that works, and that line does."""
+    cache = Cache.disk(cache_path_root=tmp_path)
+    assert cache
+    with pytest.raises(TypeError, match=r"CachedChatCompletionClient\(client, cache\)"):
+        kind(modest(), cache)
+    with Cache.memory() as face:
+        assert face
+        with pytest.raises(TypeError, match="CachedChatCompletionClient"):
+            kind(modest(), face)
+    async with cache:
+        client = CachedChatCompletionClient(modest(), cache, upstream="test")
+        await client.create(HELLO)
+        assert (await client.create(HELLO)).cached
+
+
 async def test_where_a_server_routes_a_request_to_is_in_no_key(cache):
     """`prompt_cache_key` is left out of a call's arguments."""
     client = named(modest(), cache)

@@ -15,8 +15,9 @@ import pytest
 
 import asynccache
 from asynccache import Cache
-from tests.helpers.frameworks_server import ARGUMENTS, TOOL
-from tests.helpers.frameworks_suite import FrameworkSuite, Weather
+from asynccache.integrations.litellm import LiteLLMCache
+from tests.helpers.frameworks_server import ARGUMENTS, TOOL, Model
+from tests.helpers.frameworks_suite import FrameworkSuite, Weather, stored
 
 pytest_plugins = ("tests.helpers.openai_fixtures",)
 # LiteLLM's types, as pydantic sees them; and what LiteLLM itself does with its answers.
@@ -68,3 +69,33 @@ class TestLiteLLM(FrameworkSuite):
                     )
         assert len(server.requests) == 2
         assert cache.stats().misses == cache.stats().bypassed == 0
+
+    @pytest.mark.parametrize("model", ["gpt-5-pro", "gpt-5-codex", "o1-pro", "responses/gpt-4o"])
+    async def test_models_that_it_bridges_to_responses(self, model, server):
+        """Their completions go the same way, so that `LiteLLMCache` alone caches them."""
+        at = {"api_base": server.base_url, "api_key": "sk-a"}
+        await self.bridged(server, model=f"openai/{model}", **at)
+
+    async def test_tools_that_it_bridges_at_the_official_address(self, official_api):
+        """There it does so with newer models' tools, which a local address gets as they are."""
+        official_api.program = Model()
+        tools = [{"type": "function", "function": {"name": "f", "parameters": SCHEMA}}]
+        await self.bridged(official_api, model="openai/gpt-5.4", tools=tools)
+
+    async def bridged(self, server, **call):
+        """Check who caches a call that LiteLLM sends to the Responses API."""
+        async with Cache.memory() as cache:
+            with asynccache.instrument_openai():
+                for _ in range(2):
+                    await litellm.acompletion(messages=ASKED, **call)
+            assert [seen.path for seen in server.requests] == ["/v1/responses"] * 2
+            assert cache.stats().misses == cache.stats().bypassed == 0
+            litellm.cache = LiteLLMCache()
+            try:
+                for _ in range(2):
+                    await litellm.acompletion(messages=ASKED, **call)
+                    await stored(cache, 1)
+            finally:
+                litellm.cache = None
+                await litellm.close_litellm_async_clients()
+        assert len(server.requests) == 3

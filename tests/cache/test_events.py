@@ -397,7 +397,7 @@ async def test_an_observer_that_raises_breaks_nothing(bare, api, caplog):
     def observer(event):
         raise RuntimeError("the observer's own")
 
-    with caplog.at_level(logging.ERROR, logger="asynccache"):
+    with caplog.at_level(logging.WARNING, logger="asynccache"):
         async with Cache.memory(observer=observer) as cache:
             client = cache.wrap(bare)
             with record() as calls:
@@ -407,7 +407,7 @@ async def test_an_observer_that_raises_breaks_nothing(bare, api, caplog):
                 await client.post("/other", body={}, cast_to=object)
                 await cache.get_or_create("k", lambda: asyncio.sleep(0, "value"))
     assert outcomes(calls) == ["miss", "miss", "miss", "bypass", "miss"]
-    assert caplog.text.count("the observer's own") >= 5
+    assert caplog.text.count("the observer's own") == 1
 
 
 async def test_an_observer_that_raises_base_exceptions_is_heard(bare):

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from time import perf_counter
 from types import TracebackType
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct
 
 from asynccache.cache.in_force import is_watched, recorders
 from asynccache.core.counters import Outcome
 from asynccache.entries.entry import Entry
-
-_log = logging.getLogger("asynccache")
+from asynccache.runtime.logs import warn_of
 
 
 class CallEvent(Struct, frozen=True, kw_only=True):
@@ -45,6 +43,29 @@ class CallEvent(Struct, frozen=True, kw_only=True):
 
 
 Observer = Callable[[CallEvent], None]
+
+
+class SafeObserver:
+    """A user's observer: what it raises breaks no call, and is told once per kind of error.
+
+    Args:
+        observer: The user's.
+    """
+
+    __slots__ = ("_observer", "_told")
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer: Final = observer
+        self._told: set[type[Exception]] = set()
+
+    def __call__(self, event: CallEvent) -> None:
+        """Tell the user's of an event."""
+        try:
+            self._observer(event)
+        except Exception as exc:  # noqa: BLE001 - the user's function; no call is lost over it
+            if type(exc) not in self._told:
+                self._told.add(type(exc))
+                warn_of(exc, f"an observer failed, and calls go on, told once: {exc!r}")
 
 
 class Recording:
@@ -134,10 +155,7 @@ class CallWatch:
             if not frame.dead:
                 frame.value.append(event)
         if self._observer is not None:
-            try:
-                self._observer(event)
-            except Exception:  # noqa: BLE001 - the user's function; no call is lost over it
-                _log.exception("an observer failed; the call goes on")
+            self._observer(event)
 
 
 def watch(

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TypedDict, cast
 
 from msgspec import Struct
 
-from asynccache.cache.events import Observer
+from asynccache.cache.events import Observer, SafeObserver
 from asynccache.core.calls import StoreIf, store_good
 from asynccache.core.context import Limits
 from asynccache.core.modes import MODES, Mode
@@ -213,6 +213,10 @@ def _plain(option: str, argument: str, function: object) -> object:
     return function
 
 
+def _observed(function: object) -> SafeObserver:
+    return SafeObserver(cast("Observer", _plain("observer", "a CallEvent", function)))
+
+
 def _share(share: float) -> float:
     if not 0 <= share <= 1:
         raise ValueError(f"ttl_jitter must be a share from 0 to 1, not {share}")
@@ -246,6 +250,6 @@ _CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
     "on_store_error": partial(_one_of, "on_store_error", ("continue", "raise")),
     "store_timeout": lambda time: None if time is None else positive("store_timeout", time),
     "lease_ttl": partial(positive, "lease_ttl"),
-    "observer": lambda function: function and _plain("observer", "a CallEvent", function),
+    "observer": lambda function: None if function is None else _observed(function),
 }
 """The options beside ``tenant``. Each check returns the setting, or raises."""

@@ -10,6 +10,7 @@ from typing import Final, Literal, TypeVar, cast
 from asynccache.core.counters import Counters
 from asynccache.errors import StoreError, StoreTimeoutError, StoreUnavailableError
 from asynccache.runtime.clock import Clock
+from asynccache.runtime.logs import warn_of
 
 _log = logging.getLogger("asynccache")
 
@@ -129,10 +130,7 @@ class CircuitBreaker:
         counters.store_errors[name] += 1
         if name not in self._seen:
             self._seen.add(name)
-            _log.warning(
-                "%s: %s; calls go on, further ones are only counted", self._name, error,
-                exc_info=error if isinstance(error.__cause__, Exception) else None,
-            )  # fmt: skip
+            warn_of(error, f"{self._name}: {error}; calls go on, further ones are only counted")
         return error
 
     def reset(self) -> None:
@@ -163,7 +161,7 @@ class CircuitBreaker:
         elif self._failures != _FAILURES:
             return
         else:
-            _log.warning("%s failed %d times in a row; calls go past it", self._name, _FAILURES)
+            _log.info("%s failed %d times in a row; calls go past it", self._name, _FAILURES)
         self.state = "open"
         self._ask_again = now + self._pause
 

@@ -19,6 +19,7 @@ from asynccache.core.leases import LeaseManager
 from asynccache.core.store_client import StoreClient
 from asynccache.entries.entry import Entry, encode_entry, encode_paths
 from asynccache.keys.paths import path_digests
+from asynccache.runtime.logs import warn_of
 from asynccache.stores.base import Record
 
 _log = logging.getLogger("asynccache")
@@ -36,13 +37,14 @@ class EntryWriter:
         leases: Tells whether a flight may overwrite what it finds in the store.
     """
 
-    __slots__ = ("_context", "_generations", "_leases", "_releasing")
+    __slots__ = ("_context", "_generations", "_leases", "_releasing", "_told")
 
     def __init__(self, context: LoopContext, leases: LeaseManager) -> None:
         self._context = context
         self._leases = leases
         self._releasing = context.store.capabilities.releases
         self._generations = context.store.capabilities.generations
+        self._told: set[type[Exception]] = set()  # what rules of the user's have raised
 
     def date(self, call: CallRequest, answer: Answer, seconds: float) -> Entry:
         """Return the entry of an answer that took so many seconds, and count what it cost."""
@@ -62,7 +64,7 @@ class EntryWriter:
         client: StoreClient,
     ) -> None:
         """Write a flight's entry, or count why not. Its callers go on before that."""
-        unstored = _refusal(flight, call, answer)
+        unstored = self._refusal(flight, call, answer)
         if not unstored and self._generations and flight.generation is None:
             unstored = "store"  # it couldn't say what the key was like before the call
         try:
@@ -79,6 +81,23 @@ class EntryWriter:
             _log.exception("an answer was delivered but could not be stored")
             unstored = "error"
         self._count(unstored, entry)
+
+    def _refusal(self, flight: Flight, call: CallRequest, answer: Answer) -> str:
+        """Return why an answer isn't to be stored, an empty str if it is."""
+        unstored = flight.unstored()
+        if unstored is not None:
+            return unstored
+        if not answer.complete:
+            return "incomplete"
+        if answer.private:
+            return "secret"
+        try:
+            return "" if call.store_if(answer) else "store_if"
+        except Exception as exc:  # noqa: BLE001 - the user's function; the answer isn't lost over it
+            if type(exc) not in self._told:
+                self._told.add(type(exc))
+                warn_of(exc, f"store_if failed, so that nothing is stored, told once: {exc!r}")
+            return "store_if"
 
     def _count(self, unstored: str, entry: Entry) -> None:
         counters = self._context.counters
@@ -135,22 +154,6 @@ class EntryWriter:
         if written is None:
             return "store"
         return "conflict" if record.if_absent else "deleted"
-
-
-def _refusal(flight: Flight, call: CallRequest, answer: Answer) -> str:
-    """Return why an answer isn't to be stored, an empty str if it is."""
-    unstored = flight.unstored()
-    if unstored is not None:
-        return unstored
-    if not answer.complete:
-        return "incomplete"
-    if answer.private:
-        return "secret"
-    try:
-        return "" if call.store_if(answer) else "store_if"
-    except Exception:  # noqa: BLE001 - the user's function; the answer isn't lost over it
-        _log.exception("store_if failed; the answer is delivered but not stored")
-        return "store_if"
 
 
 def expiry(ttl: float | None, now: int, jitter: float) -> int:

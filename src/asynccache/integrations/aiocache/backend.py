@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from enum import Enum
@@ -34,8 +33,7 @@ from asynccache.cache.facade import (
 from asynccache.entries.values import MISSING, decode_value, encode_value
 from asynccache.errors import CacheClosedError, described
 from asynccache.integrations.aiocache.serializer import ValueSerializer
-
-_log: Final = logging.getLogger("asynccache")
+from asynccache.runtime.logs import warn_of
 
 _SECOND: Final = 1_000_000  # microseconds
 _SEED: Final = 32  # hex digits: what names a namespace of aiocache's among the cache's own
@@ -194,7 +192,7 @@ class AsyncCacheBackend(BaseCache):  # type: ignore[misc] # aiocache has no type
             try:
                 made = _as_kept(self.serializer.dumps(value))
             except Exception as exc:
-                _log.exception("nothing is kept under %s: it can't be encoded", place)
+                warn_of(exc, "nothing is kept under %s: it can't be encoded: %r", place, exc)
                 raise _NotKeptError(value) from exc
             return _with_end(cache, made, ttl)
 

@@ -161,7 +161,8 @@ def mapped(exc: BaseException) -> StoreError:
     """Return ours for what SQLite or the system raised, with that as its cause."""
     if isinstance(exc, StoreError):
         return exc
-    error: StoreError = StoreUnavailableError(f"The cache's database failed: {exc!r}")
+    what = f"folder: {exc}" if isinstance(exc, OSError) else f"database: {exc!r}"
+    error: StoreError = StoreUnavailableError(f"Can't use the cache's {what}")
     for kind, words, codes, errnos in _ERRORS:
         if (isinstance(exc, OSError) and exc.errno in errnos) or (
             isinstance(exc, sqlite3.Error) and not {_code(exc), _code(exc) & 0xFF}.isdisjoint(codes)

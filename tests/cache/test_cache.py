@@ -74,7 +74,7 @@ async def test_keys_of_different_types_never_meet(cache):
 async def test_values_are_built_as_the_type_asked_for(cache):
     """`type=` builds structs, and refuses what isn't one."""
     value = Answer("hello", dt.datetime(2026, 1, 2, tzinfo=dt.UTC))
-    await cache.set("key", value)
+    await cache.set("key", value, type=Answer)
     assert await cache.get("key", type=Answer) == value
     assert await cache.get("key") == {"text": "hello", "at": value.at}
     with pytest.raises(msgspec.ValidationError):

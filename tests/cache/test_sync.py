@@ -156,7 +156,7 @@ def test_only_known_classes_are_made(cache):
     """A class that a store names is looked up among the SDK's answers and nowhere else."""
     meta = Meta("value", content_type=f"{VALUE_META.content_type}; class=os.system")
 
-    def packed(value):
+    def packed(value, type):
         return meta, encode_value(value)
 
     put = values_of(cache.asynchronous).put
@@ -170,7 +170,9 @@ def test_own_models_come_back_as_data(cache):
     class Point(BaseModel):
         x: int
 
-    cache.set("point", Point(x=1))
+    with pytest.raises(TypeError, match="type="):
+        cache.set("point", Point(x=1))
+    assert cache.set_many({"point": Point(x=1)}, type=Point) == [True]
     assert cache.get("point") == {"x": 1}
     assert cache.get("point", type=Point) == Point(x=1)
 
@@ -200,12 +202,15 @@ def test_what_autogen_would_lose_is_not_stored(cache, caplog, key):
 @pytest.mark.parametrize("key", ["invoice", '{"no": "request"}', "{", {"prompts": 1}], ids=repr)
 def test_own_values_may_have_a_cost(cache, key):
     """Under any other key it is a value like others: data if it can be, an error if it can't."""
-    assert cache.set(key, Invoice(1.0))
+    with pytest.raises(TypeError, match="type="):
+        cache.set(key, Invoice(1.0))
+    assert cache.set(key, Invoice(1.0), type=Invoice)
     assert cache.get(key) == {"cost": 1.0}
     assert cache.get(key, type=Invoice) == Invoice(1.0)
     with pytest.raises(TypeError, match="can't be cached"):
         cache.set(key, SimpleNamespace(cost=1.0))
     assert cache.set(json.dumps(REQUEST), {"cost": 1.0})
+    assert cache.set(REQUEST, Invoice(1.0), type=Invoice)
 
 
 def test_answer_is_stored_whole_or_not_at_all(cache):

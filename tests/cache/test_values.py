@@ -11,6 +11,7 @@ import functools
 import logging
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -19,7 +20,8 @@ import pytest
 from openai.types.chat import ChatCompletion
 from pydantic import BaseModel, Field, PrivateAttr, SecretStr
 
-from asynccache import Cache, options
+from asynccache import MISSING, Cache, options
+from asynccache.cache.facade import VALUE_META, values_of
 from tests.helpers.scenes import Scene
 
 if TYPE_CHECKING:  # so that it is unknown
@@ -175,6 +177,9 @@ EXACT: list[tuple[Any, Any]] = [
     ({"a": [1, 2.5, None, True, b"x"], 1: "y"}, Any),
     (-0.0, float),
     (b"", bytes),
+    (bytearray(b"x"), bytearray),
+    ([b"x", "\u0105"], Any),
+    ({(1, "a"): 3}, Any),
 ]
 
 
@@ -206,6 +211,17 @@ INEXACT: list[tuple[Any, Any]] = [
     (threading.Lock, Any),
     (2**80, int),
     ("\ud800", str),
+    (bytearray(b"x"), Any),
+    ({"a": [bytearray(b"x")]}, Any),
+    (bytearray(b"x"), bytes),
+    (b"x", bytearray),
+    ([bytearray(b"x")], list[memoryview]),
+    (memoryview(b"x"), Any),
+    (memoryview(bytearray(b"x")), memoryview),
+    (MISSING, Any),
+    (msgspec.UNSET, Any),
+    (msgspec.Raw(b"\x01"), Any),
+    ({(1, frozenset({2})): 3}, Any),
 ]
 
 
@@ -320,18 +336,114 @@ async def test_inexact_value_outlives_who_asked_first():
 )
 async def test_setting_a_model_that_would_come_back_otherwise_is_refused(cache, value):
     """A model that its data don't give back can't be set, wherever it stands in the value."""
-    for wrapped in (value, {"a": [value]}):
-        with pytest.raises(TypeError, match="can't be cached"):
-            await cache.set("k", wrapped)
+    kind = type(value)
+    for wrapped, of in ((value, kind), ({"a": [value]}, dict[str, list[kind]])):  # type: ignore[valid-type]
+        with pytest.raises(TypeError, match=r"can't be cached|wouldn't come back"):
+            await cache.set("k", wrapped, type=of)
     assert not await cache.contains("k")
+
+
+@pytest.mark.parametrize(("value", "kind"), INEXACT, ids=repr)
+async def test_what_is_made_and_what_is_set_keep_one_rule(cache, value, kind):
+    """What `get_or_create` delivers without storing it, `set` refuses, and says what helps."""
+    with pytest.raises(TypeError) as caught:
+        await cache.set("k", value, type=kind)
+    assert kind is not Any or "type=" in str(caught.value) or "can't be cached" in str(caught.value)
+    with pytest.raises(TypeError):
+        await cache.set_many({"other": 1, "k": value}, type=kind)
+    assert not await cache.contains("k")
+    assert not await cache.contains("other")
+
+
+@pytest.mark.parametrize(("value", "kind"), EXACT, ids=repr)
+async def test_what_was_set_as_a_type_comes_back_as_that(cache, value, kind):
+    """`get` is told the same type."""
+    assert await cache.set("k", value, type=kind)
+    assert await cache.set_many({"a": value, "b": value}, type=kind) == [True, True]
+    for found in (await cache.get("k", type=kind), *await cache.get_many(["a", "b"], type=kind)):
+        assert type(found) is type(value)
+        assert repr(found) == repr(value)
+
+
+async def test_a_type_that_nothing_can_be_set_as_is_refused(cache):
+    """It is said before anything is stored, as for `get_or_create`."""
+    with pytest.raises(TypeError, match="can't be built as"):
+        await cache.set("k", Point(1), type=Point | Deep)
 
 
 async def test_a_model_that_was_set_comes_back(cache):
     """By the names of its fields, whatever aliases it has."""
     value = Aliased.model_validate({"READ": 1, "written": 2, "BOTH": 3})
-    await cache.set("k", value)
+    await cache.set("k", value, type=Aliased)
     assert await cache.get("k", type=Aliased) == value
     assert await cache.get("k") == {"read": 1, "written": 2, "both": 3}
+
+
+BROKEN = {
+    "too deep": b"\x91" * 100_000 + b"\xc0",
+    "too deep to compare": b"\x91" * 500 + b"\xc0",
+    "cut": b"\x92\x01",
+    "no msgpack": b"\xc1",
+    "no text": b"\xa1\xff",
+    "empty": b"",
+}
+
+
+@pytest.fixture(params=BROKEN)
+async def planted(request, cache):
+    """Put bytes into a cache that can't be read, whoever wrote them, and return the cache."""
+    data = BROKEN[request.param]
+    await values_of(cache).put([("k", None)], lambda _, type: (VALUE_META, data))
+    return cache
+
+
+async def test_what_cannot_be_read_is_made_anew(planted):
+    """A stored value that is nested too deeply, or cut, is as one of another type."""
+    made = Made([1])
+    for _ in range(2):
+        assert await planted.get_or_create("k", made, type=list[int]) == [1]
+    assert made.calls == 1
+    assert planted.stats().flaws == {"mistyped": 1}
+    assert await planted.get("k") == [1]
+
+
+async def test_what_cannot_be_read_is_said(planted):
+    """`get` and a replay raise what they raise for another type, and nothing else."""
+    with suppress(msgspec.ValidationError):
+        await planted.get("k")  # some of it is good as plain data
+    with pytest.raises(msgspec.ValidationError):
+        await planted.get("k", type=list[int])
+    with pytest.raises(msgspec.ValidationError), options(mode="replay"):
+        await planted.get_or_create("k", Made([1]), type=list[int])
+    assert await planted.contains("k")
+
+
+class Picky:
+    """Raises when it is built, as a model's own code may."""
+
+    @classmethod
+    def model_validate(cls, *args: object, **kwargs: object) -> Picky:
+        """Raise."""
+        raise RuntimeError("not today")
+
+
+async def test_what_a_class_refuses_to_build_is_made_anew(cache):
+    """Whatever its code raises: a value that can't be built is no reason to fail."""
+    await cache.set("k", 1)
+    made = Made(Picky())
+    assert isinstance(await cache.get_or_create("k", made, type=Picky), Picky)
+    assert made.calls == 1
+
+
+@pytest.mark.parametrize("ttl", [10**400, 1e300, 10**12, dt.timedelta.max], ids=repr)
+async def test_a_ttl_may_be_as_long_as_it_likes(cache, ttl):
+    """What is longer than any cache lives is for ever, in whatever number it is said."""
+    assert await cache.set("k", 1, ttl=ttl)
+    assert await cache.get_or_create("made", Made(2), ttl=ttl) == 2
+    with options(ttl=ttl):
+        assert await cache.set("block", 3)
+    assert await cache.get_many(["k", "made", "block"]) == [1, 2, 3]
+    Cache.memory(ttl=ttl, store_timeout=10**400, lease_ttl=10**400)
 
 
 # -- the type of what is made ------------------------------------------------------------------
@@ -517,7 +629,7 @@ async def test_a_models_time_may_know_its_offset_by_another_class(cache, zone):
     for _ in range(2):
         assert await cache.get_or_create("k", made, type=Event) == made.value
     assert made.calls == 1
-    assert await cache.set("set", [made.value])
+    assert await cache.set("set", [made.value], type=list[Event])
 
 
 async def test_what_a_dataclass_keeps_beside_its_fields_is_not_looked_at(cache):

@@ -25,7 +25,7 @@ from asynccache.cache.values import Values, packed
 from asynccache.core.calls import Status, status_of
 from asynccache.core.counters import Stats
 from asynccache.entries.return_types import usual_type
-from asynccache.entries.values import MISSING, decode_value
+from asynccache.entries.values import decode_value
 from asynccache.keys.key import key_of
 from asynccache.runtime import background
 from asynccache.runtime.clock import SYSTEM_CLOCK, Clock
@@ -214,17 +214,21 @@ class AsyncCache:
         return [default if entry is None else decode_value(entry.body, type) for entry in found]
 
     async def set(
-        self, key: object, value: object, *, ttl: float | timedelta | None = None
+        self,
+        key: object,
+        value: object,
+        *,
+        ttl: float | timedelta | None = None,
+        type: Any = Any,  # noqa: ANN401 - as for `get`
     ) -> bool:
         """Store a value under a key, and return when the store has made it safe.
 
         Args:
             key: Any value with a canonical form.
-            value: Anything that msgspec can encode, or a pydantic model that can be built again
-                from its data. A model can't if it holds a `SecretStr`, leaves fields out of its
-                dump, or holds objects of classes derived from those that its fields name. Store
-                ``value.model_dump()`` of such a model.
+            value: What comes back as it was: plain data (None, bool, int, float, str, bytes, list
+                and dict), or anything that can be built again as ``type``.
             ttl: Seconds or timedelta until the value expires. None means the cache's own ``ttl``.
+            type: The type that `get` is to build the value as. Pass it to `get` as well.
 
         Returns:
             Whether the value was stored. It isn't in mode "off", "read_only" or "replay", if it is
@@ -232,31 +236,34 @@ class AsyncCache:
 
         Raises:
             NotCanonicalError: The key has no canonical form.
-            TypeError: The value can't be encoded, or a model in it can't be built again.
+            TypeError: The value can't be encoded, or would come back as another. It often helps to
+                name its type, or to store e.g. the ``model_dump()`` of a model.
             CacheClosedError: The cache isn't open.
         """
-        return all(await self.set_many([(key, value)], ttl=ttl))
+        return all(await self.set_many([(key, value)], ttl=ttl, type=type))
 
     async def set_many(
         self,
         items: Mapping[Any, object] | Sequence[tuple[object, object]],
         *,
         ttl: float | timedelta | None = None,
+        type: Any = Any,  # noqa: ANN401 - as for `get`
     ) -> list[bool]:
         """Store several values at once, and return for each whether it was stored.
 
         Args:
             items: A mapping of keys to values, or pairs of both where a key can't be hashed.
             ttl: As for `set`, for all values.
+            type: As for `set`, for each value.
 
         Raises:
             Exception: As from `set`.
         """
-        return await self._values.put(items, packed, ttl=ttl)
+        return await self._values.put(items, packed, ttl=ttl, type=type)
 
     async def contains(self, key: object) -> bool:
         """Return whether a usable value is stored under a key. Raises what `get` raises."""
-        return await self.get(key, MISSING) is not MISSING
+        return await self._values.find(key) is not None
 
     async def delete(self, key: object) -> bool:
         """Remove the value stored under a key, and return whether there was one.
@@ -569,7 +576,14 @@ class SyncCache:
         found = background.call(self._values.find_many, keys)
         return [objects.value_of(entry, default, type) for entry in found]
 
-    def set(self, key: object, value: object, *, ttl: float | timedelta | None = None) -> bool:
+    def set(
+        self,
+        key: object,
+        value: object,
+        *,
+        ttl: float | timedelta | None = None,
+        type: Any = Any,  # noqa: ANN401 - as for `get`
+    ) -> bool:
         """Store a value under a key, as `AsyncCache.set` does, and return whether it was stored.
 
         An answer of the OpenAI SDK is stored with the attributes that were set on it, except those
@@ -578,11 +592,11 @@ class SyncCache:
         once.
 
         Raises:
-            TypeError: The value can't be encoded, or a model in it can't be built again.
+            TypeError: As from `AsyncCache.set`.
         """
         pack = functools.partial(objects.packed_for, key)
         try:
-            return all(background.call(self._values.put, [(key, value)], pack, ttl=ttl))
+            return all(background.call(self._values.put, [(key, value)], pack, ttl=ttl, type=type))
         except objects.LostObjectError as exc:
             self._lifecycle.note_bypass(str(exc))
             return False
@@ -592,9 +606,10 @@ class SyncCache:
         items: Mapping[Any, object] | Sequence[tuple[object, object]],
         *,
         ttl: float | timedelta | None = None,
+        type: Any = Any,  # noqa: ANN401 - as for `get`
     ) -> list[bool]:
         """Store several values, as `AsyncCache.set_many` does."""
-        return background.call(self._values.put, items, objects.packed, ttl=ttl)
+        return background.call(self._values.put, items, objects.packed, ttl=ttl, type=type)
 
     def contains(self, key: object) -> bool:
         """Return whether a usable value is stored under a key."""

@@ -9,7 +9,7 @@ from copy import deepcopy
 from functools import partial
 from typing import Any, Final, TypeAlias
 
-from msgspec import UNSET, Struct, ValidationError
+from msgspec import Struct
 
 from asynccache.cache import events
 from asynccache.cache.lifecycle import Bypass, Cached, Lifecycle, Scope, behind, resolve
@@ -23,7 +23,6 @@ from asynccache.keys.key import value_key
 from asynccache.runtime.background import CallerGoneError
 
 _ANYBODY: Final = Caller()
-_MISTYPED: Final = (ValidationError, TypeError, NotImplementedError)
 _WRONG: Final = "create must be a coroutine function (for a SyncCache, a plain one)"
 _INEXACT: Final = "delivered but not stored, further ones are only counted: %s"
 VALUE_META: Final = Meta("value", content_type=CONTENT_TYPE)
@@ -112,7 +111,7 @@ async def computed(
     if isinstance(entry, Entry):
         try:
             value = decode_value(entry.body, type)
-        except _MISTYPED as exc:
+        except Exception as exc:  # noqa: BLE001 - of a class that is built, which may raise anything
             mistyped = exc
         else:
             engine.count_hit(entry)
@@ -142,11 +141,11 @@ class _Work(Struct, frozen=True, eq=False):
             )
         except NotSharedError:
             return await self._past(mode, ": its value can't be copied for all who wait")
-        if fetched.original is not UNSET:
-            return fetched.original, fetched
+        if fetched.original is not None:
+            return fetched.original[0], fetched
         try:
             return decode_value(fetched.entry.body, self.type), fetched
-        except _MISTYPED as exc:
+        except Exception as exc:  # noqa: BLE001 - as above
             return await self.anew(mode, exc)
 
     async def anew(self, mode: Mode, mistyped: Exception) -> _Result:

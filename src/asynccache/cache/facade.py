@@ -39,7 +39,7 @@ from asynccache.cache.scopes import (
     current_cache as current_cache,
     options as options,
 )
-from asynccache.cache.settings import Settings as Settings
+from asynccache.cache.settings import Settings as Settings, seconds_of as seconds_of
 from asynccache.cache.values import Values as Values
 from asynccache.core.bulk import BulkCall as BulkCall, fetch_many as fetch_many
 from asynccache.core.calls import (

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from asynccache.cache.computing import VALUE_META
 from asynccache.entries.entry import Entry, Meta
-from asynccache.entries.values import decode_value, encode_value
+from asynccache.entries.values import decode_value, encode_exactly, encode_value
 from asynccache.errors import described
 
 _CLASS: Final = "; class="  # in the content type
@@ -23,16 +23,17 @@ class LostObjectError(TypeError):
     """A value would come back as one that its reader can't use. It never leaves `SyncCache`."""
 
 
-def packed(value: object) -> tuple[Meta, bytes]:
+def packed(value: object, type: Any) -> tuple[Meta, bytes]:  # noqa: ANN401 - a type form
     """Return a value's bytes, and what they are: the data of a package's object, or just data.
 
     Raises:
-        TypeError: It can't be encoded.
+        TypeError: It can't be encoded, or another would be built as ``type``.
     """
-    return _known(value) or (VALUE_META, encode_value(value))
+    known = _known(value) if type is Any else None
+    return known or (VALUE_META, encode_exactly(value, type))
 
 
-def packed_for(key: object, value: object) -> tuple[Meta, bytes]:
+def packed_for(key: object, value: object, type: Any) -> tuple[Meta, bytes]:  # noqa: ANN401 - as above
     """Do as `packed` does, but refuse an object that AutoGen would get back as plain data.
 
     AutoGen goes on with it as the object. It is recognised by what it stores: an object with a
@@ -42,8 +43,8 @@ def packed_for(key: object, value: object) -> tuple[Meta, bytes]:
         LostObjectError: It is such an object, or one that can't be encoded.
         TypeError: Another's value can't be encoded.
     """
-    if not (hasattr(value, "cost") and _is_request(key)):
-        return packed(value)
+    if type is not Any or not (hasattr(value, "cost") and _is_request(key)):
+        return packed(value, type)
     reason = ""
     try:
         if (found := _known(value)) is not None:

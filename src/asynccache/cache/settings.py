@@ -23,6 +23,7 @@ from asynccache.keys.normalizer import Normalization
 
 _REMOTE_TIMEOUT: Final = 1.0  # seconds: longer than any healthy answer, shorter than a model's
 _LOCAL_TIMEOUT: Final = 10.0  # seconds: a disk under load is slow, not gone
+_LONGEST: Final = 1e11  # seconds, three thousand years: whatever is longer is as good as this
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -171,8 +172,8 @@ def positive(option: str, number: Any) -> Any:  # noqa: ANN401 - int in, int out
     return number
 
 
-def seconds_of(ttl: float | timedelta | None) -> float | None:
-    """Return a ttl in seconds, None for none.
+def seconds_of(ttl: float | timedelta | None, option: str = "ttl") -> float | None:
+    """Return a ttl or another time in seconds, None for none.
 
     Raises:
         TypeError: It is neither a number nor a timedelta nor None.
@@ -180,7 +181,8 @@ def seconds_of(ttl: float | timedelta | None) -> float | None:
     """
     if ttl is None:
         return None
-    return float(positive("ttl", ttl.total_seconds() if isinstance(ttl, timedelta) else ttl))
+    seconds = positive(option, ttl.total_seconds() if isinstance(ttl, timedelta) else ttl)
+    return float(min(seconds, _LONGEST))
 
 
 def mode_of(mode: str) -> Mode:
@@ -248,8 +250,8 @@ _CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
     "keep_requests": bool,
     "max_entry_bytes": partial(positive, "max_entry_bytes"),
     "on_store_error": partial(_one_of, "on_store_error", ("continue", "raise")),
-    "store_timeout": lambda time: None if time is None else positive("store_timeout", time),
-    "lease_ttl": partial(positive, "lease_ttl"),
+    "store_timeout": partial(seconds_of, option="store_timeout"),
+    "lease_ttl": lambda time: seconds_of(positive("lease_ttl", time)),
     "observer": lambda function: None if function is None else _observed(function),
 }
 """The options beside ``tenant``. Each check returns the setting, or raises."""

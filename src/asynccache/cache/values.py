@@ -15,7 +15,7 @@ from asynccache.core.engine import Engine
 from asynccache.core.store_client import LookedUp, all_found
 from asynccache.core.writer import expiry
 from asynccache.entries.entry import Entry, Meta, encode_entry
-from asynccache.entries.values import encode_value
+from asynccache.entries.values import check_type, encode_exactly
 from asynccache.keys.key import Namespace, value_key
 from asynccache.runtime.background import blocked_loop
 from asynccache.runtime.loops import done_in
@@ -26,13 +26,17 @@ _FOREIGN_SETTLE: Final = 10.0  # seconds that another loop may take to write wha
 _UNREAD: Final = frozenset({"off", "refresh"})  # modes in which nothing is looked up
 _WRITING: Final = frozenset({"read_write", "refresh"})
 
-Pack = Callable[[object], tuple[Meta, bytes]]
-"""Makes bytes of a value, and says what they are."""
+Pack = Callable[[object, Any], tuple[Meta, bytes]]
+"""Makes bytes of a value that is built as a type, and says what they are."""
 
 
-def packed(value: object) -> tuple[Meta, bytes]:
-    """Return a value's bytes, as plain data."""
-    return VALUE_META, encode_value(value)
+def packed(value: object, type: Any) -> tuple[Meta, bytes]:  # noqa: ANN401 - a type form
+    """Return the bytes that a value is built from as a type.
+
+    Raises:
+        TypeError: It can't be encoded, or another would be built.
+    """
+    return VALUE_META, encode_exactly(value, type)
 
 
 class Values:
@@ -96,15 +100,20 @@ class Values:
         pack: Pack,
         *,
         ttl: float | timedelta | None = None,
+        type: Any = Any,  # noqa: ANN401 - any type form
     ) -> list[bool]:
         """Store several values by what makes bytes of them and names these."""
         pairs = list(items.items()) if isinstance(items, Mapping) else list(items)
         seconds = seconds_of(ttl)
+        check_type(type)
         with self._lifecycle.setting():
-            return await self._put(pairs, pack, seconds)
+            return await self._put(pairs, lambda value: pack(value, type), seconds)
 
     async def _put(
-        self, pairs: list[tuple[Any, object]], pack: Pack, ttl: float | None
+        self,
+        pairs: list[tuple[Any, object]],
+        pack: Callable[[object], tuple[Meta, bytes]],
+        ttl: float | None,
     ) -> list[bool]:
         stored = [False] * len(pairs)
         scope = await self._scope()

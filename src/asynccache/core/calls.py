@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import Struct
 
 from asynccache.core.counters import Outcome
 from asynccache.core.flight import Caller, ErrorScope, Flight
@@ -99,7 +99,7 @@ class Fetched(Struct, frozen=True):
 
     entry: Entry
     outcome: Outcome
-    original: object = UNSET
+    original: tuple[object] | None = None
     """A value that its bytes don't give back, for this caller alone; then the entry is empty."""
     received: object = None
     """What came with the answer and isn't stored; None for a hit."""

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Final
 
-from msgspec import UNSET
-
 from asynccache.core.breaker import CircuitBreaker
 from asynccache.core.calls import CallRequest, Fetched
 from asynccache.core.context import Limits, LoopContext
@@ -138,7 +136,7 @@ class Engine:
                 break
             # The error was another caller's fate: the rest start one new flight between them.
             flight = None
-        original = UNSET if flight.originals is None else flight.originals.pop()
+        original = None if flight.originals is None else (flight.originals.pop(),)
         return self._served(entry, flight.outcome(started=started), original, flight.received)
 
     async def read(self, call: CallRequest) -> tuple[Fetched, Reader | None]:
@@ -232,7 +230,11 @@ class Engine:
         return flight
 
     def _served(
-        self, entry: Entry, how: Outcome, original: object = UNSET, received: object = None
+        self,
+        entry: Entry,
+        how: Outcome,
+        original: tuple[object] | None = None,
+        received: object = None,
     ) -> Fetched:
         """Count one call as answered."""
         self._count(how)

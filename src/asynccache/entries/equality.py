@@ -13,10 +13,13 @@ import marshal
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
+import msgspec
+
 _SCALARS: Final = frozenset({bool, int, str, bytes, float, type(None)})
 _BUILTINS: Final = frozenset({
     int, float, str, bytes, bytearray, list, tuple, dict, set, frozenset,
 })  # fmt: skip
+_BUFFERS: Final = ((bytes,), (bytes, bytearray, memoryview))
 _TIMES: Final = frozenset({dt.datetime, dt.time})
 # Which of its fields a model of pydantic's was given is no part of its equality, and no value.
 _NO_CONTENTS: Final = frozenset({"__pydantic_fields_set__", "__fields_set__"})
@@ -47,7 +50,9 @@ def difference(one: Any, other: Any, *, typed: bool = False) -> str | None:  # n
         return f"{type(one).__qualname__} becomes {kind.__qualname__}"
     if one is other:
         return None
-    if kind in _SCALARS or kind is bytearray:
+    if kind is memoryview:
+        same = one == other and one.readonly == other.readonly
+    elif kind in _SCALARS or kind is bytearray:
         # Floats by their digits, as 0.0 equals -0.0, and nan nothing.
         same = repr(one) == repr(other) if type(one) is float else one == other
     elif typed and kind in _TIMES:
@@ -65,12 +70,18 @@ def difference(one: Any, other: Any, *, typed: bool = False) -> str | None:  # n
 def same_builtins(one: Any, other: Any) -> bool:  # noqa: ANN401 - any two values
     """Tell fast that two values made of nothing but built-in types are the same.
 
-    False says nothing. What has the buffer protocol, as an array, counts as the bytes in it.
+    False says nothing. What has the buffer protocol counts as the bytes in it: see `has_buffers`.
     """
     try:
         return marshal.dumps(one, _MARSHAL) == marshal.dumps(other, _MARSHAL)
     except ValueError:  # something else is in it, or it is nested too deep
         return False
+
+
+def has_buffers(value: Any) -> bool:  # noqa: ANN401 - a value of built-in types
+    """Tell fast whether there is a bytearray or memoryview in a value of built-in types."""
+    as_text, as_it_is = (msgspec.to_builtins(value, builtin_types=kept) for kept in _BUFFERS)
+    return bool(as_text != as_it_is)
 
 
 def _became(one: Any, other: Any) -> bool:  # noqa: ANN401 - any two objects

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from asynccache.entries.equality import difference, same_builtins
+from asynccache.entries.equality import difference, has_buffers, same_builtins
 from asynccache.errors import described
 
 
@@ -74,7 +74,9 @@ def _lost(value: object, data: bytes, type: Any) -> str | None:  # noqa: ANN401 
     """Return what of a value doesn't come back from its bytes, None if all does."""
     try:
         back = decode_value(data, type)
-        if same_builtins(value, back):
+        if same_builtins(value, back) and not (
+            any(mark in data for mark in _BINARY) and (has_buffers(value) or has_buffers(back))
+        ):
             return None
         return difference(value, back, typed=not _is_open(type))
     except msgspec.ValidationError as exc:
@@ -103,15 +105,20 @@ def decode_value(data: bytes, type: Any = Any) -> Any:  # noqa: ANN401 - the pub
     """Return the value of bytes, as ``type``.
 
     Raises:
-        msgspec.ValidationError: It isn't of that type.
+        msgspec.ValidationError: It isn't of that type, or nested too deeply to be read here.
     """
-    if _is_open(type):
-        return _DECODE(data)
+    decode: Callable[[bytes], Any] = _DECODE
+    if not _is_open(type):
+        try:
+            decode = _decoder(type)
+        except TypeError:  # an annotation with something in it that has no hash, or none to build
+            decode = msgspec.msgpack.Decoder(type, dec_hook=_from_plain).decode
     try:
-        decode = _decoder(type)
-    except TypeError:  # an annotation with something in it that has no hash, or none to build
-        decode = msgspec.msgpack.Decoder(type, dec_hook=_from_plain).decode
-    return decode(data)
+        return decode(data)
+    except msgspec.ValidationError:
+        raise
+    except (msgspec.DecodeError, RecursionError) as exc:
+        raise msgspec.ValidationError(f"it can't be read: {exc}") from exc
 
 
 @functools.lru_cache(maxsize=256)
@@ -161,6 +168,7 @@ def _shown(type: Any) -> str:  # noqa: ANN401 - the public name; any type form
     return getattr(type, "__qualname__", None) or repr(type)
 
 
+_BINARY: Final = (b"\xc4", b"\xc5", b"\xc6")  # one of them is before all bytes in msgpack
 _OWN_ERRORS: Final = (TypeError, OverflowError, RecursionError, UnicodeEncodeError)
 _ENCODE: Final = msgspec.msgpack.Encoder(enc_hook=_to_plain).encode
 _ENCODE_MODELS: Final = msgspec.msgpack.Encoder(enc_hook=_to_plain_and_back).encode

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-import msgspec
 from msgspec import Struct
 
 from asynccache.cache.facade import (
@@ -256,16 +255,16 @@ def _read(body: bytes) -> list[Generation] | None:
         return None
 
 
-def _plain(generations: Sequence[Generation]) -> list[_Stored] | None:
+def _plain(generations: Sequence[Generation]) -> object:
     """Return generations as data, or None if they wouldn't come back as they are."""
     wanted = [_without_parsed(generation) for generation in generations]
     try:
-        stored = [_taken_apart(generation) for generation in wanted]
-        back = msgspec.msgpack.decode(encode_value(stored), type=list[_Stored])
+        body = encode_value([_taken_apart(generation) for generation in wanted])
+        back = decode_value(body, list[_Stored])
         lost = difference(wanted, [_built(item) for item in back])
     except (TypeError, ValueError, LookupError):
         return None
-    return stored if lost is None else None
+    return decode_value(body) if lost is None else None
 
 
 def _taken_apart(generation: Generation) -> _Stored:

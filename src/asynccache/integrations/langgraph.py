@@ -264,7 +264,7 @@ class LangGraphCache(BaseCache[Any]):
         tokens = await _tokens(cache, self._name, wanted, make=True)
         for ttl, items in by_ttl.items():
             records = [
-                (_value_key(item.key, tokens[tuple(item.key[0])]), (item.kind, item.data))
+                (_value_key(item.key, tokens[tuple(item.key[0])]), [item.kind, bytes(item.data)])
                 for item in items
             ]
             await cache.set_many(records, ttl=ttl)

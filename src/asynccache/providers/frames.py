@@ -25,31 +25,29 @@ class EventSplitter:
     r"""Cuts pieces of a response as they arrive into events, each with its closing empty line.
 
     An event is given out with its last byte. Where that is a "\r" and a "\n" follows in the next
-    piece, the "\n" is dropped: the two were one line end.
+    piece, the two were one line end, and the next event begins with the "\n".
     """
 
-    __slots__ = ("_rest", "_skip")
+    __slots__ = ("_cut", "_rest")
 
     def __init__(self) -> None:
         self._rest = b""
-        self._skip = False
+        self._cut = False
 
     def feed(self, piece: bytes) -> list[bytes]:
         """Return the events that are whole now."""
-        if self._skip and piece:
-            self._skip = False
-            piece = piece.removeprefix(b"\n")
-        # What was searched before is not searched again, except for a line end at its end.
-        searched = max(0, len(self._rest) - _LONGEST_LINE_END)
         buffer = self._rest + piece
+        # What was searched before is not searched again, except for a line end at its end.
+        begin = int(self._cut and buffer.startswith(b"\n"))
+        searched = max(begin, len(self._rest) - _LONGEST_LINE_END)
         events: list[bytes] = []
         start = 0
         for match in _EVENT_END.finditer(buffer, searched):
             events.append(buffer[start : match.end()])
             start = match.end()
         self._rest = buffer[start:]
-        if events and not self._rest:
-            self._skip = buffer.endswith(b"\r")
+        if events:
+            self._cut = events[-1].endswith(b"\r")
         return events
 
     def rest(self) -> bytes:
@@ -61,13 +59,14 @@ class EventSplitter:
 class EventReader:
     """Reads the data of one stream's events, in their order."""
 
-    __slots__ = ("_data", "_event", "_id", "_retry")
+    __slots__ = ("_cut", "_data", "_event", "_id", "_retry")
 
     def __init__(self) -> None:
         self._data: list[str] = []
         self._event = ""
         self._id = ""  # stays from event to event, as the standard has it
         self._retry = False
+        self._cut = False  # whether the last event may have ended in the middle of a line end
 
     def read(self, event: bytes) -> Sequence[bytes]:
         """Return the data that an event carries: one as a rule, none in a comment or keep-alive.
@@ -82,10 +81,14 @@ class EventReader:
             and event.find(b"\n", start) == end
             and event.endswith(_PLAIN_END)
             and b"\r" not in event
+            and not self._cut
         ):
             # One line of data, maybe with a name before it, and nothing else: nearly all.
             return (event[start + len(_PLAIN) : end],)
         found: list[bytes] = []
+        if self._cut:
+            event = event.removeprefix(b"\n")
+        self._cut = event.endswith(b"\r")
         lines = _LINE_END.split(event)
         if not lines[-1]:
             del lines[-1]  # nothing follows the last line end

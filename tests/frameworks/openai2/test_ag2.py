@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import pytest
 
@@ -151,13 +152,15 @@ def test_answer_that_would_come_back_otherwise_is_not_stored(changes):
 
 def test_answer_of_another_version_is_a_miss():
     """Data that this version of AG2 can't build an answer of is asked for anew."""
-    meta, _ = packed(unified(TextContent(text="Hello!")))
+    meta, _ = packed(unified(TextContent(text="Hello!")), Any)
     assert meta.content_type == f"{VALUE_META.content_type}; class=autogen.UnifiedResponse"
     with Cache.memory() as cache:
         for data in ({"id": "1"}, {"id": 1, "messages": 2}):
             packing = (Meta(meta.kind, content_type=meta.content_type), encode_value(data))
-            call(
-                values_of(cache.asynchronous).put, [(KEY, None)], lambda _, packing=packing: packing
-            )
+
+            def planted(_, type, packing=packing):
+                return packing
+
+            call(values_of(cache.asynchronous).put, [(KEY, None)], planted)
             assert cache.get(KEY) is None
             assert cache.get_many([KEY], "none") == ["none"]

@@ -29,6 +29,7 @@ from asynccache.cache.facade import (
     current_cache,
     current_options,
     options,
+    seconds_of,
 )
 from asynccache.entries.values import MISSING, decode_value, encode_value
 from asynccache.errors import CacheClosedError, described
@@ -302,7 +303,7 @@ class AsyncCacheBackend(BaseCache):  # type: ignore[misc] # aiocache has no type
         async def make() -> _Kept:
             nonlocal made
             made = True
-            return _as_kept(_with_end(cache, value, ttl))
+            return _with_end(cache, value, ttl)
 
         with self._in(cache, key, ttl):
             await cache.get_or_create(_name(key), make, ttl=_seconds(ttl))
@@ -377,11 +378,11 @@ def _as_kept(value: object) -> _Kept:
     return decode_value(encode_value(value))
 
 
-def _with_end(cache: AsyncCache, value: _Kept, ttl: _Ttl) -> list[_Kept]:
+def _with_end(cache: AsyncCache, value: _Kept, ttl: _Ttl) -> _Kept:
     """Return what is stored: what a serializer made, and when it ends, for changes to it."""
     scope = _scope(cache)
     seconds = scope.ttl if ttl is _OWN else _seconds(ttl)
-    return [value, 0 if seconds is None else scope.now() + int(seconds * _SECOND)]
+    return _as_kept([value, 0 if seconds is None else scope.now() + int(seconds * _SECOND)])
 
 
 def _name(place: _KeyPlace) -> tuple[str, str]:
@@ -391,7 +392,7 @@ def _name(place: _KeyPlace) -> tuple[str, str]:
 
 def _seconds(ttl: _Ttl) -> float | None:
     """Return seconds, None for what doesn't expire or does so by the cache's own rule."""
-    return None if ttl is _OWN or not ttl else float(ttl)
+    return None if ttl is _OWN or not ttl else seconds_of(ttl)
 
 
 def _lock() -> asyncio.Lock:

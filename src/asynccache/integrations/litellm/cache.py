@@ -30,7 +30,7 @@ from asynccache.cache.facade import (
     under,
     values_of,
 )
-from asynccache.entries.values import decode_value
+from asynccache.entries.values import decode_value, encode_value
 from asynccache.errors import NotCanonicalError
 from asynccache.integrations.litellm.keys import PREFIX, request_key
 from asynccache.integrations.litellm.lookups import Key, PendingLookups, is_by_input
@@ -263,7 +263,9 @@ def _record(found: object) -> dict[str, Any] | None:
 
 async def _set(cache: AsyncCache, items: Sequence[tuple[str, object]], ttl: float | None) -> None:
     if ttl is None or ttl > 0:  # else it has expired already
-        await cache.set_many([((PREFIX, str(key)), value) for key, value in items], ttl=ttl)
+        # As it will be read: LiteLLM doesn't care whether a tuple is a list then.
+        kept = [((PREFIX, str(key)), decode_value(encode_value(value))) for key, value in items]
+        await cache.set_many(kept, ttl=ttl)
 
 
 def _max_age(kwargs: Mapping[str, Any]) -> float:

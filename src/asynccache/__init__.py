@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from asynccache.cache.memoize import memoize
     from asynccache.cache.scopes import current_cache, options, set_default_cache
     from asynccache.cache.settings import CacheOptions
-    from asynccache.core.calls import Answer, Status, status_of as status
+    from asynccache.core.calls import Answer, Status, status_of as status, store_good
     from asynccache.core.counters import Stats
     from asynccache.core.modes import Mode
     from asynccache.entries.values import MISSING, Missing
@@ -80,6 +80,7 @@ __all__ = [
     "record",
     "set_default_cache",
     "status",
+    "store_good",
     "uninstrument_openai",
 ]
 
@@ -87,7 +88,7 @@ __all__ = [
 # nothing in a program that goes on without it.
 _HOMES: Final = {
     "cache.cache": ("AsyncCache", "SyncCache"),
-    "core.calls": ("Answer", "Status"),
+    "core.calls": ("Answer", "Status", "store_good"),
     "core.modes": ("Mode",),
     "keys.canonical": ("canonical_value",),
     "cache.scopes": ("current_cache", "options", "set_default_cache"),

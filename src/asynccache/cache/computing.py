@@ -18,7 +18,7 @@ from asynccache.core.flight import Caller, Fate, Flight, NotSharedError
 from asynccache.core.modes import Mode
 from asynccache.entries.entry import Entry, Meta
 from asynccache.entries.values import CONTENT_TYPE, check_type, decode_value, encode_exactly
-from asynccache.errors import NotCanonicalError, ReplayMiss, described
+from asynccache.errors import NotCanonicalError, described
 from asynccache.keys.key import value_key
 from asynccache.runtime.background import CallerGoneError
 
@@ -103,8 +103,6 @@ async def computed(
         if sample := scope.sample(digest):
             digest = value_key(scope.namespace, purpose, key, sample)
     except NotCanonicalError as exc:
-        if mode == "replay":
-            raise ReplayMiss(f"this call can't be cached: {exc}") from exc
         return await _past(Bypass(scope.cache, mode, f"{name or name_of(create)}: {exc}"), create)
     entry = engine.peek(mode, scope.namespace, digest)
     mistyped: Exception | None = None

@@ -12,7 +12,7 @@ from asynccache.cache.cache import AsyncCache, SyncCache, values_of
 from asynccache.cache.computing import VALUE_META
 from asynccache.cache.events import CallWatch, watch
 from asynccache.cache.in_force import current_options
-from asynccache.cache.lifecycle import behind
+from asynccache.cache.lifecycle import Bypass, behind
 from asynccache.cache.scopes import asynchronous, current_cache
 from asynccache.core.modes import Mode
 from asynccache.entries.entry import Entry
@@ -112,9 +112,10 @@ class FrameworkCache:
         Raises:
             ReplayMiss: In mode "replay", where it may not.
         """
-        if mode_in_force(cache) == "replay":
-            raise self._failed(cache, ReplayMiss(reason))
-        behind(cache).note_bypass(reason)
+        try:
+            Bypass(behind(cache), mode_in_force(cache), reason).note()
+        except ReplayMiss as exc:
+            raise self._failed(cache, exc) from None
         if (watcher := self._watch(cache)) is not None:
             watcher.passed(reason)
 

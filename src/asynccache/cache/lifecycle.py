@@ -26,7 +26,7 @@ from asynccache.core.counters import Counters, Stats
 from asynccache.core.engine import Engine
 from asynccache.core.modes import Mode
 from asynccache.core.store_client import StoreClient
-from asynccache.errors import CacheClosedError, StoreError, StoreRefusedError
+from asynccache.errors import CacheClosedError, ReplayMiss, StoreError, StoreRefusedError
 from asynccache.keys.key import Namespace
 from asynccache.runtime.background import blocked_loop
 from asynccache.runtime.clock import Clock
@@ -100,16 +100,24 @@ class Bypass(Struct, frozen=True, eq=False):
     reason: str | None
     """Why, where that is worth telling."""
 
-    def note(self) -> None:
-        """Count the call; log its reason once."""
+    def note(self, what: str = "this call") -> None:
+        """Count the call; log its reason once. ``what`` is never cached where there is no reason.
+
+        Raises:
+            ReplayMiss: In mode "replay", where nothing goes past the cache.
+        """
+        if self.mode == "replay":
+            self.cache.note_replay_miss()
+            reason = self.reason or f"{what} is never cached"
+            raise ReplayMiss(f"this call can't be replayed: {reason}")
         self.cache.note_bypass(self.reason)
 
     @contextmanager
     def watched(self, endpoint: str) -> Generator[None]:
         """Count the call that is made in this block, and tell whoever watches of it."""
-        self.note()
         watcher = watch(self.cache.settings.observer, endpoint)
         try:
+            self.note()
             yield
         except BaseException as exc:
             if watcher is not None:

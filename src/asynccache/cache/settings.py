@@ -72,7 +72,8 @@ class CacheOptions(TypedDict, total=False):
     tenant: str | None
     """Separates further what one ``cache_seed`` holds: any text, such as a customer's id."""
     store_if: StoreIf
-    """Whether to store an `Answer`; default: status 2xx, no error, no content filter."""
+    """Whether to store an `Answer`, instead of `store_good`, the default. A call that ends in an
+    error, as with status 400, has no answer to ask it about."""
     ignore: Iterable[str]
     """Body paths to leave out of keys, e.g. ``"metadata.run_id"``; ``*`` is every item."""
     ignore_headers: Iterable[str]

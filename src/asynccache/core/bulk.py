@@ -14,6 +14,7 @@ from asynccache.core.counters import Counters
 from asynccache.core.engine import Engine
 from asynccache.core.flight import Caller, Flight
 from asynccache.entries.entry import Entry
+from asynccache.errors import ReplayMiss
 
 Send = Callable[[list[bytes]], Awaitable[Sequence[Answer]]]
 """Makes one call for keys, and returns each one's answer."""
@@ -143,7 +144,11 @@ async def fetch_many(
                     bulk.add(flight)
             while waiting:
                 key, flight, started = waiting.pop()
-                entry = await flight.wait_until(deadline, caller, started=started)
+                try:
+                    entry = await flight.wait_until(deadline, caller, started=started)
+                except ReplayMiss:
+                    engine.note_replay_miss(calls[key].mode)
+                    raise
                 if entry is not None:
                     how = flight.outcome(started=started)
                     found[key] = Fetched(entry, how, received=flight.received)

@@ -56,7 +56,12 @@ def store_good(answer: Answer) -> bool:
     """Return whether an answer is stored by default.
 
     It is if its status is 2xx, it carries no error, and no content filter ended it. An answer that
-    a token limit ended is stored: the same request would end there again.
+    a token limit ended is stored: the same request would end there again. A rule of your own takes
+    its place; call it there to have both:
+
+    Example:
+        >>> def only_short(answer: Answer) -> bool:
+        ...     return store_good(answer) and answer.meta.output_tokens < 1000
     """
     return 200 <= answer.meta.status < 300 and not answer.error and not answer.filtered  # noqa: PLR2004 - HTTP's own numbers
 

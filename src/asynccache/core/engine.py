@@ -16,7 +16,7 @@ from asynccache.core.modes import STORING, Mode
 from asynccache.core.runner import FlightRunner
 from asynccache.core.store_client import StoreClient
 from asynccache.entries.entry import Entry
-from asynccache.errors import CacheClosedError
+from asynccache.errors import CacheClosedError, ReplayMiss
 from asynccache.keys.key import Namespace
 from asynccache.runtime.clock import Clock
 from asynccache.runtime.loops import LoopEnd
@@ -131,7 +131,11 @@ class Engine:
                 if isinstance(found, Entry):
                     return self._served(found, "hit")
                 flight, started = found
-            entry = await flight.wait(caller, started=started)
+            try:
+                entry = await flight.wait(caller, started=started)
+            except ReplayMiss:
+                self.note_replay_miss(mode)
+                raise
             if entry is not None:
                 break
             # The error was another caller's fate: the rest start one new flight between them.
@@ -155,7 +159,11 @@ class Engine:
                 return self._served(found, "hit"), None
             flight, started = found
             reader = Reader(flight, call.caller, self.loop, started=started)
-            meta = await reader.head()
+            try:
+                meta = await reader.head()
+            except ReplayMiss:
+                self.note_replay_miss(call.mode)
+                raise
             if meta is None:
                 continue
             how = flight.outcome(started=started)
@@ -241,6 +249,10 @@ class Engine:
         if how != "miss":
             self._count_saved(entry)
         return Fetched(entry, how, original, received)
+
+    def note_replay_miss(self, mode: Mode) -> None:
+        """Count one call that raised `ReplayMiss`, of its own mode and not of a call inside it."""
+        self.counters.replay_misses += mode == "replay"
 
     def count_hit(self, entry: Entry) -> None:
         """Count one call as answered inline."""

@@ -83,7 +83,6 @@ class FlightRunner:
                 await self._leases.release(flight.lease)
 
     def _nothing_to_replay(self, call: CallRequest) -> ReplayMiss:
-        self._context.counters.replay_misses += 1
         return ReplayMiss(
             f"nothing is stored for {call.about}"
             f" (cache_seed {call.namespace.seed}, key {call.key.hex()})"

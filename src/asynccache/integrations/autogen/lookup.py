@@ -31,7 +31,7 @@ from asynccache.cache.facade import (
     watch,
 )
 from asynccache.entries.entry import Entry
-from asynccache.errors import NotCanonicalError, ReplayMiss
+from asynccache.errors import NotCanonicalError
 from asynccache.integrations.autogen.calls import asked, copied, decoded, scope_of
 from asynccache.integrations.autogen.identity import (
     ClientIdentity,
@@ -225,7 +225,6 @@ async def looked_up(
             callers share lists that grow meanwhile.
 
     Raises:
-        ReplayMiss: In mode "replay", the call has no key.
         CacheClosedError: In mode "replay", the cache isn't open.
     """
     scope = resolve(cache)
@@ -242,11 +241,8 @@ async def looked_up(
         else:
             request = request_of(arguments)
         canonical = canonical_json(without_paths(request, scope.settings.ignore))
-    except Exception as exc:  # of other people's objects, which may raise anything
-        reason = _reason_of(exc)
-        if scope.mode == "replay":
-            raise ReplayMiss(f"this call can't be replayed: {reason}") from exc
-        return Bypass(scope.cache, scope.mode, f"{path}: {reason}")
+    except Exception as exc:  # noqa: BLE001 - of other people's objects, which may raise anything
+        return Bypass(scope.cache, scope.mode, f"{path}: {_reason_of(exc)}")
     prefix = _prefix(scope.namespace, identity.text, path)
     key = prefix.key(canonical)
     if sample := scope.sample(key):

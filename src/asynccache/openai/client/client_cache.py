@@ -29,7 +29,7 @@ from asynccache.cache.facade import (
     watch,
 )
 from asynccache.entries.entry import Entry
-from asynccache.errors import NotCanonicalError, ReplayMiss
+from asynccache.errors import NotCanonicalError
 from asynccache.openai.client import sdk, sdk_responses
 from asynccache.openai.client.address import RequestAddress
 from asynccache.openai.client.call import KeyedCall, WayIn
@@ -193,10 +193,7 @@ class ClientCache:
         Raises:
             ReplayMiss: In mode "replay".
         """
-        if past.mode == "replay":
-            reason = past.reason or f"{path} is never cached"
-            raise ReplayMiss(f"this call can't be replayed: {reason}")
-        past.note()
+        past.note(path)
 
     def pass_by(self, path: str, reason: str) -> None:
         """Count something else than a call that goes past the cache in force, if one is.

@@ -35,7 +35,7 @@ PAGES: Final[dict[str, tuple[str, str, dict[str, str]]]] = {
         "These work on whichever cache is in force around the caller.",
         {
             "asynccache": "options memoize instrument_openai uninstrument_openai status record"
-            " current_cache set_default_cache canonical_value"
+            " current_cache set_default_cache store_good canonical_value"
         },
     ),
     "normalizers": (

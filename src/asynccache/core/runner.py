@@ -94,7 +94,7 @@ class FlightRunner:
         """Get leave to call, and note the key's generation; or return another flight's answer."""
         if call.mode == "read_write" and self._leasing:
             return await self._acquire(flight, call, client)
-        if self._generations:
+        if self._generations and flight.storing:
             renew = call.mode == "refresh"  # so that of two, the later begun wins
             flight.generation = await client.generation(call.key, renew=renew)
         return None

@@ -8,6 +8,7 @@ import pytest
 
 from asynccache.keys.key import Namespace, value_key
 from asynccache.stores.redis.keys import names_of
+from tests.helpers.changes import nothing_comes_back
 from tests.helpers.remote_stores import freeze_a_holder, kill_a_holder, pay_once
 from tests.helpers.swarm import Swarm
 
@@ -54,3 +55,10 @@ async def test_many_waiters_are_woken(server, tmp_path):
     reports = await asyncio.wait_for(swarm.reports(), 10)
     assert len(reports) == 4
     assert len(swarm.paid) == 1
+
+
+@pytest.mark.parametrize("where", ["server", "cluster"])
+async def test_nothing_comes_back_that_was_changed_elsewhere(request, tmp_path, where):
+    """Whatever three cache objects in two processes do, no answer from before a change is kept."""
+    url = request.getfixturevalue(where).url
+    await nothing_comes_back(url, tmp_path, range(100))

@@ -26,6 +26,7 @@ from asynccache.stores.redis import RedisStore
 from asynccache.stores.redis.address import RedisAddress
 from asynccache.stores.redis.keys import names_of
 from asynccache.testing import FaultyStore
+from tests.helpers.changes import CHANGES, old_answer_stays_out
 from tests.helpers.inside import engine_of
 from tests.helpers.redis_servers import Sentinel, Valkey
 from tests.helpers.remote_stores import Upstream, settled, used
@@ -81,6 +82,7 @@ async def test_users_and_databases(server):
 
 async def test_cluster(cluster):
     """A cluster is found by any of its nodes, and holds a namespace on all of them."""
+    cluster.empty()
     await used(Cache.redis(redis_url=cluster.url), 300)
     node = cluster.nodes[1]
     async with Cache.from_url(f"redis+cluster://127.0.0.1:{node.port}?ttl=3600") as cache:
@@ -420,6 +422,7 @@ async def test_documented_rights_are_enough(server):
         client.execute_command("ACL", "LOG", "RESET")
         url = f"redis://agent:secret@127.0.0.1:{server.port}/0"
         await used(Cache.redis(redis_url=url), 300)
+        await many_changed(RedisStore(url))
         async with Cache.redis(redis_url=url) as cache:
             await waited_for(cache)
         denied = [entry["object"] for entry in client.acl_log()]
@@ -427,6 +430,7 @@ async def test_documented_rights_are_enough(server):
 
 
 RIGHTS = ["+mget", "+evalsha", "+eval", "+set", "+unlink", "+scan", "+subscribe", "+publish",
+          "+hmget", "+hset", "+hincrby", "+hlen", "+hgetall", "+hdel", "+expire",
           "~asynccache:*", "&asynccache:woken"]  # fmt: skip
 
 
@@ -447,7 +451,7 @@ async def test_every_documented_right_is_needed(server, word):
             assert await cache.get_or_create("key", Upstream()) == {"call": 1}
             await settled(cache)
             await waited_for(cache)
-            for call in (cache.delete("key"), cache.clear()):
+            for call in (cache.delete("key"), cache.clear(), many_changed(RedisStore(url))):
                 await asyncio.gather(call, return_exceptions=True)
         assert client.acl_log() != []
 
@@ -472,8 +476,8 @@ async def test_documented_rights_are_enough_in_a_cluster(cluster):
             assert [entry["object"] for entry in client.acl_log()] == []
 
 
-async def test_replay_needs_one_right(server):
-    """In mode "replay" the right to read is enough."""
+async def test_reading_needs_one_right(server):
+    """In the modes "replay" and "read_only" the right to read is enough."""
     async with Cache.redis(redis_url=server.url) as cache:
         await cache.set("key", "value")
     with server.client() as client:
@@ -483,6 +487,9 @@ async def test_replay_needs_one_right(server):
     url = f"redis://reader:pw@127.0.0.1:{server.port}/0"
     async with Cache.redis(redis_url=url, mode="replay") as cache:
         assert await cache.get("key") == "value"
+    async with Cache.redis(redis_url=url, mode="read_only") as cache:
+        assert await cache.get_or_create("other", Upstream()) == {"call": 1}
+        assert cache.stats().store_errors == {}
         assert cache.stats().store_errors == {}
 
 
@@ -710,6 +717,110 @@ async def test_lookups_that_are_overtaken_leave_no_copy(how):
     expected = b"new" if how == "set" else None
     assert list(await store.get_many(namespace, [key])) == [expected]
     assert store.peek(namespace, key) == (expected or UNKNOWN)
+
+
+# -- what was changed meanwhile --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("where", ["server", "cluster", "lent", "lent cluster"])
+async def test_old_answers_stay_out(server, cluster, stack, where, change):
+    """What is changed by another cache object while a call is made stays changed after it."""
+
+    def cache():
+        if where in ("server", "cluster"):
+            return Cache.redis(redis_url=(server if where == "server" else cluster).url)
+        client: Any = redis_asyncio.Redis.from_url(server.url)
+        if where == "lent cluster":
+            client = redis_asyncio.RedisCluster(host="127.0.0.1", port=cluster.nodes[0].port)
+        stack.push_async_callback(client.aclose)
+        return Cache.redis(client=client)
+
+    cluster.empty()
+    await old_answer_stays_out(cache(), cache(), change)
+
+
+async def many_changed(store, count=260):
+    """Delete many keys with one tag; return what was refused of records from before and between."""
+    namespace = Namespace.of(42)
+    keys = [bytes([7]) + number.to_bytes(31, "little") for number in range(count)]
+    read = []
+    await store.open()
+    try:
+        for start in range(0, count, 65):
+            read += await store.generations(namespace, [keys[start]])
+            await store.delete_many(namespace, keys[start : start + 65])
+        later = bytes([7]) + b"x" * 31
+        records = [Record(key=later, body=b"", generation=generation) for generation in read]
+        written = await store.set_many(namespace, records)
+        # Of the last 128 changes each key's own is known.
+        changed = [Record(key=key, body=b"", generation=read[-1]) for key in keys[-67:-63]]
+        return [not done for done in written], await store.set_many(namespace, changed)
+    finally:
+        await store.aclose()
+
+
+async def test_of_many_changes_the_last_are_known(server):
+    """Of many changes the older ones are forgotten: who began before those is refused."""
+    before, written = await many_changed(RedisStore(server.url))
+    assert before == [True, True, False, False]
+    assert written == [True, True, False, False]
+    with server.client() as client:
+        name = names_of(Namespace.of(42)).generations[7]
+        assert client.hlen(name) <= 128 + 16
+        assert client.object("encoding", name) == b"listpack"
+        assert 86_000 < client.ttl(name) <= 86_400
+
+
+@pytest.mark.parametrize("how", ["evicted", "flushed", "foreign"])
+async def test_generations_that_are_lost(server, how):
+    """Where nobody knows what became of a key meanwhile, its answer isn't stored."""
+    store, namespace, key = RedisStore(server.url), Namespace.of(42), bytes(32)
+    name = names_of(namespace).generations[0]
+    await store.open()
+    try:
+        (old,) = await store.generations(namespace, [key])
+        with server.client() as client:
+            if how == "evicted":
+                client.delete(name)
+            elif how == "flushed":
+                client.flushall()
+            else:
+                client.set(name, b"not a hash")
+                await store.delete_many(namespace, [key])
+                client.set(name, b"not a hash")
+        for _ in range(2):
+            assert await store.set_many(namespace, [Record(key=key, body=b"", generation=old)]) == [
+                False
+            ]
+            (new,) = await store.generations(namespace, [key])
+        assert await store.set_many(namespace, [Record(key=key, body=b"", generation=new)]) == [
+            True
+        ]
+    finally:
+        await store.aclose()
+
+
+async def test_a_full_redis_deletes(server):
+    """A key is deleted of a Redis that is full, and stays so: nothing from before is stored."""
+    async with (
+        Cache.redis(redis_url=server.url) as cache,
+        Cache.redis(redis_url=server.url) as other,
+    ):
+
+        async def slow():
+            with server.client() as client:
+                client.config_set("maxmemory", 1)
+                try:
+                    assert await other.delete("key") is False
+                finally:
+                    client.config_set("maxmemory", 0)
+            return "old"
+
+        assert await cache.get_or_create("key", slow) == "old"
+        await settled(cache)
+        assert cache.stats().not_stored == {"deleted": 1}
+        assert other.stats().store_errors == {}
 
 
 # -- waiting ---------------------------------------------------------------------------------------

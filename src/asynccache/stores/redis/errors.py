@@ -41,7 +41,7 @@ _MEANINGS: Final[
     ((driver.AuthenticationError, driver.AuthorizationError),
      frozenset({"NOAUTH", "WRONGPASS"}), StoreAuthError,
      "Redis doesn't let this user in: check the user and password in redis_url"),
-    ((driver.NoPermissionError,), frozenset({"NOPERM"}), StoreDeniedError,
+    ((driver.NoPermissionError,), frozenset({"NOPERM", "ACL"}), StoreDeniedError,
      "this Redis user may not do that: the docs list the commands, keys and channel it needs"),
     ((driver.ClusterDownError, driver.MovedError, driver.AskError, driver.TryAgainError,
       driver.SlotNotCoveredError), frozenset({"CLUSTERDOWN", "MASTERDOWN"}), StoreFailoverError,

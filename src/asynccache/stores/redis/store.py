@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from typing import Final
 
@@ -18,6 +19,7 @@ from asynccache.stores.redis.scan import Scans
 from asynccache.stores.redis.scripts import (
     CLAIM,
     DELETE,
+    READ,
     RELEASE,
     RENEW,
     STORE,
@@ -55,7 +57,7 @@ class RedisStore(Store):
     """
 
     capabilities = Capabilities(
-        leases=True, messages=True, releases=True, durable=True, remote=True
+        leases=True, messages=True, generations=True, releases=True, durable=True, remote=True
     )
 
     def __init__(
@@ -176,9 +178,10 @@ class RedisStore(Store):
             size += len(body)
             tags.append(key[0])
             arguments.append((
-                names.entry(key), names.lease(key), CHANNEL, names.message(key),
-                b"" if record.lease is None else record.lease.token,
+                names.entry(key), names.lease(key), names.generations[key[0]],
+                CHANNEL, names.message(key), b"" if record.lease is None else record.lease.token,
                 body, _milliseconds(record.expires, now), b"1" if record.if_absent else b"0",
+                record.generation or b"",
             ))  # fmt: skip
         if arguments:
             await send()
@@ -192,19 +195,24 @@ class RedisStore(Store):
         for start in range(0, len(keys), _BATCH):
             part = keys[start : start + _BATCH]
             arguments = [
-                (names.entry(key), names.lease(key), CHANNEL, names.message(key), b"")
+                (names.entry(key), names.lease(key), names.generations[key[0]],
+                 CHANNEL, names.message(key), b"")
                 for key in part
-            ]
+            ]  # fmt: skip
             deleted += sum(await link.run(DELETE, [key[0] for key in part], arguments))
         return deleted
 
     async def clear(self, namespace: Namespace) -> int:
-        """Remove the entries that ``SCAN`` finds, a batch at a time; nobody else's keys."""
+        """Remove the entries that ``SCAN`` finds, a batch at a time; nobody else's keys.
+
+        The generations go first, so that nothing that was begun before is stored after it.
+        """
         link = self._links.mine()
+        names = names_of(namespace)
+        await link.ask(range(256), [(b"UNLINK", name) for name in names.generations])
         cleared = 0
-        async for keys in self._scans.walk(link, names_of(namespace)):
+        async for keys in self._scans.walk(link, names):
             groups = link.grouped(keys)
-            names = names_of(namespace)
             commands = [(b"UNLINK", *(names.entry(keys[at]) for at in group)) for group in groups]
             cleared += sum(await link.ask([keys[group[0]][0] for group in groups], commands))
         return cleared
@@ -217,7 +225,24 @@ class RedisStore(Store):
         heads = await self._heads(link, [names.entry(key) for key in keys], keys)
         return Page(envelopes=[head for head in heads if head is not None], cursor=cursor)
 
-    # -- leases --------------------------------------------------------------------------------
+    # -- generations and leases ----------------------------------------------------------------
+
+    async def generations(
+        self, namespace: Namespace, keys: Sequence[bytes], *, renew: bool = False
+    ) -> list[bytes]:
+        """Return the generation of each key, a new one if asked."""
+        link = self._links.mine()
+        names = names_of(namespace)
+        read: list[bytes] = []
+        for start in range(0, len(keys), _BATCH):
+            part = keys[start : start + _BATCH]
+            arguments = [
+                (names.generations[key[0]], secrets.token_bytes(16),
+                 names.message(key) if renew else b"")
+                for key in part
+            ]  # fmt: skip
+            read.extend(await link.run(READ, [key[0] for key in part], arguments))
+        return read
 
     async def claim(
         self, namespace: Namespace, claims: Sequence[Claim], ttl: float
@@ -230,14 +255,16 @@ class RedisStore(Store):
         for start in range(0, len(claims), _BATCH):
             part = claims[start : start + _BATCH]
             arguments = [
-                (names.entry(claim.key), names.lease(claim.key), claim.token, lasting,
-                 expected(claim.expect))
+                (names.entry(claim.key), names.lease(claim.key),
+                 names.generations[claim.key[0]], claim.token, lasting, expected(claim.expect))
                 for claim in part
             ]  # fmt: skip
             replies = await link.run(CLAIM, [claim.key[0] for claim in part], arguments)
-            for claim, (held, entry) in zip(part, replies, strict=True):
+            for claim, (held, entry, generation) in zip(part, replies, strict=True):
                 holder = None if held is None else lease_in(claim.key, held)
-                answers.append(Claimed(granted=held is None, entry=entry, holder=holder))
+                answers.append(
+                    Claimed(granted=held is None, entry=entry, holder=holder, generation=generation)
+                )
         return answers
 
     async def renew(self, namespace: Namespace, leases: Sequence[Lease], ttl: float) -> list[bool]:

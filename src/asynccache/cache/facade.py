@@ -58,6 +58,7 @@ from asynccache.core.flight import (
     ErrorScope as ErrorScope,
     Fate as Fate,
     Flight as Flight,
+    Judging as Judging,
     NotSharedError as NotSharedError,
     Reader as Reader,
     WaitedTooLongError as WaitedTooLongError,

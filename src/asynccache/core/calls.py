@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from asynccache.core.counters import Outcome
-from asynccache.core.flight import Caller, ErrorScope, Flight
+from asynccache.core.flight import Caller, ErrorScope, Flight, Judging
 from asynccache.core.modes import Mode
 from asynccache.entries.entry import Entry, Meta
 from asynccache.keys.key import Namespace
@@ -95,6 +95,8 @@ class CallRequest(Struct, frozen=True, kw_only=True):
     """The call is this flight's alone; else a `BulkCall` makes it, and counts it."""
     about: str = "this request"
     """What is asked for, to be read in an error."""
+    judge: Callable[[Answer], Judging | None] | None = None
+    """Returns what tells whether an answer is usable; None where there is nothing to judge."""
     waiting: Callable[[], None] | None = None
     """Told that the flight has to wait for a lease that is held elsewhere."""
 

@@ -35,6 +35,10 @@ class Stats(Struct, frozen=True, kw_only=True):
     """Answers that were delivered but not stored, by reason."""
     cut: int = 0
     """Stored answers that a token limit had ended early."""
+    unusable: int = 0
+    """Stored answers that aren't what their requests demand: only mode "replay" gives them."""
+    unread_schemas: int = 0
+    """Schemas of requests that couldn't be read. Whatever answers them counts as usable."""
     flaws: dict[str, int] = field(default_factory=dict)
     """Entries that could not be used, by reason. Each was a miss."""
     store_errors: dict[str, int] = field(default_factory=dict)
@@ -74,8 +78,8 @@ class Stats(Struct, frozen=True, kw_only=True):
 
 _SUMMED = (
     "hits", "joined", "misses", "bypassed", "upstream_calls", "upstream_errors", "abandoned",
-    "replay_misses", "stored", "cut", "tokens_paid", "tokens_saved", "seconds_paid",
-    "seconds_saved",
+    "replay_misses", "stored", "cut", "unusable", "unread_schemas", "tokens_paid", "tokens_saved",
+    "seconds_paid", "seconds_saved",
 )  # fmt: skip
 _COUNTED = ("not_stored", "flaws", "store_errors")
 
@@ -95,6 +99,8 @@ class Counters:
     replay_misses: int
     stored: int
     cut: int
+    unusable: int
+    unread_schemas: int
     tokens_paid: int
     tokens_saved: int
     seconds_paid: float

@@ -90,7 +90,7 @@ class Engine:
         in_flight = self._in_flight
         if key in in_flight.flights or key in in_flight.refreshes:
             return in_flight.pending(key) or UNKNOWN
-        return self.client(namespace).peek(key)
+        return self.client(namespace).peek(key, replayed=mode == "replay")
 
     def pending(self, key: bytes) -> Entry | None:
         """Return an answer that is whole and on its way into the store."""
@@ -131,6 +131,7 @@ class Engine:
                 if isinstance(found, Entry):
                     return self._served(found, "hit")
                 flight, started = found
+            late = flight.ended and not started
             try:
                 entry = await flight.wait(caller, started=started)
             except ReplayMiss:
@@ -141,7 +142,8 @@ class Engine:
             # The error was another caller's fate: the rest start one new flight between them.
             flight = None
         original = None if flight.originals is None else (flight.originals.pop(),)
-        return self._served(entry, flight.outcome(started=started), original, flight.received)
+        how = flight.outcome(started=started, late=late)
+        return self._served(entry, how, original, None if late else flight.received)
 
     async def read(self, call: CallRequest) -> tuple[Fetched, Reader | None]:
         """Return the answer to a call as soon as its head is known, and a reader of its chunks.
@@ -158,6 +160,11 @@ class Engine:
             if isinstance(found, Entry):
                 return self._served(found, "hit"), None
             flight, started = found
+            if flight.ended:  # whole, and being judged
+                entry = await flight.wait(call.caller, started=started)
+                if entry is None:
+                    continue
+                return self._served(entry, flight.outcome(started=started, late=True)), None
             reader = Reader(flight, call.caller, self.loop, started=started)
             try:
                 meta = await reader.head()
@@ -194,7 +201,7 @@ class Engine:
         if look:
             entry: Entry | Unknown | None = in_flight.pending(key)
             if entry is None and flight is None:
-                entry = client.peek(key)
+                entry = client.peek(key, replayed=call.mode == "replay")
                 look = entry is not None
             if isinstance(entry, Entry):
                 return entry
@@ -307,6 +314,20 @@ class Engine:
     def is_making(self, key: bytes) -> bool:
         """Tell whether a call for a key is under way; in any thread, as `supersede`."""
         return next(self._in_flight.matching(key), None) is not None
+
+    def reject(self, namespace: Namespace, entry: Entry, *, storing: bool) -> None:
+        """Give an answer to nobody any more, as a caller couldn't use it, unless another could.
+
+        Args:
+            namespace: Where it is stored.
+            entry: The answer. A newer one under its key isn't meant.
+            storing: Mark it in the store, too.
+        """
+        client = self.client(namespace)
+        if not client.rejects(entry) and client.reject(entry):
+            tasks = self._in_flight.reject(entry)
+            if storing and not self._closed:
+                self.spawn(self._runner.writer.marker.mark(client, entry, tasks))
 
     def supersede(self, keys: Collection[bytes] | None) -> None:
         """Let nothing be stored or joined of flights for keys (None: all).

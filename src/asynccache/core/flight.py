@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from enum import IntEnum
 from typing import Final, Literal
 from weakref import WeakSet
@@ -28,6 +28,14 @@ Unstored = Literal[
     "mode", "oversized", "inexact", "changed", "incomplete", "secret", "deleted", "store_if"
 ]
 """Why an answer is delivered but not stored."""
+
+
+Judging = Callable[[Callable[[], None]], tuple[bool, Collection[bytes]]]
+"""Tells whether an answer is usable, and names the schemas that it couldn't read for that.
+
+It may run in any thread. It calls the function that it gets every now and then, and ends where that
+raises `TimeoutError`.
+"""
 
 
 class Phase(IntEnum):
@@ -148,9 +156,9 @@ class Flight:
     """
 
     __slots__ = (
-        "_abandon", "_growth", "_loop", "_pacer", "_readers", "base", "caller_count",
-        "chunks", "entry", "error", "fate", "finished", "generation", "key", "lease",
-        "limit", "meta", "originals", "phase", "received", "scope", "size", "source", "starter",
+        "_abandon", "_growth", "_loop", "_pacer", "_readers", "base", "caller_count", "chunks",
+        "entry", "error", "fate", "finished", "generation", "judging", "key", "lease", "limit",
+        "meta", "originals", "phase", "received", "rejected", "scope", "size", "source", "starter",
         "storing", "task",
     )  # fmt: skip
 
@@ -177,6 +185,8 @@ class Flight:
         self.generation: bytes | None = None  # the key's, before the call was made
         self.meta: Meta | None = None
         self.entry: Entry | None = None
+        self.judging: Judging | None = None  # as long as nobody knows whether the answer is usable
+        self.rejected = False  # it is not
         # Of a value that its bytes don't give back: one object for each caller, and no bytes.
         self.originals: list[object] | None = None
         self.received: object = None  # what came with the answer and isn't stored
@@ -208,8 +218,13 @@ class Flight:
 
     def answer(self) -> Entry | None:
         """Return the whole answer, on its way into the store, if newcomers may have it."""
-        shared = self.fate is Fate.SHARED and not self.oversized
+        shared = self.fate is Fate.SHARED and not self.oversized and not self.withheld
         return self.entry if shared else None
+
+    @property
+    def withheld(self) -> bool:
+        """Whether newcomers have to wait: for the judgement, then for the end, to ask anew."""
+        return self.judging is not None or self.rejected
 
     @property
     def joinable(self) -> bool:
@@ -232,9 +247,12 @@ class Flight:
             return "changed"
         return "deleted" if self.fate is Fate.INVALIDATED else None
 
-    def outcome(self, *, started: bool) -> Outcome:
-        """Return what the answer is to one of its callers; ``started`` is for whoever began it."""
-        if self.source == "store":
+    def outcome(self, *, started: bool, late: bool = False) -> Outcome:
+        """Return what the answer is to one of its callers.
+
+        ``started`` is for whoever began it, ``late`` for those who came when it was whole.
+        """
+        if self.source == "store" or late:
             return "hit"
         return "miss" if started and self.source == "upstream" else "joined"
 
@@ -296,6 +314,17 @@ class Flight:
         self.chunks = list(entry.chunks)
         self.complete(entry)
 
+    def judged(self, *, usable: bool) -> None:
+        """Let newcomers have the answer if it is usable."""
+        self.judging = None
+        self.rejected = self.rejected or not usable
+        self.finished.open()
+
+    def end(self) -> None:
+        """Note that nothing is left to do."""
+        self.phase = Phase.DONE
+        self.finished.open()
+
     def fail(self, error: BaseException, scope: ErrorScope) -> None:
         """End with an error, after whatever chunks came before it."""
         self.error, self.scope = error, scope
@@ -332,8 +361,9 @@ class Flight:
     async def wait_until(self, deadline: float, caller: Caller, *, started: bool) -> Entry | None:
         """Do as `wait`, until a moment of the loop's time."""
         waiters = self.finished
+        late = self.ended and not started  # who came before the end has the answer in any case
         try:
-            while self.phase < Phase.STORE:
+            while self.phase < (Phase.DONE if late and self.withheld else Phase.STORE):
                 end = waiters.enter(deadline)
                 try:
                     await end
@@ -343,6 +373,8 @@ class Flight:
                     deadline = math.inf
                 finally:
                     waiters.leave(end)
+            if late and self.withheld:
+                return None
             return self.entry_for(caller, started=started)
         finally:
             self.leave()
@@ -524,6 +556,16 @@ class InFlightTable:
             if flight is not None and flight.entry is not None:
                 return flight.answer()
         return None
+
+    def reject(self, entry: Entry) -> list[asyncio.Task[None]]:
+        """Let no newcomer have an answer that is being stored; return the tasks that store it."""
+        tasks: list[asyncio.Task[None]] = []
+        for flight in self.matching(entry.key):
+            if flight.entry is entry:
+                flight.rejected = True
+                if flight.task is not None:
+                    tasks.append(flight.task)
+        return tasks
 
     def remove(self, flight: Flight) -> None:
         """Let nobody join a flight any more; another one for its key stays."""

@@ -24,7 +24,7 @@ class FlightRunner:
         leases: Gives leave to call, where the store gives leases.
     """
 
-    __slots__ = ("_context", "_generations", "_in_flight", "_leases", "_leasing", "_writer")
+    __slots__ = ("_context", "_generations", "_in_flight", "_leases", "_leasing", "writer")
 
     def __init__(
         self, context: LoopContext, in_flight: InFlightTable, leases: LeaseManager
@@ -34,7 +34,7 @@ class FlightRunner:
         self._leases = leases
         self._leasing = context.store.capabilities.leases
         self._generations = context.store.capabilities.generations
-        self._writer = EntryWriter(context, leases)
+        self.writer = EntryWriter(context, leases)
 
     async def run(
         self,
@@ -52,10 +52,8 @@ class FlightRunner:
             looked_up: The lookup; None where the store has nothing, or needn't be asked.
         """
         try:
-            found = None if looked_up is None else await client.found(call.key, looked_up)
+            found = await self._found(call, client, looked_up)
             entry = None if isinstance(found, Unknown) else found
-            if entry is None and call.mode == "replay":
-                raise self._nothing_to_replay(call)  # noqa: TRY301 - fails the flight, below
             if found is None:  # a store that couldn't tell isn't asked more: one delay is enough
                 entry = await self._prepare(flight, call, client)
             if entry is None:
@@ -76,17 +74,28 @@ class FlightRunner:
             if isinstance(exc, KeyboardInterrupt | SystemExit):  # the loop's too
                 raise
         finally:
-            flight.phase = Phase.DONE
             self._in_flight.remove(flight)
+            flight.end()
             if flight.lease is not None:
                 # Cancelled or not: one cancellation is behind us, and this is short.
                 await self._leases.release(flight.lease)
 
-    def _nothing_to_replay(self, call: CallRequest) -> ReplayMiss:
-        return ReplayMiss(
-            f"nothing is stored for {call.about}"
-            f" (cache_seed {call.namespace.seed}, key {call.key.hex()})"
-        )
+    async def _found(
+        self,
+        call: CallRequest,
+        client: StoreClient,
+        looked_up: asyncio.Future[bytes | Unknown | None] | None,
+    ) -> Entry | Unknown | None:
+        replayed = call.mode == "replay"
+        found: Entry | Unknown | None = None
+        if looked_up is not None:
+            found = await client.found(call.key, looked_up, replayed=replayed)
+        if replayed and not isinstance(found, Entry):
+            raise ReplayMiss(
+                f"nothing is stored for {call.about}"
+                f" (cache_seed {call.namespace.seed}, key {call.key.hex()})"
+            )
+        return found
 
     async def _prepare(
         self, flight: Flight, call: CallRequest, client: StoreClient
@@ -132,7 +141,8 @@ class FlightRunner:
         flight.received = answer.received
         seconds = context.clock.monotonic() - began if call.alone else answer.meta.seconds
         counters.seconds_paid += seconds
-        entry = self._writer.date(call, answer, seconds)
+        entry = self.writer.date(call, answer, seconds)
+        flight.judging = None if call.judge is None else call.judge(answer)
         # From here on the callers have their answer, and the flight can't be abandoned.
         flight.complete(entry)
         if call.mode == "refresh":  # what was asked before it is yesterday's answer
@@ -140,4 +150,4 @@ class FlightRunner:
                 if older is not flight:
                     older.worsen(Fate.INVALIDATED)
                     self._in_flight.remove(older)
-        await self._writer.keep(flight, call, answer, entry, client)
+        await self.writer.keep(flight, call, answer, entry, client)

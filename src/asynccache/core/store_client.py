@@ -33,9 +33,8 @@ class StoreClient:
     """
 
     __slots__ = (
-        "_claims", "_context", "_dropped", "_generations", "_known", "_reads", "_stable", "_writes",
-        "_writing",
-        "namespace", "store",
+        "_accepted", "_claims", "_context", "_dropped", "_generations", "_known", "_reads",
+        "_rejected", "_stable", "_writes", "_writing", "namespace", "store",
     )  # fmt: skip
 
     def __init__(self, context: LoopContext, namespace: Namespace) -> None:
@@ -44,6 +43,9 @@ class StoreClient:
         self._context = context
         self._stable = context.store.capabilities.stable
         self._known: BoundedDict[bytes, tuple[bytes, Entry]] = BoundedDict(_KNOWN)
+        # By key: answers that callers couldn't use, and answers that they could.
+        self._rejected: BoundedDict[bytes, tuple[int, int]] = BoundedDict(_KNOWN)
+        self._accepted: BoundedDict[bytes, tuple[int, int]] = BoundedDict(_KNOWN)
         self._writing: dict[bytes, dict[int, asyncio.Future[bool | None]]] = {}  # by ids of records
         self._dropped: set[int] = set()  # ids of records that are not to be written any more
         pacer, spawn, store = context.pacer, context.spawn, context.store
@@ -66,8 +68,11 @@ class StoreClient:
 
     # -- reading -----------------------------------------------------------------------------
 
-    def peek(self, key: bytes) -> Entry | Unknown | None:
-        """Look an entry up without waiting; UNKNOWN where only `look_up` can tell."""
+    def peek(self, key: bytes, *, replayed: bool = False) -> Entry | Unknown | None:
+        """Look an entry up without waiting; UNKNOWN where only `look_up` can tell.
+
+        What is unusable is found only if it is to be ``replayed``; so in `found` and `checked`.
+        """
         try:
             data = self.store.peek(self.namespace, key)
         except Exception as exc:  # noqa: BLE001 - whatever it is, it is the store's failure
@@ -79,12 +84,12 @@ class StoreClient:
         if data is None or isinstance(data, Unknown):
             return data
         if not self._stable:
-            return self._sound(key, data)
+            return self._sound(key, data, replayed=replayed)
         known = self._known.get(key)
         if known is not None and known[0] is data and not known[1].expires:
             return known[1]
-        entry = self._sound(key, data)
-        if entry is not None and len(data) <= _KNOWN_BYTES:
+        entry = self._sound(key, data, replayed=replayed)
+        if entry is not None and len(data) <= _KNOWN_BYTES and not self._is_unusable(entry):
             self._known[key] = (data, entry)
         return entry
 
@@ -93,24 +98,28 @@ class StoreClient:
         return self._reads.submit(key)
 
     async def found(
-        self, key: bytes, looked_up: asyncio.Future[bytes | Unknown | None]
+        self,
+        key: bytes,
+        looked_up: asyncio.Future[bytes | Unknown | None],
+        *,
+        replayed: bool = False,
     ) -> Entry | Unknown | None:
         """Return the entry that was looked up; UNKNOWN where the store couldn't tell."""
         data = await looked_up
         if data is None or isinstance(data, Unknown):
             return data
-        return await self.checked(key, data)
+        return await self.checked(key, data, replayed=replayed)
 
-    async def checked(self, key: bytes, data: bytes) -> Entry | None:
+    async def checked(self, key: bytes, data: bytes, *, replayed: bool = False) -> Entry | None:
         """Return the entry that bytes hold for a key, None for a flaw.
 
         Large ones are checked in a thread: summing and unpacking them would hold the loop.
         """
         if len(data) > _LARGE:
-            return await asyncio.to_thread(self._sound, key, data)
-        return self._sound(key, data)
+            return await asyncio.to_thread(self._sound, key, data, replayed=replayed)
+        return self._sound(key, data, replayed=replayed)
 
-    def _sound(self, key: bytes, data: bytes) -> Entry | None:
+    def _sound(self, key: bytes, data: bytes, *, replayed: bool) -> Entry | None:
         """Return the entry that bytes hold for a key; count what is wrong with them otherwise."""
         context = self._context
         found = decode_entry(
@@ -119,7 +128,33 @@ class StoreClient:
         if isinstance(found, Flaw):
             context.counters.flaws[found.reason] += 1
             return None
+        if not replayed and self._is_unusable(found):
+            context.counters.flaws["unusable"] += 1
+            return None
         return found
+
+    def _is_unusable(self, entry: Entry) -> bool:
+        return entry.meta.unusable or (bool(self._rejected) and self.rejects(entry))
+
+    # -- what callers think of answers -------------------------------------------------------
+
+    def accept(self, entry: Entry) -> None:
+        """Note that a caller could use an answer: another's failure doesn't count then."""
+        self._accepted[entry.key] = _identity(entry)
+        if self._rejected and self.rejects(entry):
+            del self._rejected[entry.key]
+
+    def reject(self, entry: Entry) -> bool:
+        """Find an answer no more, as a caller couldn't use it; False if another one could."""
+        if self._accepted.get(entry.key) == _identity(entry):
+            return False
+        self._rejected[entry.key] = _identity(entry)
+        self._known.pop(entry.key, None)
+        return True
+
+    def rejects(self, entry: Entry) -> bool:
+        """Tell whether an answer is one that `reject` was told of."""
+        return self._rejected.get(entry.key) == _identity(entry)
 
     # -- writing -----------------------------------------------------------------------------
 
@@ -261,6 +296,11 @@ class StoreClient:
         return await self._run(
             partial(self.store.claim, self.namespace, claims, ttl), nothing, count=len(claims)
         )
+
+
+def _identity(entry: Entry) -> tuple[int, int]:
+    """Return what sets an answer apart from others under its key. The hash of bytes is kept."""
+    return entry.created, hash(entry.chunks)
 
 
 def _weight(record: Record) -> int:

@@ -17,6 +17,7 @@ from asynccache.core.context import LoopContext
 from asynccache.core.flight import Fate, Flight
 from asynccache.core.leases import LeaseManager
 from asynccache.core.store_client import StoreClient
+from asynccache.core.usability import UsabilityMarker
 from asynccache.entries.entry import Entry, encode_entry, encode_paths
 from asynccache.keys.paths import path_digests
 from asynccache.runtime.logs import warn_of
@@ -37,7 +38,7 @@ class EntryWriter:
         leases: Tells whether a flight may overwrite what it finds in the store.
     """
 
-    __slots__ = ("_context", "_generations", "_leases", "_releasing", "_told")
+    __slots__ = ("_context", "_generations", "_leases", "_releasing", "_told", "marker")
 
     def __init__(self, context: LoopContext, leases: LeaseManager) -> None:
         self._context = context
@@ -45,6 +46,7 @@ class EntryWriter:
         self._releasing = context.store.capabilities.releases
         self._generations = context.store.capabilities.generations
         self._told: set[type[Exception]] = set()  # what rules of the user's have raised
+        self.marker = UsabilityMarker(context)
 
     def date(self, call: CallRequest, answer: Answer, seconds: float) -> Entry:
         """Return the entry of an answer that took so many seconds, and count what it cost."""
@@ -70,10 +72,14 @@ class EntryWriter:
         try:
             if not unstored:
                 await asyncio.sleep(0)  # before anything is encoded
+                if flight.judging is not None:
+                    entry = await self.marker.judged(flight, entry, flight.judging)
                 unstored = await self._write(flight, call, entry, client)
         except asyncio.CancelledError:
             # The loop is ending, and cancels each task once. What was paid for is still stored, by
             # this task alone, as the ones that carry batches are ending too.
+            if flight.judging is not None:
+                entry = self.marker.judged_now(flight, entry, flight.judging)
             unstored = await self._write_once(flight, call, entry, client.write_alone)
             self._count(unstored, entry)
             raise
@@ -106,6 +112,7 @@ class EntryWriter:
         else:
             counters.stored += 1
             counters.cut += entry.meta.cut
+            counters.unusable += entry.meta.unusable
 
     async def _write(
         self, flight: Flight, call: CallRequest, entry: Entry, client: StoreClient

@@ -55,6 +55,8 @@ class Meta(Struct, frozen=True, array_like=True, gc=False):
     batch: bytes = b""
     """Of an answer that came with others: 32 bytes that tell for which request, then the rest of
     the body that they came in."""
+    unusable: bool = False
+    """The answer isn't what its request demands: mode "replay" alone gives it again."""
 
 
 class Entry(Struct, frozen=True, gc=False):

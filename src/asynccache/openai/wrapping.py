@@ -15,6 +15,7 @@ from asynccache.openai.client.cached_method import CachedMethod
 from asynccache.openai.client.cached_request import CachedRequest
 from asynccache.openai.client.client_cache import ClientCache
 from asynccache.openai.client.endpoints import CHAT, COMPLETIONS, RESPONSES, Endpoint
+from asynccache.openai.client.helpers import watched_helper
 from asynccache.openai.client.parse import ParsedChatMethod, ParsedResponseMethod
 from asynccache.openai.client.sync_request import SyncCachedRequest
 from asynccache.openai.client.web_sockets import connector
@@ -79,6 +80,10 @@ def _patch(client: ClientT, cache: AsyncCache, upstream: str | None) -> ClientT:
         method = getattr(resource, name, None)
         if method is not None:  # older SDKs lack some
             setattr(resource, name, cached(ours, endpoint, name, method).method())
+    for endpoint in (CHAT, RESPONSES):
+        resource = attrgetter(endpoint.resource)(changed)
+        if (stream := getattr(resource, "stream", None)) is not None:
+            resource.stream = watched_helper(stream)
     # Not `beta`'s own, as looking at it loads a third of a second of modules.
     connect = getattr(changed.responses, "connect", None)
     if connect is not None:

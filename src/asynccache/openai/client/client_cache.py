@@ -34,7 +34,8 @@ from asynccache.openai.client import sdk, sdk_responses
 from asynccache.openai.client.address import RequestAddress
 from asynccache.openai.client.call import KeyedCall, WayIn
 from asynccache.openai.client.endpoints import Endpoint
-from asynccache.openai.client.replay import built, mark
+from asynccache.openai.client.parsing import mark, note_parsing, parsing_of
+from asynccache.openai.client.replay import FINISH, built
 from asynccache.openai.client.upstream import (
     PAST,
     SENDING,
@@ -297,6 +298,7 @@ class ClientCache:
             keep_request=scope.cache.settings.keep_requests,
             about=call.about if scope.mode == "replay" else "",
             unchanged=lambda: self.is_sent(check),
+            judge=upstream.judge,
         )
 
     def is_sent(self, check: OutboundCheck) -> bool:
@@ -334,8 +336,11 @@ class ClientCache:
         status = status_of(result)
         if status is None:  # it went past the cache, and is what the SDK has made of it
             return result
-        made = await sdk_responses.processed(self.client, result, call.form)
+        finish = getattr(result, FINISH, None)
+        made = await sdk_responses.processed(self.client, result, call.form, finish)
         mark(made, status)
+        if call.streaming:
+            note_parsing(made, parsing_of(result))
         return made
 
 

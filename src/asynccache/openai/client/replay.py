@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -12,18 +13,15 @@ from asynccache.cache.facade import Reader, Status
 from asynccache.entries.entry import Entry, Meta
 from asynccache.openai.client import sdk, sdk_responses
 from asynccache.openai.client.call import KeyedCall
+from asynccache.openai.client.parsing import Parsing, mark, note_parsing
 from asynccache.openai.client.stream import EventSource, ReplayedStream, StreamBody
 from asynccache.openai.client.sync_stream import SyncStreamBody
 
 _REQUEST_ID: Final = "x-request-id"
+FINISH: Final = "_asynccache_finish"
+"""Where a response that the SDK will process has the function that its answer goes through."""
 
-
-def mark(response: object, status: Status) -> None:
-    """Note on a response where it came from, for `asynccache.status`."""
-    try:  # noqa: SIM105 - suppress() would cost as much as all the rest
-        object.__setattr__(response, "_asynccache_status", status)
-    except (AttributeError, TypeError):  # text and null, from servers that answer so
-        pass
+Finish = Callable[[Any], Any]
 
 
 def built(
@@ -46,12 +44,19 @@ def built(
         received: What came with the answer; None for a recorded one.
     """
     form = call.form
+    finish, parsing = form.finish, None
+    if finish is not None or call.streaming:
+        parsing = Parsing(call.scope, entry, status, reader)
+        finish = finish and parsing.watched(finish)
     result: Any
     if form.raw:
         response = _response(client, call, entry, reader, received)
-        result = _raw(client, call, response, status, received.retries if received else 0)
+        retries = received.retries if received else 0
+        result = _raw(client, call, response, _marking(finish, status), retries)
     elif form.strange:
         result = _response(client, call, entry, reader, received)
+        setattr(result, FINISH, finish)
+        note_parsing(result, parsing)
     elif call.streaming:
         result = ReplayedStream[Any](
             client=client,
@@ -62,8 +67,9 @@ def built(
             source=EventSource(reader or entry.chunks, call.address.url),
             pacer=call.scope.engine.pacer,
         )
+        note_parsing(result, parsing)
     else:
-        result = _typed(client, call, entry, received)
+        result = _typed(client, call, entry, finish, received)
     mark(result, status)
     return result
 
@@ -86,15 +92,18 @@ def _response(
     )
 
 
-def _raw(client: Any, call: KeyedCall, response: Any, status: Status, retries: int) -> Any:
-    form = call.form
-
+def _marking(finish: Finish | None, status: Status) -> Finish:
     def parsed(result: Any) -> Any:
-        if form.finish is not None:
-            result = form.finish(result)
+        if finish is not None:
+            result = finish(result)
         mark(result, status)
         return result
 
+    return parsed
+
+
+def _raw(client: Any, call: KeyedCall, response: Any, parsed: Finish, retries: int) -> Any:
+    form = call.form
     return sdk_responses.raw_response(
         client,
         response,
@@ -106,7 +115,11 @@ def _raw(client: Any, call: KeyedCall, response: Any, status: Status, retries: i
 
 
 def _typed(
-    client: Any, call: KeyedCall, entry: Entry, received: sdk_responses.Received | None
+    client: Any,
+    call: KeyedCall,
+    entry: Entry,
+    finish: Finish | None,
+    received: sdk_responses.Received | None,
 ) -> Any:
     """Return the object of a JSON body.
 
@@ -114,8 +127,7 @@ def _typed(
     succeeds, down to the dumps; only ``model_fields_set`` names unknown members too, as pydantic
     has it. Ill-typed answers, other content types and strict clients are left to the SDK itself.
     """
-    form, meta = call.form, entry.meta
-    cast_to, finish = form.result, form.finish
+    cast_to, meta = call.form.result, entry.meta
     found: Any = None
     if is_buildable(client, meta):
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -127,11 +128,14 @@ def raw_response(
     )
 
 
-async def processed(client: Any, response: Any, form: ResultForm) -> Any:
+async def processed(
+    client: Any, response: Any, form: ResultForm, finish: Callable[[Any], Any] | None
+) -> Any:
     """Return what the SDK itself makes of a response, however it was asked for."""
+    options = form.options if finish is None else sdk.with_parser(form.options, finish)
     found = client._process_response(
         cast_to=form.result,
-        options=form.options,
+        options=options,
         response=response,
         stream=form.stream_cls is not None,
         stream_cls=form.stream_cls,

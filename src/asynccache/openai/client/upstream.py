@@ -14,7 +14,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, Final, TypeVar
 
-from asynccache.cache.facade import Answer, Fate, Flight
+from asynccache.cache.facade import Answer, Fate, Flight, Judging
 from asynccache.entries.entry import Kind, Meta
 from asynccache.errors import NotCanonicalError
 from asynccache.openai.client import sdk, sdk_responses
@@ -22,6 +22,7 @@ from asynccache.openai.client.call import KeyedCall, RawCall
 from asynccache.providers.bodies import keyed_form
 from asynccache.providers.facts import DONE, Facts, choices_of
 from asynccache.providers.frames import EventReader, EventSplitter
+from asynccache.providers.judging import judge_of
 from asynccache.providers.secrets import repeats
 
 T = TypeVar("T")
@@ -147,13 +148,20 @@ class UpstreamCall:
         check: Looks at what is sent.
     """
 
-    __slots__ = ("_call", "_check", "_choices", "_make")
+    __slots__ = ("_call", "_check", "_choices", "_judge", "_make")
 
     def __init__(self, call: KeyedCall, make: RawCall, check: OutboundCheck) -> None:
         self._call = call
         self._make = make
         self._check = check
         self._choices = choices_of(call.data)  # now, as its caller may change it
+        self._judge = judge_of(call.endpoint.path, call.data)  # likewise
+
+    def judge(self, answer: Answer) -> Judging | None:
+        """Return what tells whether an answer is usable; None where there is nothing to judge."""
+        if self._judge is None:
+            return None
+        return self._judge.work(answer.chunks, streamed=answer.meta.kind == "sse")
 
     async def plain(self, flight: Flight) -> Answer:
         """Make a call whose answer is one JSON body."""

@@ -33,7 +33,8 @@ from asynccache.openai.client import sdk, sdk_responses
 from asynccache.openai.client.cached_method import copied
 from asynccache.openai.client.call import KeyedCall, RawCall
 from asynccache.openai.client.client_cache import CHANGED, STANDS_STILL, ClientCache
-from asynccache.openai.client.replay import is_buildable, mark, request_id
+from asynccache.openai.client.parsing import mark
+from asynccache.openai.client.replay import is_buildable, request_id
 from asynccache.openai.client.upstream import (
     PAST,
     OutboundCheck,

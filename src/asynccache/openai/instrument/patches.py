@@ -17,6 +17,7 @@ from openai.resources import chat, completions, embeddings, responses
 from asynccache.openai.client.cached_method import CachedMethod
 from asynccache.openai.client.cached_request import CachedRequest
 from asynccache.openai.client.endpoints import Endpoint
+from asynccache.openai.client.helpers import watched_helper
 from asynccache.openai.client.sync_request import SyncCachedRequest
 from asynccache.openai.instrument.ambient import anything_to_do, client_cache_of, passes
 from asynccache.openai.wrapping import CACHED_METHODS
@@ -27,6 +28,10 @@ _CLASSES: Final = {
     "completions": completions.AsyncCompletions,
     "embeddings": embeddings.AsyncEmbeddings,
 }
+_HELPED: Final = (
+    chat.completions.AsyncCompletions, chat.completions.Completions,
+    responses.AsyncResponses, responses.Responses,
+)  # fmt: skip
 
 
 class _Patch(Struct, frozen=True):
@@ -76,6 +81,7 @@ def patch_all() -> None:
     # On the clients themselves, where others put theirs: beneath those ours would not be called.
     places.append((AsyncOpenAI, "request", _patched_request))
     places.append((OpenAI, "request", _patched_sync_request))
+    places.extend((owner, "stream", watched_helper) for owner in _HELPED)
     for owner, name, made in places:
         if (owner, name) not in there and hasattr(owner, name):  # older SDKs lack some
             original = vars(owner).get(name)

@@ -66,6 +66,7 @@ class Cache:
             _at_home(cache_path_root),
             settings.namespace.seed,
             max_bytes=max_bytes,
+            max_entry_bytes=settings.max_entry_bytes,
             gitignore=gitignore,
         )
         return AsyncCache(store, settings)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import socket
 import sqlite3
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from asynccache import Cache
 from asynccache.errors import StoreError, StoreReadOnlyError, StoreRefusedError
 from asynccache.keys.key import Namespace
 from asynccache.stores.base import UNKNOWN, Claim
@@ -45,6 +48,24 @@ async def refused(root, words, **how):
         await store.open(**how)
     await store.aclose()
     assert "\n" not in str(caught.value)
+
+
+async def read_without_a_trace(root):
+    """Read a folder that others may have written to, which leaves it as it is."""
+    before = state(root)
+    store = DiskStore(root)
+    await store.open(read_only=True)
+    for _ in range(2):
+        found = await store.get_many(NS, [key_of("a"), key_of("b"), key_of("c")])
+        assert list(found) == [body_of("a"), body_of("b", 400_000), None]
+    assert store.peek(NS, key_of("a")) == body_of("a")
+    for size in (100, 400_000):
+        with pytest.raises(StoreReadOnlyError):
+            await store.set_many(NS, [record_of("c", size=size)])
+    with pytest.raises(StoreReadOnlyError):
+        await store.delete_many(NS, [key_of("a")])
+    await store.aclose()
+    assert state(root) == before
 
 
 FOREIGN = {
@@ -130,16 +151,148 @@ async def test_folders_that_others_may_write_to_are_refused(tmp_path, what, mode
     await fill(tmp_path / "cache")
     (tmp_path / "cache" / what).chmod(mode)
     await refused(tmp_path / "cache", "chmod -R go-w")
-    await refused(tmp_path / "cache", "chmod -R go-w", read_only=True)
+    await read_without_a_trace(tmp_path / "cache")
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can give files away")
 @pytest.mark.parametrize("what", ["", "42", "42/asynccache.db", "42/bodies"])
 async def test_what_others_own_is_refused(tmp_path, what):
-    """What belongs to another user is refused."""
+    """What belongs to another user is refused for writing, and read all the same."""
     await fill(tmp_path / "cache")
     os.chown(tmp_path / "cache" / what, 12345, 0)
     await refused(tmp_path / "cache", "another user")
+    await read_without_a_trace(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("mode", ["replay", "read_only"])
+async def test_a_checkout_with_another_umask_is_replayed(tmp_path, mode):
+    """Recordings that a container or a runner has checked out are there, in no mode that writes."""
+    async with Cache.disk(cache_path_root=tmp_path / "cache") as cache:
+        assert await cache.set_many({"row": "text", "file": os.urandom(400_000)}) == [True, True]
+    for path in (tmp_path / "cache", *(tmp_path / "cache").rglob("*")):
+        path.chmod(path.stat().st_mode | 0o070)
+    async with Cache.disk(cache_path_root=tmp_path / "cache", mode=mode) as cache:
+        assert [type(value) for value in await cache.get_many(["row", "file"])] == [str, bytes]
+        assert not await cache.set("row", 1)
+        assert cache.stats().store_errors == {}
+
+
+PLAIN = ["", "42", "42/asynccache.db", "42/bodies"]
+BESIDE = ["42/asynccache.db-wal", "42/asynccache.db-shm", "42/asynccache.db-journal"]
+
+
+def planted(cache, what, kind):
+    """Put something that is no file, or no folder, in the place of a part of a cache."""
+    place = cache / what
+    if place.exists():
+        place.rename(cache.parent / "elsewhere")
+    else:
+        (cache.parent / "elsewhere").write_bytes(b"x" * 100)
+    if kind == "link":
+        place.symlink_to(cache.parent / "elsewhere")
+    elif kind == "dangling":
+        place.symlink_to(cache.parent / "nowhere")
+    elif kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(place.name)
+    elif kind == "folder":
+        place.mkdir()
+    else:
+        place.touch()
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling", "pipe", "swapped"])
+@pytest.mark.parametrize("what", [*PLAIN, *BESIDE])
+async def test_what_is_read_of_others_is_a_plain_file(tmp_path, what, kind):
+    """No link is followed and no pipe is waited for, wherever others may have put one."""
+    await fill(tmp_path / "cache")
+    swapped = "folder" if "db" in what else "file"
+    planted(tmp_path / "cache", what, swapped if kind == "swapped" else kind)
+    if kind == "pipe" or what not in PLAIN[:2]:  # where the mode of a link's target isn't changed
+        (tmp_path / "cache").chmod(0o777)
+    await refused(tmp_path / "cache", "symbolic link|not a", read_only=True)
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling", "pipe", "folder", "socket"])
+async def test_a_body_of_others_is_a_plain_file(tmp_path, kind, monkeypatch):
+    """Where a body's file is a link, a pipe or the like, there is no entry; others are found."""
+    await fill(tmp_path / "cache")
+    (body,) = (tmp_path / "cache/42/bodies").iterdir()
+    monkeypatch.chdir(body.parent)  # a socket's path is short
+    planted(tmp_path / "cache", body.relative_to(tmp_path / "cache"), kind)
+    (tmp_path / "cache").chmod(0o777)
+    store = DiskStore(tmp_path / "cache")
+    await store.open(read_only=True)
+    found = await store.get_many(NS, [key_of("a"), key_of("b")])
+    assert list(found) == [body_of("a"), None]
+    await store.aclose()
+
+
+async def test_a_log_of_others_is_left_alone(tmp_path, caplog):
+    """What stands in the log alone isn't read, as that takes writing beside it; it is told."""
+    writer = DiskStore(tmp_path / "cache")
+    await fill(tmp_path / "cache")
+    await writer.open()
+    await writer.set_many(NS, [record_of("c")])
+    shutil.copytree(tmp_path / "cache", tmp_path / "copy")
+    await writer.aclose()
+    (tmp_path / "copy").chmod(0o777)
+    assert (tmp_path / "copy/42/asynccache.db-wal").stat().st_size
+    await read_without_a_trace(tmp_path / "copy")
+    (told,) = [record.message for record in caplog.records]
+    assert "asynccache.db-wal isn't read" in told
+
+
+HOSTILE = {
+    "a text for bytes": "value = 'text'",
+    "a number for bytes": "value = 7",
+    "nothing for bytes": "value = NULL",
+    "a text for a time": "expires = 'never'",
+    "a text for a size": "size = 'small'",
+    "bytes for a name": "file = x'ff', value = NULL",
+    "a number for a name": "file = 7, value = NULL",
+    "a long value that says it is short": "value = zeroblob(100000000), size = 10",
+    "an entry of another": "value = zeroblob(1000)",
+}
+
+
+@pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE)
+async def test_rows_that_others_have_planted_are_misses(tmp_path, change):
+    """Whatever stands in a row, no caller sees an error, or anything that was not made here."""
+    async with Cache.disk(cache_path_root=tmp_path / "cache") as cache:
+        await cache.set("key", "text")
+    connection = sqlite3.connect(tmp_path / "cache" / "42" / "asynccache.db")
+    with connection:
+        connection.execute(f"UPDATE entries SET {change}")
+    connection.close()
+    (tmp_path / "cache").chmod(0o777)
+    async with Cache.disk(cache_path_root=tmp_path / "cache", mode="read_only") as cache:
+        for _ in range(3):
+            assert await cache.get("key", "nothing") in {"nothing", "text"}
+            assert await cache.get_or_create("key", made) in {"text", "made"}
+
+
+async def made():
+    """Make a value."""
+    return "made"
+
+
+async def test_a_body_that_says_it_is_huge_is_never_read(tmp_path):
+    """Its size is looked at before there is room for it."""
+    async with Cache.disk(cache_path_root=tmp_path / "cache") as cache:
+        await cache.set("key", os.urandom(400_000))
+    (body,) = (tmp_path / "cache/42/bodies").iterdir()
+    os.truncate(body, 2**36)
+    connection = sqlite3.connect(tmp_path / "cache" / "42" / "asynccache.db")
+    with connection:
+        connection.execute("UPDATE entries SET size = ?", [2**36])
+    connection.close()
+    (tmp_path / "cache").chmod(0o777)
+    async with Cache.disk(cache_path_root=tmp_path / "cache", mode="read_only") as cache:
+        assert await cache.get("key", "nothing") == "nothing"
+        assert sum(cache.stats().flaws.values()) == 1
 
 
 @pytest.mark.parametrize("seed", ["", ".", "..", "a/b", "../cache2"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -27,6 +28,7 @@ _NAME: Final = re.compile(r"[0-9a-f]{64}-[0-9a-f]{16}")
 _TEMPORARY: Final = re.compile(r"tmp-[0-9a-f]{16}")
 _PIECE: Final = 2**20  # bytes per write: a few milliseconds of a slow disk
 _ABANDONED_SECONDS: Final = 3600  # without locks, a file untouched that long has no live writer
+_NO_FILE: Final = (errno.ENOENT, errno.ELOOP, errno.ENXIO)  # none, a symbolic link, a socket
 _FLAGS: Final = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_BINARY", "O_NONBLOCK"))
 
 
@@ -119,8 +121,10 @@ def read_body(folder: Path, name: str, size: int, limit: int | None = None) -> b
         return None
     try:
         fd = os.open(folder / name, os.O_RDONLY | _FLAGS)
-    except FileNotFoundError:
-        return None
+    except OSError as exc:
+        if exc.errno in _NO_FILE:
+            return None
+        raise
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         return None

@@ -22,6 +22,7 @@ from asynccache.errors import (
 
 BUSY_SECONDS: Final = 5.0  # a writer of another process commits in milliseconds; beyond is stuck
 _WAL_LIMIT: Final = 64 * 2**20  # bytes: what a burst may leave behind in the -wal file
+_LONGEST: Final = 2**20  # bytes of a row that is read, checked before any are; ours have a quarter
 _IDS: Final = (1, 16, 256)  # of a statement, padded to one of these: so it is compiled once
 CACHE: Final = "PRAGMA cache_size = -16384"  # KiB: holds the inner pages of a million entries
 
@@ -68,6 +69,8 @@ def connect(
         connection.execute("PRAGMA trusted_schema = OFF")
         if mode != "rw":
             connection.execute("PRAGMA query_only = ON")
+            connection.execute("PRAGMA cell_size_check = ON")
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
         for statement in first:
             connection.execute(statement).fetchall()
     except BaseException:

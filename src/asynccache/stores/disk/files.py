@@ -25,6 +25,10 @@ _FILE_MODE: Final = 0o600
 _PREPARING_SECONDS: Final = 10.0  # preparing a folder takes milliseconds
 _LOOK_SECONDS: Final = 0.005  # between two looks whether another process has done so
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+_OTHERS: Final = (
+    "{} belongs to another user (uid {}): choose a folder of your own."
+    ' With mode="read_only" or "replay" it can be read.'
+)
 _NETWORK: Final = frozenset({
     "9p", "afs", "ceph", "cifs", "fuse.sshfs", "gfs2", "glusterfs", "lustre", "nfs", "nfs4",
     "ocfs2", "smb3", "smbfs", "virtiofs",
@@ -76,14 +80,14 @@ def check_folder(path: Path) -> None:
     Raises:
         StoreRefusedError: It is a link, no folder, somebody else's, or others may write to it.
     """
-    found = _owned(path)
-    if not stat.S_ISDIR(found.st_mode):
-        raise StoreRefusedError(f"{path} is not a folder: move it away, or choose another one.")
-    if os.name == "posix" and found.st_mode & _OTHERS_WRITE:
+    found = plain_folder(path)
+    if is_others(found):
+        raise StoreRefusedError(_OTHERS.format(path, found.st_uid))
+    if _others_write(found):
         mode = stat.S_IMODE(found.st_mode)
         raise StoreRefusedError(
             f"Others may write to {path} (mode {mode:o}): run `chmod -R go-w {path}`,"
-            " or choose a folder of your own."
+            ' or choose a folder of your own. With mode="read_only" or "replay" it can be read.'
         )
 
 
@@ -93,8 +97,38 @@ def check_file(path: Path) -> None:
     Raises:
         StoreRefusedError: It is a link, no regular file, or somebody else's.
     """
-    if not stat.S_ISREG(_owned(path).st_mode):
+    found = plain_file(path)
+    if is_others(found):
+        raise StoreRefusedError(_OTHERS.format(path, found.st_uid))
+
+
+def plain_folder(path: Path) -> os.stat_result:
+    """Return what a folder is, whoever's.
+
+    Raises:
+        StoreRefusedError: It is a link, or no folder.
+    """
+    found = _unlinked(path)
+    if not stat.S_ISDIR(found.st_mode):
+        raise StoreRefusedError(f"{path} is not a folder: move it away, or choose another one.")
+    return found
+
+
+def plain_file(path: Path) -> os.stat_result:
+    """Return what a file is, whoever's.
+
+    Raises:
+        StoreRefusedError: It is a link, or no regular file.
+    """
+    found = _unlinked(path)
+    if not stat.S_ISREG(found.st_mode):
         raise StoreRefusedError(f"{path} is not a regular file: move it away.")
+    return found
+
+
+def is_ours(found: os.stat_result) -> bool:
+    """Return whether nobody else may have changed what is in a file or folder."""
+    return not is_others(found) and not _others_write(found)
 
 
 def identity(path: Path) -> tuple[int, int] | None:
@@ -166,12 +200,17 @@ def sync_folder(folder: Path) -> None:
             os.close(fd)
 
 
-def _owned(path: Path) -> os.stat_result:
+def _unlinked(path: Path) -> os.stat_result:
     found = path.lstat()
     if stat.S_ISLNK(found.st_mode):
         raise StoreRefusedError(f"{path} is a symbolic link: give the place it points to instead.")
-    if os.name == "posix" and found.st_uid not in (0, os.geteuid()):
-        raise StoreRefusedError(
-            f"{path} belongs to another user (uid {found.st_uid}): choose a folder of your own."
-        )
     return found
+
+
+def is_others(found: os.stat_result) -> bool:
+    """Return whether a file or folder belongs to another user, root excepted."""
+    return os.name == "posix" and found.st_uid not in (0, os.geteuid())
+
+
+def _others_write(found: os.stat_result) -> bool:
+    return os.name == "posix" and bool(found.st_mode & _OTHERS_WRITE)

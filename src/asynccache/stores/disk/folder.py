@@ -35,10 +35,13 @@ _INLINE_LIMIT: Final = 64  # loops with a reader of their own; the one opened lo
 _PAGE: Final = 256  # envelopes per page of a scan
 _TRIES: Final = 3  # a body's file replaced between row and file: the new row names another
 
-_COLUMNS: Final = "id, key, tenant, expires, size, file"
-_VALUES: Final = f"{_COLUMNS}, value"
-_HEADS: Final = (
-    f"{_COLUMNS}, coalesce(substr(value, 1, {ENVELOPE_BYTES}), x'')"  # substr makes NULL of nothing
+# Cast, as a row that somebody has planted may hold a text where ours hold a number or bytes.
+_COLUMNS: Final = (
+    "id, key, tenant, CAST(expires AS INTEGER), CAST(size AS INTEGER), CAST(file AS TEXT)"
+)
+_VALUES: Final = f"{_COLUMNS}, CAST(value AS BLOB)"
+_HEADS: Final = (  # substr makes NULL of nothing
+    f"{_COLUMNS}, CAST(coalesce(substr(value, 1, {ENVELOPE_BYTES}), x'') AS BLOB)"
 )
 
 
@@ -90,9 +93,17 @@ class Folder:
                 connection.close()
 
     def entries(
-        self, tenant: str | None, keys: Sequence[bytes], *, heads: bool = False
+        self,
+        tenant: str | None,
+        keys: Sequence[bytes],
+        *,
+        heads: bool = False,
+        largest: int | None = None,
     ) -> list[bytes | None]:
-        """Return the live entry of each key, or with ``heads`` its envelope alone."""
+        """Return the live entry of each key, or with ``heads`` its envelope alone.
+
+        So does one of more than ``largest`` bytes.
+        """
         now = self._clock.time_us()
         select = f"SELECT {_HEADS if heads else _VALUES} FROM entries"  # noqa: S608 - both our own
         found: dict[bytes, bytes | None] = dict.fromkeys(keys)
@@ -106,7 +117,8 @@ class Folder:
                 ):
                     if key not in found or owner != tenant or 0 < expires <= now:
                         continue
-                    body = value if file is None else self._body(file, size, heads=heads)
+                    short = heads or (largest is not None and size > largest)
+                    body = value if file is None else self._body(file, size, heads=short)
                     found[key] = body
                     if body is None:
                         wanted.append(key)

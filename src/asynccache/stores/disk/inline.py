@@ -23,7 +23,7 @@ _LOOK_SECONDS: Final = 0.5  # between two looks at whether the database is still
 _CLOSE_SECONDS: Final = 0.0002  # between two looks at a read that is just being finished
 
 _PEEK: Final = (
-    "SELECT value, expires, key, tenant FROM entries"  # noqa: S608 - a number of ours
+    "SELECT CAST(value AS BLOB), CAST(expires AS INTEGER), key, tenant FROM entries"  # noqa: S608 - a number of ours
     f" WHERE id = ? AND size <= {INLINE_BYTES}"
 )
 _THERE: Final = "SELECT 1 FROM entries WHERE id = ?"

@@ -23,10 +23,14 @@ from asynccache.stores.disk.files import (
     check_file,
     check_folder,
     ignore_in_git,
+    is_others,
+    is_ours,
     locked,
     make_file,
     make_folder,
     on_network,
+    plain_file,
+    plain_folder,
 )
 from asynccache.stores.disk.folder import BODIES, DATABASE, LEASES_DATABASE, Folder
 
@@ -87,6 +91,9 @@ def open_folder(
     if not read_only and os.path.lexists(path / DATABASE) and not os.access(path, os.W_OK):
         LOGGER.warning("%s can't be written: the cache only reads there", path)
         read_only = True
+        for place in filter(os.path.lexists, (root, path, path / BODIES)):
+            check_folder(place)
+        check_file(path / DATABASE)
     if read_only:
         return _open_read_only(root, path, clock)
     make_folder(root)
@@ -107,15 +114,20 @@ def open_folder(
 
 def _open_read_only(root: Path, path: Path, clock: Clock) -> Folder | None:
     database = path / DATABASE
-    for folder in (root, path, path / BODIES):
-        if os.path.lexists(folder):
-            check_folder(folder)
-    if not os.path.lexists(database) or not database.stat().st_size:
+    folders = [folder for folder in (root, path, path / BODIES) if os.path.lexists(folder)]
+    ours = all(map(is_ours, list(map(plain_folder, folders))))
+    if not os.path.lexists(database) or not plain_file(database).st_size:
         return None
-    log = path / f"{DATABASE}-wal"
-    # Where SQLite may not make its shared-memory file, a database with nothing in its log is read
-    # as it stands; no one can change it there.
-    still = not os.access(path, os.W_OK) and not (log.exists() and log.stat().st_size)
+    beside = [path / f"{DATABASE}{suffix}" for suffix in ("-wal", "-shm", "-journal")]
+    files = [plain_file(file) for file in (database, *beside) if os.path.lexists(file)]
+    ours = ours and not any(map(is_others, files))
+    log = os.path.lexists(beside[0]) and beside[0].lstat().st_size > 0
+    if log and not ours:
+        LOGGER.warning("%s isn't read, since others may have written it", beside[0])
+    # What others may have written is read as it stands, without the log and the shared memory that
+    # belong to it, and nothing is left there. So is a database with nothing in its log, where
+    # SQLite may not make its shared-memory file; no one can change it there.
+    still = not ours or (not os.access(path, os.W_OK) and not log)
     mode: Mode = "immutable" if still else "ro"
     wal = inspect(database, ENTRIES, mode)
     return Folder(path, clock, mode=mode, wal=still or wal)
@@ -153,7 +165,8 @@ def inspect(path: Path, schema: Schema, mode: Mode | None = None) -> bool:
     Raises:
         StoreRefusedError: It isn't ours to use. Empty files are: nobody's yet.
     """
-    check_file(path)
+    # In the mode immutable, a database is read whoever's it is.
+    (plain_file if mode == "immutable" else check_file)(path)
     if not path.stat().st_size:
         return False
     # Read-only connections leave a -wal and a -shm behind, writing ones clear away (by writing

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import get_ident
 from typing import Any, Final
 
+from asynccache.entries.entry import ENVELOPE_BYTES
 from asynccache.errors import StoreFullError, StoreUnavailableError
 from asynccache.keys.key import Namespace
 from asynccache.runtime.clock import SYSTEM_CLOCK, Clock
@@ -53,6 +54,7 @@ class DiskStore(Store):
         seed: The folder below it that `open` opens; other namespaces' follow at first use.
         max_bytes: The limit on all that lies under ``root``; beyond it the least recently used
             entries are evicted.
+        max_entry_bytes: The largest entry that is read, whoever has written it.
         gitignore: Keep ``root`` out of version control with a ``.gitignore`` of its own.
         clock: Tells the time that entries expire by.
     """
@@ -65,6 +67,7 @@ class DiskStore(Store):
         seed: str = "42",
         *,
         max_bytes: int = 10 * 2**30,
+        max_entry_bytes: int = 32 * 2**20,
         gitignore: bool = True,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
@@ -73,6 +76,7 @@ class DiskStore(Store):
         here = os.fsdecode(os.getcwdb())  # noqa: PTH109 - as above
         self._root = Path(os.path.normpath(os.path.join(here, root)))  # noqa: PTH118 - as above
         self._seed = seed
+        self._largest = max_entry_bytes + ENVELOPE_BYTES
         self._start = partial(Session, self._root, clock, max_bytes=max_bytes, gitignore=gitignore)
         self._session: Session | None = None
         self._folders: dict[str, Folder] = {}  # the session's own, one look-up nearer
@@ -255,7 +259,9 @@ class DiskStore(Store):
     ) -> Sequence[bytes | None]:
         return await self._opened().read(
             namespace.seed,
-            lambda folder: folder.entries(namespace.owner, keys, heads=heads),
+            lambda folder: folder.entries(
+                namespace.owner, keys, heads=heads, largest=self._largest
+            ),
             [None] * len(keys),
         )
 

@@ -3,9 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import subprocess
 import sys
-import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,6 +28,7 @@ from asynccache.runtime import background
 from tests.helpers.inside import engines_of, flights_of, store_of, sync_frames
 from tests.helpers.openai_answers import RESPONSE, TEXT
 from tests.helpers.openai_server import COMPLETION, stored
+from tests.helpers.script import run_script
 
 ANSWERS = [(ChatCompletion, COMPLETION), (Completion, TEXT), (Response, RESPONSE)]
 
@@ -607,17 +606,6 @@ def test_interrupted_program_closes_its_cache(tmp_path):
         str(tmp_path),
     )
     assert (ended.stdout, ended.returncode) == ("False\n1\n", 0), ended.stderr
-
-
-def run_script(source, *words):
-    """Run a program in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(source), *words],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def test_forget_takes_a_key(cache):

@@ -68,12 +68,12 @@ class AsyncCache:
     closed. It counts how often it was opened, and closes when it was closed as often.
     """
 
+    _sync_view: SyncCache | None = None  # one, however often it is entered
+
     def __init__(self, store: Store, settings: Settings, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._lifecycle: Lifecycle = Lifecycle(store, settings, clock)
         self._values: Final = Values(self._lifecycle)
         self._frames: list[ScopeFrame[Any]] = []
-        self._sync_view: SyncCache | None = None  # one, however often it is entered
-        self._lock = threading.Lock()
         self.settings: Final = settings
         """The cache's options, checked."""
         self.url: str | None = None
@@ -123,8 +123,8 @@ class AsyncCache:
         await self.aclose()
 
     def __enter__(self) -> SyncCache:
-        with self._lock:
-            view = self._sync_view = self._sync_view or SyncCache(self)
+        # In one step: threads share one view, and no lock stays held in the child of a fork.
+        view: SyncCache = vars(self).setdefault("_sync_view", SyncCache(self))
         return view.__enter__()
 
     def __exit__(

@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Generator
-from concurrent.futures import Future
+from collections.abc import Awaitable, Generator
 from contextlib import contextmanager
+from functools import partial
 from typing import Final, Protocol
-from weakref import WeakSet
 
 from msgspec import UNSET, Struct
 
@@ -26,17 +25,25 @@ from asynccache.core.counters import Counters, Stats
 from asynccache.core.engine import Engine
 from asynccache.core.modes import Mode
 from asynccache.core.store_client import StoreClient
-from asynccache.errors import CacheClosedError, ReplayMiss, StoreError, StoreRefusedError
+from asynccache.errors import (
+    CacheClosedError,
+    ReplayMiss,
+    StoreError,
+    StoreRefusedError,
+    StoreTimeoutError,
+)
 from asynccache.keys.key import Namespace
 from asynccache.runtime.background import blocked_loop
 from asynccache.runtime.clock import Clock
-from asynccache.runtime.forks import at_fork
+from asynccache.runtime.forks import forget_in_child
 from asynccache.runtime.loops import done_in
+from asynccache.runtime.turns import Turn, Turns, Uncut
 from asynccache.stores.base import Store
 
 _log = logging.getLogger("asynccache")
 
 _FOREIGN_CLOSE: Final = 10.0  # seconds that another loop may take to end its flights
+_OPENING: Final = 10.0  # seconds that a store may take to open or to close, and its own if longer
 _NOT_OPEN: Final = (
     "the cache isn't open: call inside `async with cache:` or `with cache:`, or call"
     " `await cache.open()` first"
@@ -148,37 +155,6 @@ def resolve(cache: Cached, options: Options | None = None) -> Scope | Bypass:
     return cache._lifecycle.resolve(options or current_options())  # noqa: SLF001 - as above
 
 
-class _Turn:
-    """A cache's opening or closing, one at a time over all loops.
-
-    Not an asynchronous generator: those may not be begun any more where a loop is ending, and
-    caches have to be closed there too.
-    """
-
-    __slots__ = ("_cache", "done", "loop")
-
-    def __init__(self, cache: Lifecycle) -> None:
-        self._cache = cache
-        self.done: Future[None] = Future()
-        self.loop: Final = _running_loop()
-
-    async def __aenter__(self) -> None:
-        cache = self._cache
-        while True:
-            with cache._lock:  # noqa: SLF001 - this module's own
-                turn = cache._turn  # noqa: SLF001 - as above
-                if turn is None:
-                    cache._turn = self  # noqa: SLF001 - as above
-                    return
-            await asyncio.shield(asyncio.wrap_future(turn.done))
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        cache = self._cache
-        with cache._lock:  # noqa: SLF001 - this module's own
-            cache._turn = None  # noqa: SLF001 - as above
-        self.done.set_result(None)
-
-
 class Lifecycle:
     """Opens and closes a store, and gives each event loop an engine of its own.
 
@@ -196,10 +172,13 @@ class Lifecycle:
         self.outside: Final = Counters()  # of calls that met no engine
         self._opened = 0
         self._lock = threading.Lock()
-        self._turn: _Turn | None = None  # of whoever is opening or closing
+        self._turns: Final = Turns()  # of whoever is opening or closing
+        self._attempts: Final = Turns()  # of whoever is opening a store that was down
+        self._failure: StoreError | None = None  # of the last attempt to open a store that was down
         self._leaked: object = None
         self._setting: set[asyncio.Future[None]] = set()
         self._told: set[tuple[str, str]] = set()
+        forget_in_child(self)
 
     # -- opening and closing -----------------------------------------------------------------
 
@@ -210,62 +189,126 @@ class Lifecycle:
 
     async def open(self) -> None:
         """Open the store, or count once more that it is open; see `AsyncCache.open`."""
-        async with _Turn(self):
+        turn = self._turn()
+        await turn.begin()
+        try:
             if not self._opened:
-                self._breaker.reset()
-                try:
-                    await self._open_store()
-                except StoreRefusedError:
-                    raise
-                except StoreError as exc:
-                    if self._breaker.strict:
-                        raise
-                    self._breaker.note(exc, self.outside)
-                    self._breaker.prepare = self._open_store
+                await self._open_first()
             self._opened += 1
-            _open_caches.add(self)
+        finally:
+            turn.end()
+
+    async def _open_first(self) -> None:
+        self._breaker.reset()
+        try:
+            await self._open_store()
+        except StoreRefusedError:
+            raise
+        except StoreError as exc:
+            if self._breaker.strict:
+                raise
+            self._breaker.prepare = self._open_later
+            self._breaker.note(exc, self.outside)
+        except asyncio.CancelledError:
+            await self._close_store()  # nobody else would close what is half open
+            raise
 
     async def _open_store(self) -> None:
-        await self.store.open(read_only=self.settings.mode in {"read_only", "replay"})
-        self._breaker.prepare = None
+        read_only = self.settings.mode in {"read_only", "replay"}
+        await self._in_time(self.store.open(read_only=read_only), "open")
+
+    async def _open_later(self) -> None:
+        """Open a store that was down. Who waits for another's attempt doesn't make one, too."""
+        failure, attempt = self._failure, Turn(self._attempts)
+        await attempt.begin()
+        try:
+            if self._failure is not failure and self._failure is not None:
+                raise type(self._failure)(*self._failure.args)
+            if self._breaker.prepare is not None:  # else it is open, or the cache was closed
+                try:
+                    await self._open_store()
+                except StoreError as exc:
+                    self._failure = exc
+                    raise
+                self._breaker.prepare = self._failure = None
+        finally:
+            attempt.end()
 
     async def aclose(self) -> None:
-        """Close the store when this was called as often as `open`; see `AsyncCache.aclose`."""
-        async with _Turn(self):
-            if self._opened != 1:
-                self._opened = max(0, self._opened - 1)
-                return
-            # Also when closing is cancelled: nothing may stay open behind a closed cache.
-            try:
-                await asyncio.sleep(0)  # tasks begun in the block's last turn may have to store
-                here = asyncio.get_running_loop()
-                if under_way := [each for each in self._setting if each.get_loop() is here]:
-                    await asyncio.wait(under_way)
-            finally:
-                await self._close()
+        """Close the store when this was called as often as `open`; see `AsyncCache.aclose`.
 
-    async def _close(self) -> None:
+        Closing is seen through also when it is cancelled. Each step of it has a deadline.
+        """
+        turn, uncut = self._turn(), Uncut()
+        await uncut.do(turn.begin)
+        try:
+            if self._opened == 1:
+                await uncut.do(self._wait_for_sets)
+            if turn.lasts and self._opened == 1:
+                await self._close(turn, uncut)
+            else:
+                self._opened = max(0, self._opened - 1)
+        finally:
+            turn.end()
+        uncut.end()
+
+    async def _wait_for_sets(self) -> None:
+        await asyncio.sleep(0)  # tasks begun in the block's last turn may have to store
+        here = asyncio.get_running_loop()
+        if under_way := [each for each in self._setting if each.get_loop() is here]:
+            await asyncio.wait(under_way, timeout=self._patience())
+
+    async def _close(self, turn: Turn, uncut: Uncut) -> None:
         self._opened = 0
-        _open_caches.discard(self)
         with self._lock:
             scopes, self._scopes = list(self._scopes.values()), {}
         try:
             for scope in scopes:
-                await self._close_engine(scope.engine)
+                try:
+                    await uncut.do(partial(self._close_engine, scope.engine))
+                finally:
+                    self._past.add(scope.engine.counters)
         finally:
             self._breaker.prepare = None
-            await self.store.aclose()
+            if turn.lasts:
+                await uncut.do(self._close_store)
 
     async def _close_engine(self, engine: Engine) -> None:
+        if engine.loop is asyncio.get_running_loop():
+            await engine.aclose()
+        else:
+            # A loop that is blocked closes its own once it may go on.
+            patience = 0 if engine.loop is blocked_loop() else _FOREIGN_CLOSE
+            await done_in(engine.loop, engine.aclose, patience=patience)
+
+    async def _close_store(self) -> None:
+        attempt = Turn(self._attempts)
+        await attempt.begin()  # so that none ends behind a closed cache
         try:
-            if engine.loop is asyncio.get_running_loop():
-                await engine.aclose()
-            else:
-                # A loop that is blocked closes its own once it may go on.
-                patience = 0 if engine.loop is blocked_loop() else _FOREIGN_CLOSE
-                await done_in(engine.loop, engine.aclose, patience=patience)
+            await self._in_time(self.store.aclose(), "close")
+        except StoreError as exc:
+            if self._breaker.strict:
+                raise
+            self._breaker.note(exc, self.outside)
         finally:
-            self._past.add(engine.counters)
+            attempt.end()
+
+    async def _in_time(self, work: Awaitable[None], what: str) -> None:
+        seconds = self._patience()
+        try:
+            async with asyncio.timeout(seconds):
+                await work
+        except TimeoutError as exc:
+            raise StoreTimeoutError(f"it took over {seconds:g} s to {what}") from exc
+
+    def _patience(self) -> float:
+        """Return the seconds that the store may take to open or to close."""
+        timeout = self.settings.timeout(remote=self.store.capabilities.remote)
+        return min(timeout * 10, max(timeout, _OPENING))
+
+    def _turn(self) -> Turn:
+        _running_loop()
+        return Turn(self._turns)
 
     @contextmanager
     def setting(self) -> Generator[None]:
@@ -280,7 +323,7 @@ class Lifecycle:
 
     def changing_in(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Tell whether a task of that loop opens or closes the cache now."""
-        turn = self._turn
+        turn = self._turns.current
         return turn is not None and turn.loop is loop
 
     # -- where a call goes -------------------------------------------------------------------
@@ -399,14 +442,15 @@ class Lifecycle:
             store={str(name): count for name, count in self.store.counters().items()},
         )
 
-    def _leak(self) -> None:
-        """Forget everything that belongs to the parent process, without touching it."""
+    def forget(self) -> None:
+        """Forget, in a forked child, what belongs to the parent, without touching it."""
         self._opened = 0
         self._lock = threading.Lock()  # a thread that only the parent has may hold the old one
-        self._turn = None
+        self._turns.forget()
+        self._attempts.forget()
         for engine in self.engines():
             engine.leave()
-        self._leaked = (self._scopes, self.store)
+        self._leaked = (self._scopes, self.store, self._leaked)
         self._scopes, self._setting = {}, set()
 
 
@@ -415,15 +459,3 @@ def _running_loop() -> asyncio.AbstractEventLoop:
         return asyncio.get_running_loop()
     except RuntimeError as exc:
         raise RuntimeError(_NO_LOOP) from exc
-
-
-_open_caches: Final[WeakSet[Lifecycle]] = WeakSet()
-
-
-def _after_fork() -> None:
-    for cache in list(_open_caches):
-        cache._leak()  # noqa: SLF001 - this module's own
-    _open_caches.clear()
-
-
-at_fork(after_in_child=_after_fork)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Final
 
@@ -23,7 +24,10 @@ from asynccache.runtime.loops import LoopEnd
 from asynccache.runtime.pacer import Pacer
 from asynccache.stores.base import UNKNOWN, Store, Unknown
 
+_log = logging.getLogger("asynccache")
+
 _LAST_CALLS: Final = 1.0  # seconds that calls may take that begin while their loop ends
+_LAST_WORDS: Final = 10.0  # seconds that cancelled calls may take to end
 
 
 class Engine:
@@ -364,12 +368,16 @@ class Engine:
         """End every flight that still waits for an answer, and see all storing through."""
         self._closed = True
         self.leave()
-        for task, flight in list(self._flying.items()):
-            if not flight.ended:
-                task.cancel()
+        ending = {task for task, flight in self._flying.items() if not flight.ended}
+        for task in ending:
+            task.cancel()
         self._leases.stop()
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        if ending:
+            await asyncio.wait(ending, timeout=_LAST_WORDS)
+        while rest := {task for task in self._tasks if task not in ending}:
+            await asyncio.wait(rest)
+        if left := sum(not task.done() for task in ending):
+            _log.warning("the cache is closed, though %d cancelled calls go on", left)
 
     async def _finish(self) -> None:
         """See through what tasks began as they were cancelled by the end of the loop."""

@@ -221,6 +221,15 @@ def _stop_early() -> None:
         _stop()
 
 
+def _before_fork() -> None:
+    """Wait for a loop that is being started: what it imports would stay locked in the child."""
+    _lock.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    _lock.release()
+
+
 def _after_fork() -> None:
     """Forget the parent's loop, whose thread this process doesn't have."""
     global _lock, _background  # noqa: PLW0603 - as above
@@ -233,4 +242,4 @@ def _after_fork() -> None:
 with suppress(RuntimeError):  # Python is ending already
     getattr(threading, "_register_atexit", atexit.register)(_stop_early)
 atexit.register(_stop)
-at_fork(after_in_child=_after_fork)
+at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)

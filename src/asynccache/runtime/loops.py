@@ -149,9 +149,10 @@ class LoopEnd:
         """Have somebody's work done at the end; ``last`` after the work of those who are not."""
         (self._last if last else self._first)[who] = work
 
-    def discard(self, who: object) -> bool:
-        """Do nothing for somebody any more; return whether there was something to do."""
-        return (self._first.pop(who, None) or self._last.pop(who, None)) is not None
+    def discard(self, who: object) -> None:
+        """Do nothing for somebody any more."""
+        self._first.pop(who, None)
+        self._last.pop(who, None)
 
     async def _wait(self) -> AsyncGenerator[None]:
         try:

@@ -49,13 +49,13 @@ class LoopLink(ABC):
             await asyncio.wait(self._tasks, timeout=_ENDING)
 
     async def close(self) -> None:
-        """Close the link once: when the store is closed, or the loop ends before that."""
-        if self.leave():
-            await self.aclose()
+        """Close the link: when the store is closed, or the loop ends before that."""
+        await self.aclose()
+        self.leave()
 
-    def leave(self) -> bool:
-        """Let the loop end without closing the link; return whether it would have."""
-        return self._end.discard(self)
+    def leave(self) -> None:
+        """Let the loop end without closing the link."""
+        self._end.discard(self)
 
     @abstractmethod
     async def aclose(self) -> None:
@@ -80,6 +80,7 @@ class Links(Generic[LinkT]):
         self._opening = 0
         self._lock = threading.Lock()
         self._links: dict[asyncio.AbstractEventLoop, LinkT] = {}
+        self._closing: dict[asyncio.AbstractEventLoop, LinkT] = {}
         self._leaked: object = None
         forget_in_child(self)
 
@@ -124,13 +125,16 @@ class Links(Generic[LinkT]):
         """Close all links, each in its own loop."""
         with self._lock:
             self.are_open = False
-            links, self._links = self._links, {}
-        for loop, link in links.items():
+            self._closing.update(self._links)
+            self._links = {}
+        while self._closing:
+            loop, link = next(iter(self._closing.items()))
             if loop is asyncio.get_running_loop():
                 await link.close()
             else:
                 patience = 0 if loop is blocked_loop() else _FOREIGN_CLOSE  # it does, once it may
                 await done_in(loop, link.close, patience=patience)
+            self._closing.pop(loop, None)  # last: who is cancelled before closes it the next time
 
     def forget(self) -> None:
         """Forget, in a forked child, what belongs to the parent: not even closed, it isn't ours."""
@@ -138,5 +142,5 @@ class Links(Generic[LinkT]):
             link.leave()
         self._leaked = (self._links, self._leaked)
         self.are_open = False
-        self._links = {}
+        self._links, self._closing = {}, {}
         self._lock = threading.Lock()

@@ -14,6 +14,7 @@ from asynccache.entries.entry import ENVELOPE_BYTES
 from asynccache.errors import StoreFullError
 from asynccache.keys.key import Namespace
 from asynccache.runtime.clock import SYSTEM_CLOCK, Clock
+from asynccache.runtime.forks import forget_in_child
 from asynccache.runtime.loops import finish
 from asynccache.stores.base import (
     Capabilities,
@@ -108,6 +109,12 @@ class MemoryStore(Store):
         self._expired = 0
         self._find = self._entries.get
         self._touch = self._entries.move_to_end
+        forget_in_child(self)
+
+    def forget(self) -> None:
+        """Leave to the parent, in a forked child, its threads' lock, its leases and who waits."""
+        self._lock = threading.Lock()
+        self._leases, self._waiters = {}, {}
 
     async def open(self, *, read_only: bool = False) -> None:
         """Do nothing: memory is always open."""

@@ -110,9 +110,13 @@ class _Batch:
 
 
 async def fetch_many(
-    engine: Engine, calls: Mapping[bytes, CallRequest], caller: Caller, bulk: BulkCall
-) -> dict[bytes, Fetched]:
-    """Return the whole answers to several calls that one caller needs together.
+    engine: Engine,
+    calls: Mapping[bytes, CallRequest],
+    caller: Caller,
+    bulk: BulkCall,
+    found: dict[bytes, Fetched],
+) -> None:
+    """Find the whole answers to several calls that one caller needs together.
 
     They count as one call: see `Engine.count_together`.
 
@@ -121,14 +125,14 @@ async def fetch_many(
         calls: By key; each one's ``upstream`` is the bulk call's.
         caller: Who asks.
         bulk: Makes the call for those that have to be made.
+        found: Where the answers go, as they come; where one fails, the others may be there.
 
     Raises:
         WaitedTooLongError: The caller's patience ended.
         BaseException: As `Engine.fetch`.
     """
     deadline = engine.loop.time() + caller.patience
-    found: dict[bytes, Fetched] = {}
-    while len(found) < len(calls):
+    while not calls.keys() <= found.keys():
         waiting: list[tuple[bytes, Flight, bool]] = []
         try:
             for key, call in calls.items():  # all are registered before anything is awaited
@@ -156,4 +160,3 @@ async def fetch_many(
         finally:
             for _, flight, _ in waiting:
                 flight.leave()
-    return found

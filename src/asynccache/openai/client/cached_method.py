@@ -128,7 +128,7 @@ class CachedMethod(WayIn):
 
     def patience(self, given: Arguments) -> tuple[Any, Any]:
         """Return the call's own timeout; retries are none of a method's arguments."""
-        return given.get("timeout", sdk.OMIT), None
+        return given.get("timeout", sdk.OMIT), sdk.OMIT
 
     def again(self, call: KeyedCall) -> RawCall:
         """Copy a call's arguments, and return what makes it for its raw response."""

@@ -58,7 +58,7 @@ class CachedRequest(WayIn):
         ) -> Any:
             sending = current_sending()
             if sending is not None:
-                sending.note(options)
+                options = sending.note(options)
                 return await original(cast_to, options, stream=stream, stream_cls=stream_cls)
             return await self.send(cast_to, options, stream=stream, stream_cls=stream_cls)
 
@@ -118,7 +118,7 @@ class CachedRequest(WayIn):
             options = sdk.with_body(raw, body)
             sending = current_sending()
             if sending is not None:
-                sending.note(options)
+                options = sending.note(options)
             return await given.made(self._original, options)
 
         return send

@@ -69,6 +69,10 @@ class WayIn(Protocol):
         """Return the call's own timeout and number of retries, in the SDK's terms."""
         ...
 
+    async def pause(self, sleep: Callable[[], Any]) -> None:
+        """Wait as the SDK waits before it retries a call."""
+        await sleep()
+
     def again(self, call: KeyedCall) -> RawCall:
         """Copy a call as it is now, and return what makes it."""
         ...

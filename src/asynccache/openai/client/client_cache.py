@@ -20,7 +20,6 @@ from asynccache.cache.facade import (
     Reader,
     Scope,
     Status,
-    WaitedTooLongError,
     behind,
     current_options,
     is_watched,
@@ -32,6 +31,7 @@ from asynccache.entries.entry import Entry
 from asynccache.errors import NotCanonicalError
 from asynccache.openai.client import sdk, sdk_responses
 from asynccache.openai.client.address import RequestAddress
+from asynccache.openai.client.attempts import Attempts
 from asynccache.openai.client.call import KeyedCall, WayIn
 from asynccache.openai.client.endpoints import Endpoint
 from asynccache.openai.client.parsing import mark, note_parsing, parsing_of
@@ -247,43 +247,47 @@ class ClientCache:
         path, model = call.endpoint.path, call.data.get("model")
         observer = call.scope.cache.settings.observer
         watcher = watch(observer, path, model, key) if is_watched(observer) else None
-        caller = self.caller(call)
-        reader: Reader | None = None
-        try:
+        caller, attempts = self.caller(call), Attempts(self.client, call)
+
+        async def attempt() -> tuple[Fetched, Reader | None]:
+            nonlocal missing
+            known, missing = missing, False
             if call.streaming:
-                fetched, reader = await engine.read(self._request(call, caller))
-            else:
-                fetched = await engine.fetch(
-                    mode, key, caller, lambda: self._request(call, caller), missing=missing
-                )
+                return await engine.read(self._request(call, caller, attempts))
+            fetched = await engine.fetch(
+                mode, key, caller, lambda: self._request(call, caller, attempts), missing=known
+            )
+            return fetched, None
+
+        try:
+            fetched, reader = await attempts.until_answered(attempt)
         except NotSharedError:
             return await self.past(call, f"{path}: {CHANGED}")
-        except WaitedTooLongError:
-            error = sdk.timed_out(call.address.url)
-            if watcher is not None:
-                watcher.failed(error)
-            raise error from None
         except BaseException as exc:
             if watcher is not None:
                 watcher.failed(exc)
             raise
         if watcher is not None:
             _tell(watcher, call, fetched, reader)
-        return self.result(call, fetched.entry, fetched.outcome, reader, fetched.received)
+        return self.result(
+            call,
+            fetched.entry,
+            fetched.outcome,
+            reader,
+            fetched.received,
+            retries=attempts.retries,
+        )
 
     def caller(self, call: KeyedCall) -> Caller:
-        """Return whose call it is, and how long it would wait."""
-        client = self.client
-        timeout, retries = call.way.patience(call.given)
-        patience = sdk.patience(client, timeout, retries)
+        """Return whose call it is, and how long an attempt of it would wait."""
+        patience = sdk.patience(self.client, call.way.patience(call.given)[0])
         return Caller(call.address.credentials(call.headers, call.query), patience)
 
-    def _request(self, call: KeyedCall, caller: Caller) -> CallRequest:
-        """Copy a call as it is now, and return what the engine makes of it."""
+    def _request(self, call: KeyedCall, caller: Caller, attempts: Attempts) -> CallRequest:
+        """Return what the engine makes of an attempt at a call."""
         scope = call.scope
-        make = call.way.again(call)
-        check = check_of(self.client, call, call.canonical)
-        upstream = UpstreamCall(call, make, check)
+        check = check_of(self.client, call, call.canonical, attempts)
+        upstream = UpstreamCall(call, attempts.make(), check)
         return CallRequest(
             namespace=scope.namespace,
             key=call.key,
@@ -316,13 +320,16 @@ class ClientCache:
         received: object = None,
         *,
         parts: tuple[bytes, ...] = (),
+        retries: int = 0,
     ) -> Any:
         """Return an answer as its caller wants it, marked for `asynccache.status`."""
         status = self.status(call, entry, how, parts)
         came = received if isinstance(received, sdk_responses.Received) else None
         if came is not None and how != "miss":
             came = came.for_others()
-        return built(self.client, call, entry, status, reader=reader, received=came)
+        return built(
+            self.client, call, entry, status, reader=reader, received=came, retries=retries
+        )
 
     def status(
         self, call: KeyedCall, entry: Entry, how: Outcome, parts: tuple[bytes, ...] = ()

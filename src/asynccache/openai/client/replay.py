@@ -32,6 +32,7 @@ def built(
     *,
     reader: Reader | None,
     received: sdk_responses.Received | None,
+    retries: int,
 ) -> Any:
     """Return an answer as its caller wants it, marked for `asynccache.status`.
 
@@ -42,6 +43,7 @@ def built(
         status: What becomes the result's.
         reader: Of a stream that is still coming.
         received: What came with the answer; None for a recorded one.
+        retries: How many of its own the caller has made.
     """
     form = call.form
     finish, parsing = form.finish, None
@@ -51,7 +53,6 @@ def built(
     result: Any
     if form.raw:
         response = _response(client, call, entry, reader, received)
-        retries = received.retries if received else 0
         result = _raw(client, call, response, _marking(finish, status), retries)
     elif form.strange:
         result = _response(client, call, entry, reader, received)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast, get_origin
 
+import openai
 from openai import (
     APIConnectionError,
+    APIError,
     APIStatusError,
     APITimeoutError,
     AsyncAzureOpenAI,
@@ -46,8 +49,10 @@ _CREDENTIAL_STATUS: Final = frozenset({401, 402, 403, 404, 429})
 """What one account may be told and another not: who you are, what you paid for, what you may see,
 how much you had."""
 
+_RETRY_COUNT: Final = "x-stainless-retry-count"
 _DEPLOYED: Final = frozenset({"/chat/completions", "/completions", "/embeddings"})
 _SERVER_ERROR: Final = 500  # HTTP's own: from here on it isn't the request's fault
+_KEY_ERROR: Final[Any] = getattr(openai, "OAuthError", ())  # older SDKs lack it
 _MAPS_STREAM_ERRORS: Final = hasattr(_streaming, "APIConnectionError")
 AZURE: Final = (AsyncAzureOpenAI, AzureOpenAI)
 OMIT: Final = omit
@@ -170,26 +175,86 @@ def timed_out_reading(url: str) -> Exception:
     return error
 
 
-def patience(client: Any, timeout: Any, retries: Any) -> float:
-    """Return seconds that a call of a client would wait for an answer.
+def patience(client: Any, timeout: Any) -> float:
+    """Return seconds that one attempt at a call of a client would wait for an answer.
 
     Args:
-        client: Whose timeout and retries count where the call has none.
+        client: Whose timeout counts where the call has none.
         timeout: The call's.
-        retries: The call's; no number for none.
     """
     if isinstance(timeout, MARKERS):
         timeout = client.timeout
-    if not isinstance(retries, int):
-        retries = client.max_retries
     if timeout is None:
         return math.inf
     if not isinstance(timeout, int | float):
         timeout = getattr(timeout, "read", None)
         if timeout is None:
             return math.inf
-    found: float = timeout * (1 + max(0, retries))
+    found: float = timeout
     return found
+
+
+# -- retries ----------------------------------------------------------------------------------
+
+
+def max_retries(client: Any, retries: Any) -> int:
+    """Return how often a call is retried; 0 also for what the SDK refuses when it sends.
+
+    Args:
+        client: Whose number counts where the call has none.
+        retries: The call's.
+    """
+    most = client.max_retries if isinstance(retries, MARKERS) else retries
+    return max(0, most) if isinstance(most, int) else 0
+
+
+def is_retried(client: Any, error: APIError) -> bool:
+    """Tell whether the SDK makes another attempt after an error."""
+    if isinstance(error, APIStatusError):  # while it fetches a key, it makes none
+        retried: bool = not isinstance(error, _KEY_ERROR) and client._should_retry(error.response)
+        return retried
+    return isinstance(error, APIConnectionError)
+
+
+def sleep_for_retry(
+    client: Any, path: str, error: APIError, retries: int, most: int
+) -> Callable[[], Any]:
+    """Return the SDK's way of waiting before a retry; a coroutine function if the client is.
+
+    Args:
+        client: The SDK's.
+        path: Of the request.
+        error: What the attempt ended with.
+        retries: Those made before.
+        most: How many there may be.
+    """
+    options = FinalRequestOptions.construct(method="post", url=path, max_retries=most)
+    response = error.response if isinstance(error, APIStatusError) else None
+    return functools.partial(
+        client._sleep_for_retry,
+        retries_taken=retries,
+        max_retries=most,
+        options=options,
+        response=response,
+    )
+
+
+def idempotency_key(client: Any) -> str | None:
+    """Return a key that all attempts at one call have, if the client sends any."""
+    key: str | None = client._idempotency_key() if client._idempotency_header else None
+    return key
+
+
+def single_attempt(options: Any, retries: int, idempotency_key: str | None) -> Any:
+    """Return a request's options with which the SDK makes one attempt, after so many retries."""
+    changes: dict[str, Any] = {"max_retries": 0}
+    if retries:
+        headers: Mapping[str, Any] = headers_in(options) or {}
+        if _RETRY_COUNT not in map(str.lower, headers):  # the caller's own stays
+            changes["headers"] = {**headers, _RETRY_COUNT: str(retries)}
+    if options.idempotency_key is None:
+        changes["idempotency_key"] = idempotency_key
+    return options.model_copy(update=changes)
 
 
 # -- requests ---------------------------------------------------------------------------------

@@ -38,20 +38,17 @@ class Received(Struct, frozen=True):
     """HTTP's version and the server's words for the status."""
     request: Any = None
     """The request that was sent; None for a caller who hasn't sent it."""
-    retries: int = 0
-    """How often it was sent before."""
 
     def for_others(self) -> Received:
         """Return what callers may have who haven't sent the request: it holds credentials."""
         return Received(self.headers, self.extensions)
 
 
-def received(raw: Any, response: Any, asked: str) -> Received:
+def received(response: Any, asked: str) -> Received:
     """Return what came with an answer.
 
     Args:
-        raw: The SDK's raw response.
-        response: The HTTP response beneath it.
+        response: The HTTP response.
         asked: The kind of raw response that the caller asks for: "true", "stream" or "".
     """
     request = response.request
@@ -62,7 +59,6 @@ def received(raw: Any, response: Any, asked: str) -> Received:
         [one for one in response.headers.raw if one[0].lower() not in _COOKIES],
         {name: value for name, value in response.extensions.items() if name in _SAID_OF_HTTP},
         request,
-        getattr(raw, "retries_taken", 0),  # a stream made of it doesn't tell
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from asynccache.openai.client.cached_request import CachedRequest, RequestArguments, placed
+from asynccache.openai.client.client_cache import ClientCache
 from asynccache.openai.client.sync_stream import AsyncReading
 from asynccache.openai.client.upstream import PAST, current_sending
 from asynccache.runtime import background
@@ -38,7 +39,7 @@ class SyncCachedRequest(CachedRequest):
         ) -> Any:
             sending = current_sending()
             if sending is not None:
-                sending.note(options)
+                options = sending.note(options)
                 return original(cast_to, options, stream=stream, stream_cls=stream_cls)
             return self.send_now(cast_to, options, stream=stream, stream_cls=stream_cls)
 
@@ -57,22 +58,37 @@ class SyncCachedRequest(CachedRequest):
         if past is not None:
             return _run_now(client.bypass(past, self, given, path))
         caller = BlockedCaller()
-        way = CachedRequest(client, functools.partial(self._handed_back, caller))
+        way = _BlockedRequest(client, self._original, caller)
         return caller.call(client.answer, way, given, path, endpoint)
-
-    async def _handed_back(
-        self, caller: BlockedCaller, cast_to: Any, options: Any, *, stream: bool, stream_cls: Any
-    ) -> Any:
-        """Make the SDK's call in the thread that waits for it."""
-        made = await caller.run(
-            lambda: self._original(cast_to, options, stream=stream, stream_cls=stream_cls)
-        )
-        recorded = stream and current_sending() is not PAST
-        return AsyncReading(made) if recorded else made
 
     async def past(self, given: RequestArguments) -> Any:
         """Make a call as it came, in the caller's thread."""
         return given.made(self._original, given.options)
+
+
+class _BlockedRequest(CachedRequest):
+    """The way in of a thread that waits for its call: the SDK's own work is done there."""
+
+    def __init__(
+        self, client: ClientCache, original: Callable[..., Any], caller: BlockedCaller
+    ) -> None:
+        super().__init__(client, self._handed_back)
+        self._in_thread = original
+        self._caller = caller
+
+    async def _handed_back(
+        self, cast_to: Any, options: Any, *, stream: bool, stream_cls: Any
+    ) -> Any:
+        """Make the SDK's call in the thread that waits for it."""
+        made = await self._caller.run(
+            lambda: self._in_thread(cast_to, options, stream=stream, stream_cls=stream_cls)
+        )
+        recorded = stream and current_sending() is not PAST
+        return AsyncReading(made) if recorded else made
+
+    async def pause(self, sleep: Callable[[], Any]) -> None:
+        """Wait as the SDK waits before it retries a call."""
+        await self._caller.run(sleep)
 
 
 def _run_now(work: Coroutine[Any, Any, T]) -> T:

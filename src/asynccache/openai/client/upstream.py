@@ -18,6 +18,7 @@ from asynccache.cache.facade import Answer, Fate, Flight, Judging
 from asynccache.entries.entry import Kind, Meta
 from asynccache.errors import NotCanonicalError
 from asynccache.openai.client import sdk, sdk_responses
+from asynccache.openai.client.attempts import Attempts
 from asynccache.openai.client.call import KeyedCall, RawCall
 from asynccache.providers.bodies import keyed_form
 from asynccache.providers.facts import DONE, Facts, choices_of
@@ -56,23 +57,31 @@ class OutboundCheck:
         key: The request's; empty for none.
         matches: Tells whether the options of a request are what the key stands for; None for a
             call that has no key.
+        single: Makes options of one attempt of a request's; None for the SDK's own retries.
     """
 
-    __slots__ = ("_matches", "_strayed", "key", "same")
+    __slots__ = ("_matches", "_single", "_strayed", "key", "same")
 
-    def __init__(self, key: bytes = b"", matches: Callable[[Any], bool] | None = None) -> None:
+    def __init__(
+        self,
+        key: bytes = b"",
+        matches: Callable[[Any], bool] | None = None,
+        single: Callable[[Any], Any] | None = None,
+    ) -> None:
         self.key: Final = key
         self.same = False
         """Whether the request of the key was really sent, and no other."""
         self._matches = matches
+        self._single = single
         self._strayed = False
 
-    def note(self, options: Any) -> None:
-        """Look at a request that is being sent."""
+    def note(self, options: Any) -> Any:
+        """Look at a request that is being sent, and return the options that it is sent with."""
         # Once something else was sent, nobody knows which of the answers came back.
         if self._matches is not None and not self._strayed:
             self.same = self._matches(options)
             self._strayed = not self.same
+        return options if self._single is None else self._single(options)
 
     async def over(self, call: Callable[[], Awaitable[T]]) -> T:
         """Await a call whose requests are let pass."""
@@ -83,7 +92,7 @@ class OutboundCheck:
         finally:
             SENDING.set(before)
             # A connection that was opened meanwhile keeps the context it was opened in, and us.
-            self._matches = None
+            self._matches = self._single = None
 
 
 PAST: Final = OutboundCheck()
@@ -101,13 +110,14 @@ def is_beneath(key: bytes) -> bool:
     return sending is not None and sending.key == key
 
 
-def check_of(client: Any, call: KeyedCall, canonical: bytes) -> OutboundCheck:
+def check_of(client: Any, call: KeyedCall, canonical: bytes, attempts: Attempts) -> OutboundCheck:
     """Return what checks that the request sent for a call is the one that its key stands for.
 
     Args:
         client: The SDK's.
         call: The call.
         canonical: What of the body that is to be sent is in keys: see `keyed_form`.
+        attempts: Of which this is one.
     """
 
     def matches(options: Any) -> bool:
@@ -136,7 +146,7 @@ def check_of(client: Any, call: KeyedCall, canonical: bytes) -> OutboundCheck:
         # Two prefixes may stand for one request, as its headers may have come by another way.
         return prefix is call.prefix or prefix.key(b"") == call.prefix.key(b"")
 
-    return OutboundCheck(call.key, matches)
+    return OutboundCheck(call.key, matches, attempts.single)
 
 
 class UpstreamCall:
@@ -165,13 +175,12 @@ class UpstreamCall:
 
     async def plain(self, flight: Flight) -> Answer:
         """Make a call whose answer is one JSON body."""
-        raw = await self._check.over(self._make)
-        response = raw.http_response
+        response = (await self._check.over(self._make)).http_response
         body: bytes = response.content
         facts = self._call.endpoint.facts()
         facts.read(body)
         flight.add(body)
-        received = self._received(raw, response)
+        received = self._received(response)
         return self._answer(facts, response, "json", (body,), received, complete=facts.complete)
 
     async def streamed(self, flight: Flight) -> Answer:
@@ -182,7 +191,7 @@ class UpstreamCall:
         pieces = response.aiter_bytes()
         if not self._check.same:
             flight.worsen(Fate.PRIVATE)
-        received = self._received(raw, response)
+        received = self._received(response)
         flight.start_body(meta_of(facts, response, "sse"), received)
         try:
             left = await _record(flight, facts, pieces)
@@ -200,8 +209,8 @@ class UpstreamCall:
             unread = pieces if facts.closed else None
             self._call.scope.engine.spawn(_finish(raw, response, unread))
 
-    def _received(self, raw: Any, response: Any) -> sdk_responses.Received:
-        return sdk_responses.received(raw, response, self._call.form.raw)
+    def _received(self, response: Any) -> sdk_responses.Received:
+        return sdk_responses.received(response, self._call.form.raw)
 
     def _answer(
         self,

@@ -21,7 +21,6 @@ from asynccache.cache.facade import (
     Fetched,
     NotSharedError,
     Outcome,
-    WaitedTooLongError,
     fetch_many,
     watch,
 )
@@ -30,6 +29,7 @@ from asynccache.errors import NotCanonicalError
 from asynccache.keys.canonical import canonical_json
 from asynccache.keys.key import KEY_BYTES
 from asynccache.openai.client import sdk, sdk_responses
+from asynccache.openai.client.attempts import Attempts
 from asynccache.openai.client.cached_method import copied
 from asynccache.openai.client.call import KeyedCall, RawCall
 from asynccache.openai.client.client_cache import CHANGED, STANDS_STILL, ClientCache
@@ -82,7 +82,8 @@ class _Job:
         self._metas: list[Meta] = []  # of the same
         self._checks: dict[bytes, OutboundCheck] = {}
         self._sizes: dict[bytes, int] = {}  # inputs that went upstream together with a key's
-        self._make: RawCall | None = None
+        self._attempts = Attempts(client.client, call)
+        self._copied = False
 
     async def result(self) -> Any:
         """Return what the caller gets."""
@@ -95,15 +96,10 @@ class _Job:
             if any(map(scope.cache.stands_still, missing)):
                 return await client.past(call, STANDS_STILL)
             if missing:
-                found |= await self._fetch(missing)
+                await self._fetch(missing, found)
             whole = await self._unsplit(found)
         except NotSharedError:
             return await client.past(call, f"{path}: {CHANGED}")
-        except WaitedTooLongError:
-            error = sdk.timed_out(call.address.url)
-            if watcher is not None:
-                watcher.failed(error)
-            raise error from None
         except BaseException as exc:
             if watcher is not None:
                 watcher.failed(exc)
@@ -115,16 +111,17 @@ class _Job:
             watcher.served(how, told, scope.now())
         received = next((one.received for one in found.values() if one.outcome == how), None)
         if whole is not None:
-            return client.result(call, whole, how, received=received)
+            retries = self._attempts.retries
+            return client.result(call, whole, how, received=received, retries=retries)
         return self._built(entries, told, how, received)
 
     def _prepared(self) -> RawCall:
         """Copy the call before anything is awaited, as its caller may change it then."""
-        if self._make is None:
-            self._make = self._call.way.again(self._call)
+        if not self._copied:
+            self._copied = True
             self._data = copied(self._data)()
             self._inputs = inputs_of(self._data.get("input"))
-        return self._make
+        return self._attempts.make()
 
     async def _at_hand(self) -> dict[bytes, Fetched]:
         """Return the entries that can be read without waiting, in slices of the loop's time."""
@@ -141,13 +138,18 @@ class _Job:
 
     # -- what isn't at hand ------------------------------------------------------------------
 
-    async def _fetch(self, missing: Sequence[bytes]) -> dict[bytes, Fetched]:
+    async def _fetch(self, missing: Sequence[bytes], found: dict[bytes, Fetched]) -> None:
+        """Add what isn't at hand, in as many attempts as the SDK makes."""
         engine = self._call.scope.engine
         caller = replace(self._client.caller(self._call), request=self._call.key)
         self._prepared()
-        bulk = BulkCall(self._send, spawn=engine.spawn, counters=engine.counters)
-        calls = {key: self._request(key, caller, bulk) for key in missing}
-        return await fetch_many(engine, calls, caller, bulk)
+
+        async def attempt() -> None:
+            bulk = BulkCall(self._send, spawn=engine.spawn, counters=engine.counters)
+            calls = {key: self._request(key, caller, bulk) for key in missing if key not in found}
+            await fetch_many(engine, calls, caller, bulk, found)
+
+        await self._attempts.until_answered(attempt)
 
     def _request(self, key: bytes, caller: Caller, bulk: BulkCall) -> CallRequest:
         call, scope = self._call, self._call.scope
@@ -195,7 +197,7 @@ class _Job:
             ignore=settings.ignore,
             normalize=settings.normalize,
         )
-        check = check_of(self._client.client, call, keyed)
+        check = check_of(self._client.client, call, keyed, self._attempts)
         for key in keys:
             self._checks[key], self._sizes[key] = check, len(places)
         content, meta, error, received = await self._called(check, value)
@@ -226,12 +228,11 @@ class _Job:
     ) -> tuple[bytes, Meta, bool, sdk_responses.Received]:
         """Make a call; return its answer, head, whether it is an error, and what came with it."""
         make = self._prepared()
-        raw = await check.over(lambda: make(value))
-        response = raw.http_response
+        response = (await check.over(lambda: make(value))).http_response
         content: bytes = response.content
         facts = Facts()
         facts.read(content)
-        received = sdk_responses.received(raw, response, self._call.form.raw)
+        received = sdk_responses.received(response, self._call.form.raw)
         return content, meta_of(facts, response, "json"), facts.error, received
 
     async def _unsplit(self, found: Mapping[bytes, Fetched]) -> Entry | None:
@@ -290,4 +291,5 @@ class _Job:
                 mark(built, client.status(call, told, how, parts))
                 return built
         whole = replace(told, chunks=(assembly.assembled(head, items),))
-        return client.result(call, whole, how, received=received, parts=parts)
+        retries = self._attempts.retries
+        return client.result(call, whole, how, received=received, parts=parts, retries=retries)

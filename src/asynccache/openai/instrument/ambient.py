@@ -135,12 +135,8 @@ def client_cache_of(client: Any) -> AmbientClientCache:
     return made
 
 
-def passes(options: Any) -> bool:
-    """Tell whether a request is none of ours; one that is being sent for an entry is looked at."""
-    sending = current_sending()
-    if sending is not None:
-        sending.note(options)
-        return True
+def passes() -> bool:
+    """Tell whether a request is none of ours."""
     if anything_to_do():
         return False
     if ambience.active and not ambience.watch.over:

@@ -19,6 +19,7 @@ from asynccache.openai.client.cached_request import CachedRequest
 from asynccache.openai.client.endpoints import Endpoint
 from asynccache.openai.client.helpers import watched_helper
 from asynccache.openai.client.sync_request import SyncCachedRequest
+from asynccache.openai.client.upstream import current_sending
 from asynccache.openai.instrument.ambient import anything_to_do, client_cache_of, passes
 from asynccache.openai.wrapping import CACHED_METHODS
 
@@ -139,8 +140,10 @@ def _patched_request(original: Callable[..., Awaitable[Any]]) -> Callable[..., A
     async def request(
         self: Any, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None
     ) -> Any:
-        send = _bound(original, self)
-        if not passes(options):
+        send, sending = _bound(original, self), current_sending()
+        if sending is not None:
+            options = sending.note(options)
+        elif not passes():
             send = CachedRequest(client_cache_of(self), send).send
         return await send(cast_to, options, stream=stream, stream_cls=stream_cls)
 
@@ -152,8 +155,10 @@ def _patched_sync_request(original: Callable[..., Any]) -> Callable[..., Any]:
     def request(
         self: Any, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None
     ) -> Any:
-        send = _bound(original, self)
-        if not passes(options):
+        send, sending = _bound(original, self), current_sending()
+        if sending is not None:
+            options = sending.note(options)
+        elif not passes():
             send = SyncCachedRequest(client_cache_of(self), send).send_now
         return send(cast_to, options, stream=stream, stream_cls=stream_cls)
 

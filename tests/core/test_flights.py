@@ -8,6 +8,7 @@ import itertools
 import threading
 
 import pytest
+from msgspec.structs import replace
 
 from asynccache import Cache, CacheClosedError, options
 from asynccache.core import writer
@@ -296,6 +297,30 @@ async def test_errors_are_shared_with_those_they_are_true_for(scope, callers, ca
         for result in results[1:]:
             assert isinstance(result, PermissionError) if shared else result == (b"fine",)
         assert made == calls
+
+
+async def test_who_asks_anew_has_the_lease_of_the_call_that_failed():
+    """Between an error that is another's and the next call no other process gets the lease."""
+    scene = Scene()
+
+    async def failing(flight):
+        raise PermissionError("not you")
+
+    async with scene.cache:
+        engine = engine_of(scene.cache)
+        refused = replace(
+            scene.streamed_call(scope=lambda _: "credentials", caller=Caller(b"a")),
+            upstream=failing,
+        )
+        served = scene.streamed_call(caller=Caller(b"b"))
+        first, second = await asyncio.gather(
+            fetch(engine, refused), fetch(engine, served), return_exceptions=True
+        )
+        assert isinstance(first, PermissionError)
+        assert second.outcome == "miss"
+        await settled(scene)
+        assert scene.store.calls["claim"] == 1
+        assert not scene.leases
 
 
 async def test_a_callers_patience_bounds_its_own_wait():

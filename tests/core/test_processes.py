@@ -61,11 +61,60 @@ async def test_frozen_leader_breaks_nothing(tmp_path):
     reports = await swarm.reports()
     assert len(reports) == 4
     assert len(swarm.paid) == 2
-    assert reports[leader]["answers"] == [{"paid_by": leader}]  # what it paid for, it delivers
+    assert reports[leader]["answers"] == [{"paid_by": swarm.paid[1]}]  # as all who still waited
     assert reports[leader]["not_stored"] == {"conflict": 1}
     async with Cache.disk(cache_path_root=tmp_path / "cache", mode="replay") as cache:
         stored = await cache.get("question")
     assert stored == {"paid_by": swarm.paid[1]}
+
+
+async def test_calls_that_hold_their_loops_have_one_answer(tmp_path):
+    """Processes whose calls hold the loop for longer than a lease lives all get what came first."""
+    options = ("--lease-ttl", "0.5", "--seconds", "1.6", "--tasks", "5", "--blocking")
+    swarm = Swarm(f"disk:{tmp_path / 'cache'}", tmp_path, *options)
+    await swarm.start(3)
+    swarm.go()
+    reports = await swarm.reports()
+    assert len(reports) == 3
+    assert {json.dumps(report["answers"]) for report in reports.values()} == {
+        json.dumps([{"paid_by": swarm.paid[0]}])
+    }
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+async def test_who_took_a_lease_over_gives_what_was_stored_meanwhile(tmp_path, kind):
+    """A call that took over from one that held its loop ends with the other's answer."""
+    options = {"lease_ttl": 0.3}
+    if kind == "memory":
+        cache = Cache.memory(**options)
+    else:
+        cache = Cache.disk(cache_path_root=tmp_path / "cache", **options)
+    began, taken_over, answered = threading.Event(), threading.Event(), threading.Event()
+
+    async def hold_the_loop():
+        began.set()
+        assert taken_over.wait(30)
+        return "first"
+
+    async def call_after_that():
+        taken_over.set()
+        assert await asyncio.to_thread(answered.wait, 30)
+        return "second"
+
+    def first():
+        answer = asyncio.run(ask(hold_the_loop))
+        answered.set()
+        return answer
+
+    async def ask(call):
+        return await cache.get_or_create("question", call)
+
+    async with cache:
+        held = asyncio.create_task(asyncio.to_thread(first))
+        assert await asyncio.to_thread(began.wait, 30)
+        assert await ask(call_after_that) == "first"
+        assert await held == "first"
+        assert await cache.get_or_create("question", call_after_that) == "first"
 
 
 @pytest.mark.parametrize("kind", ["memory", "disk"])
@@ -109,6 +158,29 @@ async def test_one_cache_serves_one_loop_after_another(tmp_path):
         assert await asyncio.to_thread(lambda: asyncio.run(one_run())) == "answer"
     assert len(calls) == 1
     assert cache.stats().hits == 1
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+async def test_loop_that_ends_with_an_error_leaves_no_lease(tmp_path, kind):
+    """A loop that ends as soon as its call has failed keeps no other from calling."""
+    options = {"lease_ttl": 1000.0}
+    if kind == "memory":
+        cache = Cache.memory(**options)
+    else:
+        cache = Cache.disk(cache_path_root=tmp_path / "cache", **options)
+
+    async def fail():
+        await asyncio.sleep(0)
+        raise LookupError
+
+    async def pay():
+        return "answer"
+
+    async with cache:
+        with pytest.raises(LookupError):
+            await asyncio.to_thread(lambda: asyncio.run(cache.get_or_create("question", fail)))
+        async with asyncio.timeout(30):
+            assert await cache.get_or_create("question", pay) == "answer"
 
 
 @pytest.mark.parametrize("kind", ["memory", "disk"])

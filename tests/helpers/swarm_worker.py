@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 from asynccache import Cache
@@ -38,7 +39,10 @@ class Swarmer:
     async def pay(self):
         """Make a plain call."""
         self.note()
-        await asyncio.sleep(self.options.seconds)
+        if self.options.blocking:
+            time.sleep(self.options.seconds)  # the mistake that is tested
+        else:
+            await asyncio.sleep(self.options.seconds)
         return {"paid_by": os.getpid()}
 
     async def pay_streamed(self, flight):
@@ -98,6 +102,7 @@ def main():
     parser.add_argument("--tasks", type=int, default=50)
     parser.add_argument("--keys", type=int, default=1, help="how many questions")
     parser.add_argument("--streamed", action="store_true")
+    parser.add_argument("--blocking", action="store_true", help="hold the loop while calling")
     parser.add_argument("--seconds", type=float, default=0.2, help="how long a call takes")
     parser.add_argument("--lease-ttl", type=float, default=5.0)
     asyncio.run(Swarmer(parser.parse_args()).run())

@@ -24,13 +24,16 @@ _RENEWALS: Final = 3  # within one time-to-live, so that one may fail
 class HeldLease:
     """A claim of this loop, from the moment it is made. It outlives the flight that made it."""
 
-    __slots__ = ("abandoned", "claimed", "client", "lease", "lost", "operation", "renewed_at")
+    __slots__ = (
+        "abandoned", "claimed", "client", "contested", "lease", "lost", "operation", "renewed_at",
+    )  # fmt: skip
 
     def __init__(self, client: StoreClient, lease: Lease, now: float) -> None:
         self.client = client
         self.lease = lease
         self.renewed_at = now
         self.lost = False
+        self.contested = False  # another had it before, who may still bring an answer
         self.abandoned = False  # its flight is gone; the next one for the key may take it over
         self.claimed: Claimed | None = None
         self.operation: asyncio.Future[Claimed | None] | None = None
@@ -100,6 +103,7 @@ class LeaseManager:
             claimed = held.claimed
             if claimed is None:
                 return Acquired()
+            held.contested = held.contested or waited
             if claimed.granted and adopted and claimed.generation is not None:
                 # Of the flight that made the claim: the key may have changed since.
                 return await self._reread(client, held)
@@ -193,12 +197,14 @@ class LeaseManager:
         self._spawn(self._give_back(held))
 
     async def _give_back(self, held: HeldLease) -> None:
-        if held.operation is not None:
-            await asyncio.wait([held.operation])
-        if held.abandoned:
-            if self.abandoned.get(held.lease.key) is held:
-                del self.abandoned[held.lease.key]
-            await self.release(held)
+        try:
+            if held.operation is not None:
+                await asyncio.wait([held.operation])
+        finally:  # also where the loop is ending
+            if held.abandoned:
+                if self.abandoned.get(held.lease.key) is held:
+                    del self.abandoned[held.lease.key]
+                await self.release(held)
 
     def stop(self) -> None:
         """Stop renewing, as no flight is left to need it; a claim under way won't begin it anew."""
@@ -225,6 +231,10 @@ class LeaseManager:
         if not held.lost and self._clock.monotonic() - held.renewed_at >= self._ttl:
             await self._renew_through(held.client, [held])
         return not held.lost
+
+    async def is_contested(self, held: HeldLease) -> bool:
+        """Tell whether another flight may have called for the key, too."""
+        return not await self.still_held(held) or held.contested
 
     def _renew_later(self) -> None:
         if not self._stopped:

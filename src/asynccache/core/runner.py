@@ -76,9 +76,17 @@ class FlightRunner:
         finally:
             self._in_flight.remove(flight)
             flight.end()
-            if flight.lease is not None:
-                # Cancelled or not: one cancellation is behind us, and this is short.
-                await self._leases.release(flight.lease)
+            await self._let_go(flight)
+
+    async def _let_go(self, flight: Flight) -> None:
+        """Give a flight's lease back, or leave it to those whom its error isn't true for."""
+        if flight.lease is None:
+            return
+        if flight.error is not None:
+            self._leases.abandon(flight.lease)
+        else:
+            # Cancelled or not: one cancellation is behind us, and this is short.
+            await self._leases.release(flight.lease)
 
     async def _found(
         self,
@@ -143,6 +151,17 @@ class FlightRunner:
         counters.seconds_paid += seconds
         entry = self.writer.date(call, answer, seconds)
         flight.judging = None if call.judge is None else call.judge(answer)
+        held = flight.lease
+        if held is not None and flight.meta is None and await self._leases.is_contested(held):
+            # Others may have called too, so the answer is stored before anybody has it. What is
+            # stored first is the answer of all who still wait.
+            stored = await self.writer.keep(flight, call, answer, entry, client)
+            if stored is None:
+                flight.complete(entry)
+            else:
+                flight.source, flight.received = "elsewhere", None
+                flight.complete_from_store(stored)
+            return
         # From here on the callers have their answer, and the flight can't be abandoned.
         flight.complete(entry)
         if call.mode == "refresh":  # what was asked before it is yesterday's answer

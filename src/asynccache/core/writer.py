@@ -21,7 +21,7 @@ from asynccache.core.usability import UsabilityMarker
 from asynccache.entries.entry import Entry, encode_entry, encode_paths
 from asynccache.keys.paths import path_digests
 from asynccache.runtime.logs import warn_of
-from asynccache.stores.base import Record
+from asynccache.stores.base import Record, Unknown
 
 _log = logging.getLogger("asynccache")
 
@@ -64,8 +64,9 @@ class EntryWriter:
         answer: Answer,
         entry: Entry,
         client: StoreClient,
-    ) -> None:
-        """Write a flight's entry, or count why not. Its callers go on before that."""
+    ) -> Entry | None:
+        """Write a flight's entry, or count why not; return one that stands in the store instead."""
+        stands: Entry | None = None
         unstored = self._refusal(flight, call, answer)
         if not unstored and self._generations and flight.generation is None:
             unstored = "store"  # it couldn't say what the key was like before the call
@@ -74,7 +75,7 @@ class EntryWriter:
                 await asyncio.sleep(0)  # before anything is encoded
                 if flight.judging is not None:
                     entry = await self.marker.judged(flight, entry, flight.judging)
-                unstored = await self._write(flight, call, entry, client)
+                unstored, stands = await self._write(flight, call, entry, client)
         except asyncio.CancelledError:
             # The loop is ending, and cancels each task once. What was paid for is still stored, by
             # this task alone, as the ones that carry batches are ending too.
@@ -87,6 +88,7 @@ class EntryWriter:
             _log.exception("an answer was delivered but could not be stored")
             unstored = "error"
         self._count(unstored, entry)
+        return stands
 
     def _refusal(self, flight: Flight, call: CallRequest, answer: Answer) -> str:
         """Return why an answer isn't to be stored, an empty str if it is."""
@@ -116,13 +118,16 @@ class EntryWriter:
 
     async def _write(
         self, flight: Flight, call: CallRequest, entry: Entry, client: StoreClient
-    ) -> str:
-        """Return why an entry wasn't written, an empty str if it was."""
+    ) -> tuple[str, Entry | None]:
+        """Return why an entry wasn't written, an empty str if it was, and what stands instead."""
         unstored = await self._write_once(flight, call, entry, client.write)
-        if unstored != "conflict" or await client.found(entry.key, client.look_up(entry.key)):
-            return unstored
+        if unstored != "conflict":
+            return unstored, None
+        found = await client.found(entry.key, client.look_up(entry.key))
+        if found is not None:
+            return unstored, None if isinstance(found, Unknown) else found
         # The stored answer stands, if it is one: damaged bytes don't keep an answer out.
-        return await self._write_once(flight, call, entry, client.write, over=True)
+        return await self._write_once(flight, call, entry, client.write, over=True), None
 
     async def _write_once(
         self,
@@ -148,7 +153,7 @@ class EntryWriter:
             key=entry.key,
             body=body,
             expires=entry.expires,
-            if_absent=not (kept or over),
+            if_absent=not over and held is not None and (held.contested or not kept),
             generation=flight.generation,
             lease=lease,
             meta=entry.meta,

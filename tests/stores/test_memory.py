@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import anyio
 import pytest
+from hypothesis import given, strategies as st
 
 from asynccache import StoreFullError
 from asynccache.keys.key import Namespace
@@ -141,6 +142,81 @@ async def test_the_expired_give_their_room_back():
     assert store.counters()["expired"] == 2
     assert await store.delete_many(HOME, [key_of(2)]) == 0
     assert store._bytes == 0
+
+
+async def test_the_expired_make_room_before_any_live_entry_does():
+    """A full store drops what nobody can find any more, whenever it was used, and nothing else."""
+    clock = ManualClock()
+    store = MemoryStore(max_bytes=6 * ROOM, clock=clock)
+    soon, late = clock.time_us() + 1_000_000, clock.time_us() + 9_000_000
+    await store.set_many(HOME, [record(n) for n in (0, 1)])
+    await store.set_many(HOME, [record(n, expires=late) for n in (2,)])
+    await store.set_many(HOME, [record(n, expires=soon) for n in (3, 4, 5)])
+    clock.advance(1)  # to the very moment
+    await store.set_many(HOME, [record(n) for n in (6, 7, 8)])
+    assert held(store) == [0, 1, 2, 6, 7, 8]
+    assert store.counters() == {"evicted": 0, "expired": 3}
+    await store.set_many(HOME, [record(9)])
+    assert held(store) == [1, 2, 6, 7, 8, 9]
+    assert store.counters() == {"evicted": 1, "expired": 3}
+    assert consistent(store)
+
+
+async def test_what_was_renewed_does_not_make_room_at_its_old_time():
+    """Replaced by one that lives longer, or for ever, or removed and set again, an entry stays."""
+    clock = ManualClock()
+    store = MemoryStore(max_bytes=4 * ROOM, clock=clock)
+    soon, late = clock.time_us() + 1_000_000, clock.time_us() + 9_000_000
+    await store.set_many(HOME, [record(n, expires=soon) for n in range(4)])
+    await store.set_many(HOME, [record(0, expires=late), record(1)])
+    await store.delete_many(HOME, [key_of(2)])
+    await store.set_many(HOME, [record(2, expires=late)])
+    clock.advance(2)
+    await store.set_many(HOME, [record(4)])
+    assert held(store) == [0, 1, 2, 4]
+    assert store.counters() == {"evicted": 0, "expired": 1}
+
+
+@given(st.lists(
+    st.tuples(
+        st.sampled_from(["set", "for a time", "delete", "wait", "read"]),
+        st.integers(0, 9), st.integers(1, 9),
+    ),
+    min_size=20, max_size=60,
+))  # fmt: skip
+def test_nothing_live_goes_while_something_expired_is_there(steps):
+    """Whatever was set, replaced, removed and read before, and however often."""
+    clock = ManualClock()
+    store = MemoryStore(max_bytes=4 * ROOM, clock=clock)
+
+    async def play():
+        for what, name, seconds in steps:
+            evicted = store.counters()["evicted"]
+            until = clock.time_us() + seconds * 1_000_000 if what == "for a time" else 0
+            if what == "wait":
+                clock.advance(seconds)
+            elif what == "delete":
+                await store.delete_many(HOME, [key_of(name)])
+            elif what == "read":
+                store.peek(HOME, key_of(name))
+            else:
+                await store.set_many(HOME, [record(name, expires=until)])
+            over = [kept for kept in store._entries.values() if 0 < kept[1] <= clock.time_us()]
+            assert store.counters()["evicted"] == evicted or not over
+
+    asyncio.run(play())
+    assert consistent(store)
+
+
+async def test_expiries_do_not_pile_up():
+    """However often entries are replaced, what is noted of them stays in proportion."""
+    clock = ManualClock()
+    store = MemoryStore(max_bytes=100 * ROOM, clock=clock)
+    for n in range(20_000):
+        until = clock.time_us() + 10**12 + n
+        await store.set_many(HOME, [record(n % 150, size=10, expires=until)])
+    noted = len(store._expiries._heap) + len(store._expiries._old)
+    assert noted < 4 * len(store._entries) + 3 * _SLICE
 
 
 def test_a_new_entry_is_not_dropped_for_an_expired_one():

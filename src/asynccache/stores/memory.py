@@ -1,11 +1,13 @@
-"""Entries in this process's memory: bounded by bytes, least recently used out first."""
+"""Entries in this process's memory: bounded by bytes; first the expired go, then the least used."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from heapq import heappop, heappush
 from typing import Final, TypeAlias
 
 from anyio.lowlevel import checkpoint
@@ -28,15 +30,17 @@ from asynccache.stores.base import (
 )
 
 DEFAULT_MAX_BYTES: Final = 256 * 2**20  # bytes: a hundred thousand answers of 2 kB
-ENTRY_OVERHEAD: Final = 400  # bytes: key, tuples, dict slots and index; measured 290 to 390
+ENTRY_OVERHEAD: Final = 520  # bytes: key, tuples, dict slots, index and heap; measured 290 to 520
 _PAGE: Final = 1000  # envelopes from which on a scan's page ends with the bucket it is in
 _BUCKETS: Final = 256  # by the first byte of the key, so that a cursor survives sets and deletes
 _CHANGES: Final = 16_384  # keys whose generation is known: about 2 MB; older ones are refused
 _ALL: Final = b""  # in place of a key: a whole namespace
+_SORTED_OUT: Final = 4  # expiries looked at for each new one, while too many are no entry's
 _SLICE: Final = 500  # entries handled in one turn of the loop: a few hundred microseconds
 
 _Place: TypeAlias = tuple[Namespace, bytes]
 _Kept: TypeAlias = tuple[bytes, int]  # body, expires
+_Expiry: TypeAlias = tuple[int, int, _Place]
 _Waiter: TypeAlias = "asyncio.Future[None]"
 
 
@@ -68,6 +72,44 @@ class _Generations:
         """Return whether a key has this generation still."""
         changed, whole = self._changed.get(place, 0), self._changed.get((place[0], _ALL), 0)
         return max(self._least, changed, whole) <= int(generation)
+
+
+class _Expiries:
+    """When entries expire, the soonest first.
+
+    An entry that was replaced or removed leaves its own behind. Where these are too many, they are
+    sorted out bit by bit, as more come.
+    """
+
+    __slots__ = ("_entries", "_heap", "_number", "_old")
+
+    def __init__(self, entries: Mapping[_Place, _Kept]) -> None:
+        self._entries = entries
+        self._heap: list[_Expiry] = []
+        self._old: list[_Expiry] = []  # still a heap, as it is taken apart from its end
+        self._number = itertools.count()  # so that no two places are compared
+
+    def add(self, place: _Place, expires: int) -> None:
+        """Note when an entry expires."""
+        heappush(self._heap, (expires, next(self._number), place))
+        if not self._old and len(self._heap) > 2 * len(self._entries) + _SLICE:
+            self._heap, self._old = self._old, self._heap
+        for one in [self._old.pop() for _ in range(min(_SORTED_OUT, len(self._old)))]:
+            if self._is_current(one):
+                heappush(self._heap, one)
+
+    def take(self, now: int) -> tuple[bool, _Place | None]:
+        """Take out one that is over: whether there is any, and the entry if it is there still."""
+        for heap in (self._heap, self._old):
+            if heap and heap[0][0] <= now:
+                one = heappop(heap)
+                return True, one[2] if self._is_current(one) else None
+        return False, None
+
+    def _is_current(self, one: _Expiry) -> bool:
+        expires, _, place = one
+        kept = self._entries.get(place)
+        return kept is not None and kept[1] == expires
 
 
 class MemoryStore(Store):
@@ -102,6 +144,7 @@ class MemoryStore(Store):
         self._lock = threading.Lock()
         self._bytes = 0
         self._buckets: dict[tuple[Namespace, int], set[bytes]] = {}
+        self._expiries = _Expiries(self._entries)
         self._generations = _Generations()
         self._leases: dict[_Place, Lease] = {}
         self._waiters: dict[_Place, set[_Waiter]] = {}
@@ -309,12 +352,13 @@ class MemoryStore(Store):
             for _ in range(_SLICE):
                 if self._bytes - _cost(self._find(place)) + cost <= self._max_bytes:
                     break
-                self._unlist(*self._entries.popitem(last=False))
-                self._evicted += 1
+                self._make_room()
             else:
                 return None
             self._bytes += cost - _cost(self._find(place))
             self._entries[place] = (record.body, record.expires)
+            if record.expires:
+                self._expiries.add(place, record.expires)
             self._touch(place)
             if record.generation is None:
                 generations.renew(place)
@@ -341,6 +385,16 @@ class MemoryStore(Store):
                 woken.extend(self._waiters.pop(place, ()))
         _wake(woken)
         return count
+
+    def _make_room(self) -> None:
+        """Remove what has expired, else what was used longest ago; the lock is held."""
+        any_over, place = self._expiries.take(self._clock.time_us())
+        if not any_over:
+            self._unlist(*self._entries.popitem(last=False))
+            self._evicted += 1
+        elif place is not None:
+            self._unlist(place, self._entries.pop(place))
+            self._expired += 1
 
     def _drop_expired(self, place: _Place, kept: _Kept) -> None:
         # A reader never waits: if a writer holds the lock, the next reader or eviction drops it.

@@ -34,7 +34,8 @@ PARALLEL = ("-n", "logical", "--maxprocesses=4", "--dist=loadfile")
 
 # What `tests_fast` leaves out: what needs a server of a store, starts processes, or takes long.
 SLOW = (
-    "core/test_processes.py", "core/test_state_machine.py", "docs", "frameworks", "integrations",
+    "core/test_processes.py", "core/test_state_machine.py", "docs", "extras", "frameworks",
+    "integrations",
     "openai/client/test_gevent.py", "openai/client/test_keys.py",
     "openai/client/test_matrix.py", "openai/client/test_storm.py",
     "openai/client/test_sync.py", "openai/client/test_wrap.py",
@@ -42,8 +43,10 @@ SLOW = (
     "stores/disk/test_crash.py", "stores/disk/test_evict.py", "stores/disk/test_failures.py",
     "stores/disk/test_safety.py", "stores/redis", "test_demo.py",
 )  # fmt: skip
+# The package's extras, each to be tested alone; and it without any.
+EXTRAS = ("none", *PROJECT["project"]["optional-dependencies"])
 EAGER = ("3.12", "3.13")  # two of the Pythons that have eager tasks
-# What `matrix` runs, besides `tests` on the other Pythons and `tests_eager`.
+# What `matrix` runs, besides `tests` on the other Pythons, `tests_eager` and `tests_extra`.
 MATRIX = (
     "tests_openai2", "tests_openai_oldest",
     "tests_frameworks", "tests_frameworks_openai2", "tests_frameworks_autogen02",
@@ -88,10 +91,11 @@ def tests_fast(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def matrix(session: nox.Session) -> None:
-    """Run what `make test` leaves out: other SDK versions, frameworks, Pythons, eager tasks."""
+    """Run what `make test` leaves out: other SDK versions, frameworks, Pythons, extras, tasks."""
     this = "{}.{}".format(*sys.version_info)
     others = [f"tests-{python}" for python in PYTHONS if python != this]
-    for name in (*MATRIX, *others, *(f"tests_eager-{python}" for python in EAGER)):
+    eager = [f"tests_eager-{python}" for python in EAGER]
+    for name in (*MATRIX, *others, *eager, *(f"tests_extra({extra})" for extra in EXTRAS)):
         session.notify(name)
 
 
@@ -101,7 +105,8 @@ def tests(session: nox.Session) -> None:
     # All drivers: that `import asynccache` loads none of them shows only where they are there.
     install(session, "test")
     session.run_install("python", "-m", "tests.helpers.cosmos_servers")
-    session.run("pytest", *PARALLEL, "--ignore=tests/frameworks", *session.posargs)
+    elsewhere = ("--ignore=tests/extras", "--ignore=tests/frameworks")
+    session.run("pytest", *PARALLEL, *elsewhere, *session.posargs)
 
 
 @nox.session(python=EAGER)
@@ -112,6 +117,16 @@ def tests_eager(session: nox.Session) -> None:
     paths = [f"tests/{name}" for name in ("cache", "core", "runtime", "stores")]
     eager = {"ASYNCCACHE_TASKS": "eager"}
     session.run("pytest", *PARALLEL, *(session.posargs or paths), env=eager)
+
+
+@nox.session
+@nox.parametrize("extra", EXTRAS, ids=EXTRAS)
+def tests_extra(session: nox.Session, extra: str) -> None:
+    """Run the tests of an extra in an environment that holds it alone."""
+    session.install("-e", "." if extra == "none" else f".[{extra}]")
+    session.install(*nox.project.dependency_groups(PROJECT, "alone"))
+    # Not the common conftest, which needs more than these have.
+    session.run("pytest", "--noconftest", *session.posargs, f"tests/extras/test_{extra}.py")
 
 
 @nox.session

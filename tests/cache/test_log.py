@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 
@@ -70,7 +71,7 @@ async def test_functions_of_the_users_that_fail_are_told_once_per_kind(kind, cap
         count += 1
         raise (ValueError if count % 2 else KeyError)("a\nb")
 
-    options = {kind: failing}
+    options: dict[str, Any] = {kind: failing}
     async with Cache.memory(**options) as cache:
         for number in range(CALLS):
             await cache.get_or_create(number, create)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,78 +18,79 @@ from asynccache import Cache, CacheClosedError
 from asynccache.errors import described
 
 SECRET = "hunter2"
+MADE: Any = Cache  # what is wrong by its types, too
 
 CALLS = {
     "redis, an address first": (
-        lambda: Cache.redis(f"redis://:{SECRET}@host:6379/0"),
+        lambda: MADE.redis(f"redis://:{SECRET}@host:6379/0"),
         'Cache.redis(redis_url="redis://host:6379/0")',
     ),
-    "redis, host and port first": (lambda: Cache.redis("host:6379"), "redis_url="),
-    "disk, a folder first": (lambda: Cache.disk("./dir"), "Cache.disk(cache_path_root='./dir')"),
-    "disk, an absolute folder": (lambda: Cache.disk("/srv/c"), "cache_path_root='/srv/c'"),
-    "disk, a folder at home": (lambda: Cache.disk("~/c"), "cache_path_root='~/c'"),
-    "disk, a path": (lambda: Cache.disk(Path("a/b")), "cache_path_root='a/b'"),
-    "disk, here": (lambda: Cache.disk("."), "cache_path_root='.'"),
-    "disk, a URL first": (lambda: Cache.disk("redis://host"), "Cache.from_url"),
-    "memory, a URL first": (lambda: Cache.memory("redis://host"), "Cache.from_url"),
+    "redis, host and port first": (lambda: MADE.redis("host:6379"), "redis_url="),
+    "disk, a folder first": (lambda: MADE.disk("./dir"), "Cache.disk(cache_path_root='./dir')"),
+    "disk, an absolute folder": (lambda: MADE.disk("/srv/c"), "cache_path_root='/srv/c'"),
+    "disk, a folder at home": (lambda: MADE.disk("~/c"), "cache_path_root='~/c'"),
+    "disk, a path": (lambda: MADE.disk(Path("a/b")), "cache_path_root='a/b'"),
+    "disk, here": (lambda: MADE.disk("."), "cache_path_root='.'"),
+    "disk, a URL first": (lambda: MADE.disk("redis://host"), "Cache.from_url"),
+    "memory, a URL first": (lambda: MADE.memory("redis://host"), "Cache.from_url"),
     "redis, url and host": (
-        lambda: Cache.redis(url="redis://host", host="host"),
+        lambda: MADE.redis(url="redis://host", host="host"),
         "no option 'host' (did you mean redis_url?), no option 'url' (did you mean redis_url?)",
     ),
-    "disk, path": (lambda: Cache.disk(path="x"), "did you mean cache_path_root?"),
-    "disk, directory": (lambda: Cache.disk(directory="x"), "did you mean cache_path_root?"),
-    "disk, seed": (lambda: Cache.disk(seed=1), "did you mean cache_seed?"),
-    "disk, size_limit": (lambda: Cache.disk(size_limit=1), "did you mean max_bytes?"),
-    "disk, misspelt": (lambda: Cache.disk(cache_path="x"), "did you mean cache_path_root?"),
-    "memory, misspelt": (lambda: Cache.memory(max_byte=1), "did you mean max_bytes?"),
-    "memory, expire": (lambda: Cache.memory(expire=1), "did you mean ttl?"),
+    "disk, path": (lambda: MADE.disk(path="x"), "did you mean cache_path_root?"),
+    "disk, directory": (lambda: MADE.disk(directory="x"), "did you mean cache_path_root?"),
+    "disk, seed": (lambda: MADE.disk(seed=1), "did you mean cache_seed?"),
+    "disk, size_limit": (lambda: MADE.disk(size_limit=1), "did you mean max_bytes?"),
+    "disk, misspelt": (lambda: MADE.disk(cache_path="x"), "did you mean cache_path_root?"),
+    "memory, misspelt": (lambda: MADE.memory(max_byte=1), "did you mean max_bytes?"),
+    "memory, expire": (lambda: MADE.memory(expire=1), "did you mean ttl?"),
     "the store's own are listed": (
-        lambda: Cache.redis(colour=1),
+        lambda: MADE.redis(colour=1),
         "it takes cache_seed, redis_url, client, max_connections, local_max_bytes, local_ttl,",
     ),
-    "and the common ones": (lambda: Cache.disk(colour=1), "store_if, store_timeout, tenant, ttl"),
-    "cosmos, url": (lambda: Cache.cosmos_db(url="https://x"), "did you mean endpoint?"),
-    "cosmos, key": (lambda: Cache.cosmos_db(key=SECRET), "did you mean credential?"),
-    "url, a folder": (lambda: Cache.from_url("./dir"), "write 'disk:./dir'"),
-    "url, an absolute folder": (lambda: Cache.from_url("/srv/c"), "write 'disk:/srv/c'"),
-    "url, a drive": (lambda: Cache.from_url(r"C:\cache"), "write 'disk:C:"),
-    "url, a file": (lambda: Cache.from_url("file:///srv/c"), "write 'disk:/srv/c'"),
-    "url, redis": (lambda: Cache.from_url("redis"), "write 'redis://localhost:6379/0'"),
-    "url, disk": (lambda: Cache.from_url("disk"), "write 'disk:'"),
-    "url, memory": (lambda: Cache.from_url("memory"), "write 'memory:'"),
-    "url, host and port": (lambda: Cache.from_url("host:6379"), "write 'redis://host:6379'"),
-    "url, no slashes": (lambda: Cache.from_url("redis:host"), "redis://localhost:6379/0"),
-    "url, misspelt": (lambda: Cache.from_url("reddis://x"), "did you mean redis:?"),
-    "url, another store": (lambda: Cache.from_url(f"mongodb://u:{SECRET}@h"), "no store is called"),
+    "and the common ones": (lambda: MADE.disk(colour=1), "store_if, store_timeout, tenant, ttl"),
+    "cosmos, url": (lambda: MADE.cosmos_db(url="https://x"), "did you mean endpoint?"),
+    "cosmos, key": (lambda: MADE.cosmos_db(key=SECRET), "did you mean credential?"),
+    "url, a folder": (lambda: MADE.from_url("./dir"), "write 'disk:./dir'"),
+    "url, an absolute folder": (lambda: MADE.from_url("/srv/c"), "write 'disk:/srv/c'"),
+    "url, a drive": (lambda: MADE.from_url(r"C:\cache"), "write 'disk:C:"),
+    "url, a file": (lambda: MADE.from_url("file:///srv/c"), "write 'disk:/srv/c'"),
+    "url, redis": (lambda: MADE.from_url("redis"), "write 'redis://localhost:6379/0'"),
+    "url, disk": (lambda: MADE.from_url("disk"), "write 'disk:'"),
+    "url, memory": (lambda: MADE.from_url("memory"), "write 'memory:'"),
+    "url, host and port": (lambda: MADE.from_url("host:6379"), "write 'redis://host:6379'"),
+    "url, no slashes": (lambda: MADE.from_url("redis:host"), "redis://localhost:6379/0"),
+    "url, misspelt": (lambda: MADE.from_url("reddis://x"), "did you mean redis:?"),
+    "url, another store": (lambda: MADE.from_url(f"mongodb://u:{SECRET}@h"), "no store is called"),
     "url, a connection string": (
-        lambda: Cache.from_url(f"AccountEndpoint=https://x/;AccountKey={SECRET}"),
+        lambda: MADE.from_url(f"AccountEndpoint=https://x/;AccountKey={SECRET}"),
         "Cache.cosmos_db(connection_string=...)",
     ),
     "url, https": (
-        lambda: Cache.from_url("https://x.documents.azure.com:443/"),
+        lambda: MADE.from_url("https://x.documents.azure.com:443/"),
         "cosmos://:key@host/database/container",
     ),
-    "url, a path": (lambda: Cache.from_url(Path("dir")), "Cache.disk(cache_path_root=...)"),
-    "url, None": (lambda: Cache.from_url(None), "not None"),
+    "url, a path": (lambda: MADE.from_url(Path("dir")), "Cache.disk(cache_path_root=...)"),
+    "url, None": (lambda: MADE.from_url(None), "not None"),
     "url, an option misspelt": (
-        lambda: Cache.from_url("redis://host?ttll=3"),
+        lambda: MADE.from_url("redis://host?ttll=3"),
         "no option 'ttll' (did you mean ttl?)",
     ),
     "url, an option of redis": (
-        lambda: Cache.from_url("redis://host?ssl_certfil=3"),
+        lambda: MADE.from_url("redis://host?ssl_certfil=3"),
         "did you mean ssl_certfile?",
     ),
     "url, another store's option": (
-        lambda: Cache.from_url("disk:?max_connections=3"),
+        lambda: MADE.from_url("disk:?max_connections=3"),
         "no option 'max_connections'",
     ),
     "redis_url without a scheme": (
-        lambda: Cache.redis(redis_url=f"{SECRET}@host"),
+        lambda: MADE.redis(redis_url=f"{SECRET}@host"),
         "like redis://localhost:6379/0",
     ),
-    "from_store, a seed": (lambda: Cache.from_store(42), "not an int"),
-    "from_store, a class": (lambda: Cache.from_store(dict), "not the class dict"),
-    "half a character": (lambda: Cache.memory(tenant="\ud800"), "tenant"),
+    "from_store, a seed": (lambda: MADE.from_store(42), "not an int"),
+    "from_store, a class": (lambda: MADE.from_store(dict), "not the class dict"),
+    "half a character": (lambda: MADE.memory(tenant="\ud800"), "tenant"),
 }
 
 
@@ -106,14 +108,14 @@ def test_half_a_character_is_no_tenant_in_any_store(kind, tmp_path):
     """It is refused when the cache is made, not by some stores at their first write."""
     aiocache = pytest.importorskip("aiocache")
     pytest.importorskip("redis")
-    make = {
+    made: dict[str, Any] = {
         "memory": Cache.memory,
         "disk": lambda **options: Cache.disk(cache_path_root=tmp_path, **options),
         "redis": Cache.redis,
         "aiocache": lambda **options: Cache.aiocache(aiocache.SimpleMemoryCache(), **options),
-    }[kind]
+    }
     with pytest.raises(ValueError, match="surrogate"):
-        make(tenant="acme\udc80")
+        made[kind](tenant="acme\udc80")
 
 
 # -- clients -----------------------------------------------------------------------------------
@@ -258,17 +260,20 @@ async def test_what_options_dont_decorate():
     def numbers():
         yield 1
 
+    block: Any = asynccache.options(mode="off")
     for wrong in (events, numbers, AsyncAnthropic, 1):
         with pytest.raises(TypeError, match="with options"):
-            asynccache.options(mode="off")(wrong)
+            block(wrong)
+    recording: Any = asynccache.record()
     with pytest.raises(TypeError, match="not callable"):
-        asynccache.record()(events)
+        recording(events)
 
 
 async def test_options_are_checked_where_they_are_named():
     """Not only once the block is entered."""
+    wrong: Any = "readwrite"
     with pytest.raises(ValueError, match="mode must be"):
-        asynccache.options(mode="readwrite")
+        asynccache.options(mode=wrong)
 
 
 async def test_a_block_of_options_is_one_block():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
 from weakref import ref
@@ -105,25 +106,19 @@ class NearCache(Store):
 
     async def set_many(self, namespace: Namespace, records: Sequence[Record]) -> Sequence[bool]:
         """Write to the store behind and keep copies of what it has written."""
-        try:
+        with dropping_copies(namespace, [record.key for record in records]):
             written = await self._store.set_many(namespace, records)
-        finally:  # also after a failure, when nobody knows what was written
-            forget(namespace, [record.key for record in records])
         taken = [one for one, done in zip(records, written, strict=True) if done]
         await self._copy(namespace, [(one.key, one.body, one.expires) for one in taken])
         return written
 
     async def delete_many(self, namespace: Namespace, keys: Sequence[bytes]) -> int:
-        try:
+        with dropping_copies(namespace, keys):
             return await self._store.delete_many(namespace, keys)
-        finally:
-            forget(namespace, keys)
 
     async def clear(self, namespace: Namespace) -> int:
-        try:
+        with dropping_copies(namespace, None):
             return await self._store.clear(namespace)
-        finally:
-            forget(namespace, None)
 
     async def scan(self, namespace: Namespace, cursor: str | None = None) -> Page:
         return await self._store.scan(namespace, cursor)
@@ -177,11 +172,20 @@ class NearCache(Store):
 _near_caches: Final[list[ref[NearCache]]] = []
 
 
-def forget(namespace: Namespace, keys: Sequence[bytes] | None) -> None:
-    """Drop the copies of keys (None: of all) in every near cache of this process.
+@contextmanager
+def dropping_copies(namespace: Namespace, keys: Sequence[bytes] | None) -> Generator[None]:
+    """Change keys (None: all) of a shared store, and drop their copies in all this process has.
 
-    Whoever changes a shared store calls this, as any near cache may stand before that store.
+    Any near cache may stand before that store. After a failure too, as nobody knows then what was
+    changed.
     """
+    try:
+        yield
+    finally:
+        _forget(namespace, keys)
+
+
+def _forget(namespace: Namespace, keys: Sequence[bytes] | None) -> None:
     for near in [found for each in list(_near_caches) if (found := each())]:
         near.forget(namespace, keys)
 

@@ -29,6 +29,7 @@ from asynccache.stores.cosmos.keys import CosmosKeys, all_of
 from asynccache.stores.cosmos.leases import claim_lease, release_lease, renew_lease
 from asynccache.stores.cosmos.link import CosmosLink, Meter
 from asynccache.stores.links import Links
+from asynccache.stores.near import dropping_copies
 
 T = TypeVar("T")
 
@@ -151,12 +152,14 @@ class CosmosStore(Store):
                 "the container has its time to live switched off, so that no ttl would work:"
                 " set its default TTL to -1 (on, no default)"
             )
-        return await _each(records, place.put)
+        with dropping_copies(namespace, [record.key for record in records]):
+            return await _each(records, place.put)
 
     async def delete_many(self, namespace: Namespace, keys: Sequence[bytes]) -> int:
         """Remove entries, and the parts of those that are split."""
         place = await self._keys(namespace)
-        return sum(await all_of(map(place.remove, dict.fromkeys(keys))))
+        with dropping_copies(namespace, keys):
+            return sum(await all_of(map(place.remove, dict.fromkeys(keys))))
 
     async def clear(self, namespace: Namespace) -> int:
         """Remove the entries of this namespace, a page at a time, and parts that belong to none."""
@@ -165,7 +168,8 @@ class CosmosStore(Store):
         cursor: str | None = ""
         while cursor is not None:
             items, cursor = await place.page(cursor, parts=True)
-            cleared += sum(await all_of(map(place.remove_listed, items)))
+            with dropping_copies(namespace, None):
+                cleared += sum(await all_of(map(place.remove_listed, items)))
         return cleared
 
     async def scan(self, namespace: Namespace, cursor: str | None = None) -> Page:

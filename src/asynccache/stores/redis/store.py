@@ -11,6 +11,7 @@ from asynccache.keys.key import Namespace
 from asynccache.runtime.clock import SYSTEM_CLOCK, Clock
 from asynccache.stores.base import Capabilities, Claim, Claimed, Lease, Page, Record, Store
 from asynccache.stores.links import Links
+from asynccache.stores.near import dropping_copies
 from asynccache.stores.redis.address import RedisAddress
 from asynccache.stores.redis.client import belongs
 from asynccache.stores.redis.keys import CHANNEL, names_of
@@ -166,7 +167,8 @@ class RedisStore(Store):
         size = 0
 
         async def send() -> None:
-            written.extend(reply == 1 for reply in await link.run(STORE, tags, arguments))
+            with dropping_copies(namespace, [record.key for record in records]):
+                written.extend(reply == 1 for reply in await link.run(STORE, tags, arguments))
             tags.clear()
             arguments.clear()
 
@@ -199,7 +201,8 @@ class RedisStore(Store):
                  CHANNEL, names.message(key), b"")
                 for key in part
             ]  # fmt: skip
-            deleted += sum(await link.run(DELETE, [key[0] for key in part], arguments))
+            with dropping_copies(namespace, part):
+                deleted += sum(await link.run(DELETE, [key[0] for key in part], arguments))
         return deleted
 
     async def clear(self, namespace: Namespace) -> int:
@@ -211,10 +214,11 @@ class RedisStore(Store):
         names = names_of(namespace)
         await link.ask(range(256), [(b"UNLINK", name) for name in names.generations])
         cleared = 0
-        async for keys in self._scans.walk(link, names):
-            groups = link.grouped(keys)
-            commands = [(b"UNLINK", *(names.entry(keys[at]) for at in group)) for group in groups]
-            cleared += sum(await link.ask([keys[group[0]][0] for group in groups], commands))
+        with dropping_copies(namespace, None):
+            async for keys in self._scans.walk(link, names):
+                groups = link.grouped(keys)
+                each = [(b"UNLINK", *(names.entry(keys[at]) for at in group)) for group in groups]
+                cleared += sum(await link.ask([keys[group[0]][0] for group in groups], each))
         return cleared
 
     async def scan(self, namespace: Namespace, cursor: str | None = None) -> Page:

@@ -46,7 +46,7 @@ OUTER = ("openai", "integrations")
 FACADE = {"cache.facade"}
 # Each part of these packages is for itself; modules that all parts share are named.
 SHARED = {
-    "stores": {"base", "links", "memory"},  # `near` is a memory store before another one
+    "stores": {"base", "links", "memory", "near"},  # who changes a store tells near caches
     # `client` is the floor that `embeddings` and `instrument` stand on, and imports neither.
     "openai": {"client", "objects", "version", "wrapping"},
 }

@@ -150,6 +150,20 @@ def tests_frameworks_autogen02(session: nox.Session) -> None:
     run_framework_tests(session, "autogen02")
 
 
+@nox.session
+def tests_frameworks_named(session: nox.Session) -> None:
+    """Run the tests of frameworks that take minutes to install; `matrix` leaves them out."""
+    install(session, "frameworks-named", extra="openai")
+    run_framework_tests(session, "named")
+
+
+@nox.session
+def tests_frameworks_crewai(session: nox.Session) -> None:
+    """Run those of CrewAI, which needs an environment of its own; `matrix` leaves it out too."""
+    install(session, "frameworks-crewai", extra="openai")
+    run_framework_tests(session, "crewai")
+
+
 def run_framework_tests(session: nox.Session, folder: str) -> None:
     """Run what is in one folder: the tests of the frameworks of one environment."""
     unwanted = [word for name in FOREIGN_PLUGINS for word in ("-p", f"no:{name}")]

@@ -31,6 +31,9 @@ class Model:
         self._numbers = itertools.count(1)
 
     async def __call__(self, seen):
+        if seen.path.endswith("/input_tokens"):
+            await seen.answer({"object": "response.input_tokens", "input_tokens": 7})
+            return
         number = next(self._numbers)
         if seen.path.endswith("/responses"):
             answer = _response(self._said(seen.body), number)
@@ -52,9 +55,11 @@ class Model:
         """Return a call as an object with name and arguments, or a text."""
         tools = [one.get("function") or one for one in body.get("tools") or []]
         offered = {one["name"]: one.get("parameters") or {} for one in tools}
-        if TOOL in offered and not _has_result(body):
-            return {"name": TOOL, "arguments": json.dumps(ARGUMENTS)}
-        offered.pop(TOOL, None)
+        # Semantic Kernel names a tool after its plugin, too.
+        if tool := next((name for name in offered if name.endswith(TOOL)), None):
+            if not _has_result(body):
+                return {"name": tool, "arguments": json.dumps(ARGUMENTS)}
+            del offered[tool]
         for name, schema in offered.items():  # how frameworks have a final answer given
             whole = {"answer": self._answer} if "answer" in schema.get("properties", {}) else OBJECT
             return {"name": name, "arguments": json.dumps(whole)}

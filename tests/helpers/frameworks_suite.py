@@ -3,6 +3,8 @@
 It is noted in docs/frameworks/frameworks.md.
 
 A subclass says how one agent of the framework is run in each kind; each run makes its agents anew.
+Each is run at two addresses: at one of this machine, and at OpenAI's own, which SDKs and frameworks
+know.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from pydantic import BaseModel
 import asynccache
 from asynccache import Cache
 from tests.helpers.frameworks_server import OBJECT, TEXT, Model
-from tests.helpers.frameworks_table import Row
+from tests.helpers.frameworks_table import OFFICIAL, WHERE, Row
 from tests.helpers.openai_server import Gate
 
 THOUSAND = 1000
@@ -38,16 +40,24 @@ class FrameworkSuite:
     """The tests of one row of the table; what runs may be a plain or a coroutine function."""
 
     name: ClassVar[str]
+    by_name: ClassVar[bool] = False
+    """Whether it is run by name only, as its environment takes long to install."""
     reasons: ClassVar[dict[str, str]] = {}
     """Why a column isn't tested, by column."""
     options: ClassVar[dict[str, Any]] = {}
     """Of the cache, where the framework needs some."""
     requests: ClassVar[dict[str, int]] = {"plain": 1, "tools": 2, "structured": 1, "streamed": 2}
     """Calls that a run makes. A streamed run has tools too."""
+    more_at_official: ClassVar[dict[str, int]] = {}
+    """Further calls that it makes at the official address, by kind."""
     row: ClassVar[Row]
 
-    def client(self, url: str) -> Any:
-        """Return a context manager of whatever runs share: a client, a model, or only the URL."""
+    def client(self, url: str | None) -> Any:
+        """Return a context manager of whatever runs share: a client, a model, or only the URL.
+
+        Args:
+            url: Where to ask; None for the official address, which nobody is told.
+        """
         return contextlib.nullcontext(url)
 
     def plain(self, client: Any) -> Any:
@@ -66,7 +76,7 @@ class FrameworkSuite:
         """Return the texts as they came, several of them."""
         raise NotImplementedError
 
-    def shared(self, url: str) -> Any:
+    def shared(self, url: str | None) -> Any:
         """Return a context manager of what a thousand runs share."""
         return self.client(url)
 
@@ -78,11 +88,13 @@ class FrameworkSuite:
 
     @classmethod
     def pytest_generate_tests(cls, metafunc):
-        """Run each kind that the framework has."""
+        """Run each kind that the framework has, at each address."""
         if "row" not in cls.__dict__:
-            cls.row = Row(cls.name, cls.reasons)
+            cls.row = Row(cls.name, cls.reasons, dated=cls.by_name)
         if "kind" in metafunc.fixturenames:
             metafunc.parametrize("kind", cls.row.kinds)
+        if "where" in metafunc.fixturenames:
+            metafunc.parametrize("where", WHERE)
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -91,35 +103,42 @@ class FrameworkSuite:
         return "asyncio", {"use_uvloop": False}
 
     @pytest.fixture
-    def server(self, api):
-        """A server that answers agents."""
-        api.program = Model()
-        return api
+    def server(self, request):
+        """A server that answers agents at an address."""
+        asked = getattr(request.node, "callspec", None)
+        official = asked is not None and asked.params.get("where") == OFFICIAL
+        server = request.getfixturevalue("official_api" if official else "api")
+        server.program = Model()
+        return server
 
-    async def test_a_kind_of_run(self, kind, server):
+    async def test_a_kind_of_run(self, kind, where, server):
         """A run gives the same with a cache as without, pays once, and a second one nothing."""
-        self.row.begin(kind)
-        without = await self.run(kind, server.base_url)
+        url = None if where == OFFICIAL else server.base_url
+        self.row.begin(kind, where)
+        without = await self.run(kind, url)
         count = len(server.requests)
         assert_right(kind, without)
-        assert count == self.requests[kind]
+        further = self.more_at_official.get(kind, 0) if where == OFFICIAL else 0
+        assert count == self.requests[kind] + further
+        paid = len({(seen.path, seen.raw) for seen in server.requests})  # the rest it asks twice
         server.requests = []
         async with Cache.memory(**self.options) as cache:
             with asynccache.instrument_openai():
-                first = await self.run(kind, server.base_url)
-                works = first == without and len(server.requests) == count
-                await stored(cache, count)
-                second = await self.run(kind, server.base_url)
-        again = second == without and len(server.requests) == count
-        self.row.end(kind, works=works, again=again)
+                first = await self.run(kind, url)
+                works = first == without and len(server.requests) == paid
+                await stored(cache, paid)
+                second = await self.run(kind, url)
+        again = second == without and len(server.requests) == paid
+        self.row.end(kind, where, works=works, again=again)
         assert (first, second) == (without, without)
-        assert len(server.requests) == count
+        assert len(server.requests) == paid
         stats = cache.stats()
-        assert (stats.misses, stats.hits, stats.bypassed) == (count, count, 0)
+        assert (stats.misses, stats.hits, stats.bypassed) == (paid, 2 * count - paid, 0)
 
-    async def test_a_thousand_at_once(self, server):
+    async def test_a_thousand_at_once(self, where, server):
         """A thousand identical runs that have all begun before the answer comes pay once."""
-        self.row.at_once(passed=False)
+        url = None if where == OFFICIAL else server.base_url
+        self.row.at_once(where, passed=False)
         gate, answer = Gate(), Model()
         run = self.light
 
@@ -130,14 +149,14 @@ class FrameworkSuite:
         server.program = held
         async with (
             Cache.memory(**self.options) as cache,
-            opened(self.shared(server.base_url)) as client,
+            opened(self.shared(url)) as client,
         ):
             with asynccache.instrument_openai():
                 if inspect.iscoroutinefunction(self.plain):
                     texts = await many_tasks(lambda: run(client), gate)
                 else:
                     texts = await asyncio.to_thread(many_threads, lambda: run(client), gate)
-        self.row.at_once(passed=texts == [TEXT] * THOUSAND and len(server.requests) == 1)
+        self.row.at_once(where, passed=texts == [TEXT] * THOUSAND and len(server.requests) == 1)
         assert texts == [TEXT] * THOUSAND
         assert len(server.requests) == 1
         stats = cache.stats()
@@ -151,7 +170,7 @@ class FrameworkSuite:
         if request.config.getoption("update_docs"):
             self.row.write()
         assert self.row.in_docs() == self.row.markdown(), (
-            "to write it: run the three sessions of frameworks with `-- <file> --update-docs`"
+            "to write it: run its session of frameworks with `-- <file> --update-docs`"
         )
 
     # -- running -----------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def official_thread():
 @pytest.fixture
 def official_api(official_thread, monkeypatch, anyio_backend):
     """The server that the official names lead to, as if it were new."""
-    if anyio_backend[1]["use_uvloop"]:
+    if isinstance(anyio_backend, tuple) and anyio_backend[1].get("use_uvloop"):
         pytest.skip("uvloop resolves names and connects past Python's own sockets")
     official_thread.requests = []
     vars(official_thread).pop("program", None)

@@ -192,6 +192,16 @@ class OpenAIServer:
         await program(seen)
 
 
+class _Uvicorn(uvicorn.Server):
+    """Ends what clients leave open, who would never answer TLS's good-bye."""
+
+    async def shutdown(self, sockets=None):
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)
+
+
 @contextmanager
 def running(**options) -> Iterator[OpenAIServer]:
     """Run a server in a thread until the block is left, with further options of uvicorn's."""
@@ -204,7 +214,7 @@ def running(**options) -> Iterator[OpenAIServer]:
         app, log_level="critical", lifespan="off", loop="asyncio", timeout_graceful_shutdown=1,
         **options,
     )  # fmt: skip
-    server = uvicorn.Server(config)
+    server = _Uvicorn(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     try:

@@ -14,7 +14,13 @@ from asynccache.openai.client import sdk
 from asynccache.openai.client.cached_method import CachedMethod
 from asynccache.openai.client.cached_request import CachedRequest
 from asynccache.openai.client.client_cache import ClientCache
-from asynccache.openai.client.endpoints import CHAT, COMPLETIONS, RESPONSES, Endpoint
+from asynccache.openai.client.endpoints import (
+    CHAT,
+    COMPLETIONS,
+    INPUT_TOKENS,
+    RESPONSES,
+    Endpoint,
+)
 from asynccache.openai.client.helpers import watched_helper
 from asynccache.openai.client.parse import ParsedChatMethod, ParsedResponseMethod
 from asynccache.openai.client.sync_request import SyncCachedRequest
@@ -36,7 +42,7 @@ CACHED_METHODS: Final[tuple[tuple[Endpoint, str, type[CachedMethod]], ...]] = (
 What isn't here is cached by the options that the client's ``request`` gets.
 """
 ENDPOINTS: Final = {
-    endpoint.path: endpoint for endpoint in (CHAT, RESPONSES, COMPLETIONS, EMBEDDINGS)
+    endpoint.path: endpoint for endpoint in (CHAT, RESPONSES, INPUT_TOKENS, COMPLETIONS, EMBEDDINGS)
 }
 _OURS: Final = ("request", "copy", "with_options")
 _MARK: Final = "_asynccache_wrapped"

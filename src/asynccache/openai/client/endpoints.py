@@ -13,8 +13,10 @@ from openai.types.chat import (
     completion_create_params as chat_params,
 )
 from openai.types.responses import (
+    InputTokenCountResponse,
     Response,
     ResponseStreamEvent,
+    input_token_count_params,
     response_create_params as response_params,
 )
 
@@ -59,6 +61,12 @@ RESPONSES: Final = Endpoint(
     result=Response,
     event=ResponseStreamEvent,
     facts=ResponseFacts,
+)
+INPUT_TOKENS: Final = Endpoint(
+    path="/responses/input_tokens",
+    resource="responses.input_tokens",
+    params=input_token_count_params.InputTokenCountParams,
+    result=InputTokenCountResponse,
 )
 COMPLETIONS: Final = Endpoint(
     path="/completions",

@@ -95,7 +95,7 @@ PLAIN = (
 )  # fmt: skip
 TYPED = [
     (st.binary(max_size=3).map(bytearray), bytearray),
-    (st.binary(max_size=3).map(memoryview), memoryview),
+    (st.binary(max_size=3).map(lambda data: memoryview(data)[:]), memoryview),
     (st.decimals(), Decimal), (st.uuids(), uuid.UUID), (MOMENTS, dt.datetime),
     (st.dates(), dt.date), (st.times(), dt.time), (st.timedeltas(), dt.timedelta),
     (st.sampled_from(Colour), Colour), (st.sampled_from(Word), Word),
@@ -146,14 +146,15 @@ VALUES = st.recursive(SCALARS, nested, max_leaves=5)
 
 def named(pairs):
     """Return typed values made of others."""
+    values: Any
+    kind: Any
     values, kind = pairs
     lists = st.lists(values, max_size=3)
-    optional: Any = kind | None
+    each, several, table = list[kind], tuple[kind, ...], dict[str, kind]
     return st.sampled_from([
-        (lists, list[kind]), (lists.map(tuple), tuple[kind, ...]),
-        (st.dictionaries(st.text(max_size=2), values, max_size=3), dict[str, kind]),
-        (values | st.none(), optional), (lists.map(collections.deque), list[kind]),
-        (lists.map(tuple), list[kind]), (lists, tuple[kind, ...]),
+        (lists, each), (lists.map(tuple), several), (lists.map(collections.deque), each),
+        (st.dictionaries(st.text(max_size=2), values, max_size=3), table),
+        (values | st.none(), kind | None), (lists.map(tuple), each), (lists, several), (lists, Any),
     ])  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import logging
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -183,6 +183,39 @@ EXACT: list[tuple[Any, Any]] = [
 ]
 
 
+@dataclasses.dataclass
+class Loose:
+    """It says nothing of what it holds."""
+
+    held: Any
+
+
+class LooseStruct(msgspec.Struct):
+    """Neither does this."""
+
+    held: dict[str, Any]
+
+
+class LoosePair(NamedTuple):
+    """Nor this."""
+
+    a: Any
+    b: int
+
+
+class LooseDict(TypedDict):
+    """Nor this."""
+
+    held: Any
+
+
+class LooseModel(BaseModel):
+    """Nor this."""
+
+    held: Any
+    items: list[Any] = []
+
+
 class Nothing:
     """An object with nothing in it."""
 
@@ -222,6 +255,21 @@ INEXACT: list[tuple[Any, Any]] = [
     (msgspec.UNSET, Any),
     (msgspec.Raw(b"\x01"), Any),
     ({(1, frozenset({2})): 3}, Any),
+    # Where a type says nothing of a part, that part is as without a type.
+    ({"a": Colour.RED}, dict[str, Any]),
+    ([1, (2,)], list[Any]),
+    ([collections.defaultdict(int, a=1)], list[object]),
+    ({"a": [{"b": Colour.RED}]}, dict[str, list[dict[str, Any]]]),
+    ((1, Colour.RED), tuple[int, Any]),
+    ([collections.Counter("a")], list),
+    ({"a": Colour.RED}, dict[str, Any] | list[Any]),
+    ({"a": Colour.RED}, dict[str, Any] | None),
+    (Loose(Colour.RED), Loose),
+    ([LooseStruct({"a": Colour.RED})], list[LooseStruct]),
+    (LoosePair(Colour.RED, 1), LoosePair),
+    ({"held": Colour.RED}, LooseDict),
+    (LooseModel(held={"a": [Colour.RED]}), LooseModel),
+    (LooseModel(held=None, items=[Colour.RED]), LooseModel | None),
 ]
 
 
@@ -262,6 +310,9 @@ async def test_what_would_come_back_otherwise_is_delivered_and_not_stored(
         ([0, 0.5], list[float], [0.0, 0.5]),
         (collections.defaultdict(list, a=[1]), dict[str, list[int]], {"a": [1]}),
         (Colour.RED, str, "red"),
+        (collections.defaultdict(list, a=[1]), dict[str, Any], {"a": [1]}),
+        ([Colour.RED, 1], list[str | int], ["red", 1]),
+        ({"a": Colour.RED}, dict[str, str] | None, {"a": "red"}),
         (Pair(1, 2), tuple[int, int], (1, 2)),
     ],
     ids=repr,

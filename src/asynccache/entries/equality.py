@@ -10,10 +10,13 @@ import copyreg
 import dataclasses
 import datetime as dt
 import marshal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import repeat
 from typing import Any, Final, cast
 
 import msgspec
+from msgspec import inspect
 
 _SCALARS: Final = frozenset({bool, int, str, bytes, float, type(None)})
 _BUILTINS: Final = frozenset({
@@ -23,11 +26,21 @@ _BUFFERS: Final = ((bytes,), (bytes, bytearray, memoryview))
 _TIMES: Final = frozenset({dt.datetime, dt.time})
 # Which of its fields a model of pydantic's was given is no part of its equality, and no value.
 _NO_CONTENTS: Final = frozenset({"__pydantic_fields_set__", "__fields_set__"})
+_ANYTHING: Final = (inspect.AnyType(), inspect.CustomType(object))
+_SOMETHING: Final = object()  # a type of which no more is known, nor of what is in its values
+_BESIDE: Final = (_SOMETHING, _SOMETHING)  # a model's private attributes and its extras
+_FORMS: Final[dict[type, tuple[type, ...]]] = {
+    list: (inspect.ListType,),
+    dict: (inspect.DictType, inspect.TypedDictType),
+    tuple: (inspect.TupleType, inspect.VarTupleType),
+    set: (inspect.SetType,),
+    frozenset: (inspect.FrozenSetType,),
+}
 # The last of marshal's formats that writes equal data alike, whatever else refers to its parts.
 _MARSHAL: Final = 2
 
 
-def difference(one: Any, other: Any, *, typed: bool = False) -> str | None:  # noqa: ANN401 - any two
+def difference(one: Any, other: Any, named: Any = None) -> str | None:  # noqa: ANN401 - any two
     """Return how an object differs from another, None if it doesn't.
 
     Types, private attributes and the order of keys count. What a class leaves out of copies of its
@@ -36,16 +49,20 @@ def difference(one: Any, other: Any, *, typed: bool = False) -> str | None:  # n
     Args:
         one: The object as it was.
         other: The object that it became.
-        typed: Whether a type says what it was to become. Then an int may have become an equal
-            float, and an object of a class derived from a built-in one (e.g. from list) an object
-            of that one. What was set on a pydantic model beside its fields, private attributes and
-            extras doesn't count, as in the model's own equality.
+        named: What `named_by` makes of the type that the other object was built as. Where that
+            names a type, an int may have become an equal float, and an object of a class derived
+            from a built-in one (e.g. from list) an object of that one. What was set on a pydantic
+            model beside its fields, private attributes and extras doesn't count, as in the model's
+            own equality.
 
     Raises:
         RecursionError: They are nested too deep.
         Exception: What their classes raise when they are copied.
     """
     kind: type[Any] = type(other)
+    if isinstance(named, inspect.UnionType):
+        named = _alternative(named, kind)
+    typed = named is not None
     if type(one) is not kind and not (typed and _became(one, other)):
         return f"{type(one).__qualname__} becomes {kind.__qualname__}"
     if one is other:
@@ -60,10 +77,11 @@ def difference(one: Any, other: Any, *, typed: bool = False) -> str | None:  # n
     elif kind is set or kind is frozenset:
         if one == other:
             equals = {item: item for item in other}  # 1, 1.0 and True are equal
-            return _of_sequences(list(one), [equals[item] for item in one], typed)
+            return _of_sequences(list(one), [equals[item] for item in one], _inner(named, kind))
         same = False
     else:
-        return _of_sequences(_parts(one, kind, typed), _parts(other, kind, typed), typed)
+        parts, others = (_parts(each, kind, typed) for each in (one, other))
+        return _of_sequences(parts, others, _inner(named, kind, parts))
     return None if same else f"another {kind.__qualname__}"
 
 
@@ -92,24 +110,93 @@ def _became(one: Any, other: Any) -> bool:  # noqa: ANN401 - any two objects
     )
 
 
-def _of_sequences(one: list[Any], other: list[Any], typed: bool) -> str | None:  # noqa: FBT001 - passed on
+def named_by(type: Any) -> Any:  # noqa: ANN401 - the public name; any type form
+    """Return what a type says of values and of what is in them; None for nothing, as Any does."""
+    try:
+        return _node(inspect.type_info(type))
+    except Exception:  # noqa: BLE001 - of names that aren't there, or types that msgspec doesn't know
+        return _SOMETHING
+
+
+def _node(info: Any) -> Any:  # noqa: ANN401 - msgspec's, or one of ours
+    return None if info in _ANYTHING else info
+
+
+def _alternative(union: inspect.UnionType, kind: type) -> Any:  # noqa: ANN401 - as above
+    """Return the member of a union that a value is of, as far as it matters what is in it."""
+    if any(member in _ANYTHING for member in union.types):
+        return None
+    forms = _FORMS.get(kind, ())
+    return next(
+        (
+            member
+            for member in union.types
+            if isinstance(member, forms) or getattr(member, "cls", None) is kind
+        ),
+        _SOMETHING,
+    )
+
+
+def _inner(named: Any, kind: Any, parts: Sequence[Any] = ()) -> Iterable[Any]:  # noqa: ANN401 - as above
+    """Return what a type says of each part of a value of its."""
+    if named is None:
+        return repeat(None)
+    if isinstance(named, tuple):
+        return named
+    if isinstance(named, inspect.TupleType):
+        return map(_node, named.item_types)
+    if isinstance(named, inspect.DictType):
+        return repeat((_node(named.key_type), _node(named.value_type)))
+    if hasattr(named, "item_type"):
+        return repeat(_node(named.item_type))
+    known = _fields(named) if kind is dict else _fields_by_class(kind)
+    if _is_model(kind):
+        return (tuple((_SOMETHING, known[name]) for name, _ in parts[0]), *_BESIDE)
+    if not known:
+        return repeat(_SOMETHING)
+    if kind is not dict and issubclass(kind, tuple):
+        return known.values()
+    return [(_SOMETHING, known.get(name, _SOMETHING)) for name, _ in parts]
+
+
+def _fields(named: Any) -> dict[str, Any]:  # noqa: ANN401 - as above
+    """Return what the fields of a class or a typed dict are, as far as that is known."""
+    return {field.name: _node(field.type) for field in getattr(named, "fields", ())}
+
+
+@lru_cache(maxsize=1024)
+def _fields_by_class(kind: Any) -> dict[str, Any]:  # noqa: ANN401 - a class
+    if _is_model(kind):
+        return {name: named_by(field.annotation) for name, field in kind.model_fields.items()}
+    return _fields(named_by(kind))
+
+
+def _is_model(kind: Any) -> bool:  # noqa: ANN401 - a class
+    """Tell whether a class is a model of pydantic's: known by this, as it isn't a dependency."""
+    return hasattr(kind, "__pydantic_validator__") and not dataclasses.is_dataclass(kind)
+
+
+def _of_sequences(one: list[Any], other: list[Any], named: Iterable[Any]) -> str | None:
     if len(one) != len(other):
         return "another length"
     if _SCALARS.issuperset(map(type, [*one, *other])) and same_builtins(one, other):
         return None
-    pairs = zip(one, other, strict=True)
-    return next(filter(None, (difference(a, b, typed=typed) for a, b in pairs)), None)
+    each = zip(one, other, named, strict=False)
+    return next(filter(None, (difference(a, b, type) for a, b, type in each)), None)
 
 
 def _parts(value: Any, kind: Any, typed: bool) -> list[Any]:  # noqa: ANN401, FBT001 - any object
     """Return what an object is made of, as far as it counts."""
-    if kind is list or kind is tuple:
+    if kind is list or kind is tuple or (typed and issubclass(kind, tuple)):
         return list(value)
     if kind is dict:
         return list(value.items())
-    if typed and dataclasses.is_dataclass(kind):  # what else is kept on it was worked out of these
+    # What else is kept on it was worked out of these.
+    if typed and (names := getattr(kind, "__struct_fields__", None)) is not None:
+        return [(name, getattr(value, name)) for name in names]
+    if typed and dataclasses.is_dataclass(kind):
         return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(kind)]
-    if typed and hasattr(kind, "__pydantic_validator__"):  # known by this: it isn't a dependency
+    if typed and _is_model(kind):
         attributes = cast("dict[str, object]", vars(value))
         # A model that was made by `model_construct` may lack a field.
         fields = [(name, attributes[name]) for name in kind.model_fields if name in attributes]

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from asynccache.entries.equality import difference, has_buffers, same_builtins
+from asynccache.entries.equality import difference, has_buffers, named_by, same_builtins
 from asynccache.errors import described
 
 
@@ -78,7 +78,7 @@ def _lost(value: object, data: bytes, type: Any) -> str | None:  # noqa: ANN401 
             any(mark in data for mark in _BINARY) and (has_buffers(value) or has_buffers(back))
         ):
             return None
-        return difference(value, back, typed=not _is_open(type))
+        return difference(value, back, None if _is_open(type) else named_by(type))
     except msgspec.ValidationError as exc:
         # What the code of a model's raises is in its text, and shows what is in the model.
         return str(exc) if exc.__cause__ is None else f"no {_shown(type)}"

@@ -257,12 +257,14 @@ def _fields(value: object) -> Mapping[object, object] | None:
     else:
         return None
     fields = {name: getattr(value, name, _ABSENT) for name in names}
-    found = {name: part for name, part in fields.items() if part is not _ABSENT}
+    found: dict[object, object] = {
+        name: part for name, part in fields.items() if part is not _ABSENT
+    }
     # What an instance carries beside its fields may matter to its methods as much as they do.
     state: Any = object.__getstate__(value)  # also what is in slots
     for beside in state if isinstance(state, tuple) else (state,):
         if beside:
-            found.update(_own(kind, beside, fields.keys()))
+            found.update(_own(type(value), beside, fields.keys()))
     return found
 
 

@@ -89,3 +89,62 @@ def test_a_task_that_is_cut_off_still_uses_the_cache(cache, cut, eager, caplog):
     assert ended == list(turns)
     assert run(found()) == ["paid"] * len(turns)
     assert [record.message for record in caplog.records if record.levelno > logging.INFO] == []
+
+
+@pytest.mark.parametrize("eager", [False, True], ids=["usual", "eager"])
+def test_callers_that_are_cut_off_may_ask_for_the_same_again(cache, eager, caplog):
+    """Whenever the loop ends, each `finally` has its answer, though shared calls end as well."""
+
+    async def use(turn):
+        try:
+            await cache.get_or_create(turn, slowly)
+            await asyncio.Event().wait()
+        finally:
+            ended.append((turn, await cache.get_or_create(turn, pay)))
+
+    async def slowly():
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return "paid"
+
+    async def end_in(turn):
+        await cache.open()
+        tasks = [asyncio.create_task(use(turn)) for _ in range(3)]
+        for _ in range(turn):
+            await asyncio.sleep(0)
+        del tasks
+
+    async def closed():
+        await cache.aclose()
+
+    ended: list[tuple[int, str]] = []
+    for turn in range(1, 20):
+        run(end_in(turn), eager=eager)
+        run(closed())
+        assert ended[-3:] == [(turn, "paid")] * 3
+    assert [record.message for record in caplog.records if record.levelno > logging.INFO] == []
+
+
+@pytest.mark.parametrize("eager", [False, True], ids=["usual", "eager"])
+def test_a_loop_that_ends_while_its_cache_closes_stores_the_answer(cache, eager, caplog):
+    """Wherever closing is cut off by the end of the loop, it closes, and loses nothing."""
+
+    async def end_in(turn):
+        await cache.open()
+        assert await cache.get_or_create(turn, pay) == "paid"
+        closing = asyncio.create_task(cache.aclose())
+        for _ in range(turn):
+            await asyncio.sleep(0)
+        del closing
+
+    async def found():
+        async with cache:
+            return [await cache.get(turn) for turn in turns]
+
+    turns = range(1, 20)
+    for turn in turns:
+        run(end_in(turn), eager=eager)
+        assert not cache.is_open
+    assert cache.stats().stored == len(turns)
+    assert run(found()) == ["paid"] * len(turns)
+    assert [record.message for record in caplog.records if record.levelno > logging.INFO] == []

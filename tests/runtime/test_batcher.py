@@ -77,24 +77,36 @@ async def test_batches_are_bounded_in_number_and_in_weight():
     assert sorted(scene.batches) == [[1], [1, 9], [4, 5], [6], [50]]
 
 
-async def test_a_batch_cancelled_before_it_begins_leaves_nobody_waiting():
-    """The end of a loop cancels tasks that have not begun: who waits for one is cancelled too."""
-    tasks = []
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_batch_that_is_cancelled_leaves_nobody_waiting(begun, times):
+    """The end of a loop cancels tasks once, begun or not: who waits has the answer all the same."""
+    tasks, ran = [], []
 
     def spawn(work):
         tasks.append(asyncio.Task(work))  # not by the loop's factory, which may begin it at once
         return tasks[-1]
 
     async def run(items):
+        ran.append(items)
+        await asyncio.sleep(0)
         return items
 
     pacer = Pacer(asyncio.get_running_loop())
     batcher = Batcher(run, pacer=pacer, spawn=spawn, limit=lambda: 10, at_once=1)
-    future = batcher.submit(1)
-    while not tasks:
-        await asyncio.sleep(0)
-        if tasks:
-            tasks[0].cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(future, 10)
-    assert await asyncio.wait_for(batcher.submit(2), 10) == 2
+    futures = [batcher.submit(1), batcher.submit(2)]
+    for number in range(times):
+        while len(tasks) == number:
+            await asyncio.sleep(0)
+        if begun:
+            await asyncio.sleep(0)
+        if number == 0:
+            futures[1].cancel()
+        tasks[number].cancel()
+    if times == 1:
+        assert await asyncio.wait_for(futures[0], 10) == 1
+        assert ran[-1] == [1]
+    else:
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(futures[0], 10)
+    assert await asyncio.wait_for(batcher.submit(3), 10) == 3

@@ -237,8 +237,16 @@ class Engine:
         looked_up = client.look_up(call.key) if look else None
         task = flight.task = self.spawn(self._runner.run(flight, call, client, looked_up))
         self._flying[task] = flight
-        task.add_done_callback(self._flying.pop)
+        task.add_done_callback(self._landed)
         return flight
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        flight = self._flying.pop(task)
+        if not flight.ended:  # cancelled before it began, as at the end of a loop
+            self._in_flight.remove(flight)
+            flight.cut(closing=self._closed)
+            if flight.lease is not None:
+                self._leases.abandon(flight.lease)
 
     def _join(self, mode: Mode, key: bytes) -> Flight | None:
         """Return a flight to wait for, if one is up; the caller has been counted in."""
@@ -366,7 +374,7 @@ class Engine:
 
     async def aclose(self) -> None:
         """End every flight that still waits for an answer, and see all storing through."""
-        self._closed = True
+        self._closed = self._runner.closing = True
         self.leave()
         ending = {task for task, flight in self._flying.items() if not flight.ended}
         for task in ending:

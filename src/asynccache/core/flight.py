@@ -16,12 +16,13 @@ from asynccache.core.counters import Outcome
 from asynccache.core.leases import HeldLease
 from asynccache.core.modes import Mode
 from asynccache.entries.entry import Entry, Meta
+from asynccache.errors import CacheClosedError
 from asynccache.runtime.loops import call_in
 from asynccache.runtime.pacer import Pacer
 
-ErrorScope = Literal["all", "credentials", "timeout", "request", "own"]
+ErrorScope = Literal["all", "credentials", "timeout", "request", "own", "none"]
 """For whom an error is true: all callers; those of the same credentials; those who would not have
-waited longer; those who asked for just the same; only the caller whose call it was."""
+waited longer; those who asked for just the same; only the caller whose call it was; nobody."""
 Source = Literal["upstream", "store", "elsewhere"]
 """Where a flight's answer came from; "elsewhere" is another flight's, waited for in the store."""
 Unstored = Literal[
@@ -269,7 +270,7 @@ class Flight:
             return self.entry
         error = self.error
         if error is None or started:
-            shared = True
+            shared = self.scope != "none"
         elif self.scope == "credentials":
             shared = caller.credentials == self.starter.credentials
         elif self.scope == "timeout":
@@ -331,6 +332,11 @@ class Flight:
         self.phase = Phase.DONE
         self.finished.open()
         self._grown()
+
+    def cut(self, *, closing: bool) -> None:
+        """End as the task was cancelled: who still waits asks anew, where that can be."""
+        scope: ErrorScope = "all" if closing or self.meta is not None else "none"
+        self.fail(CacheClosedError("the cache was closed while this call waited"), scope)
 
     def _grown(self) -> None:
         if self._growth is not None:

@@ -11,7 +11,7 @@ from asynccache.core.leases import LeaseManager
 from asynccache.core.store_client import StoreClient
 from asynccache.core.writer import EntryWriter
 from asynccache.entries.entry import Entry
-from asynccache.errors import CacheClosedError, ReplayMiss
+from asynccache.errors import ReplayMiss
 from asynccache.stores.base import Unknown
 
 
@@ -24,7 +24,15 @@ class FlightRunner:
         leases: Gives leave to call, where the store gives leases.
     """
 
-    __slots__ = ("_context", "_generations", "_in_flight", "_leases", "_leasing", "writer")
+    __slots__ = (
+        "_context",
+        "_generations",
+        "_in_flight",
+        "_leases",
+        "_leasing",
+        "closing",
+        "writer",
+    )
 
     def __init__(
         self, context: LoopContext, in_flight: InFlightTable, leases: LeaseManager
@@ -34,6 +42,7 @@ class FlightRunner:
         self._leases = leases
         self._leasing = context.store.capabilities.leases
         self._generations = context.store.capabilities.generations
+        self.closing = False
         self.writer = EntryWriter(context, leases)
 
     async def run(
@@ -65,9 +74,9 @@ class FlightRunner:
             if task is None or not task.cancelling():  # the call cancelled itself, not we the call
                 flight.fail(exc, "own")
                 return
-            # Either nobody waits any more, or the cache is being closed under those who do.
+            # Nobody waits any more, or the cache is being closed under those who do, or the loop.
             if flight.entry is None:
-                flight.fail(CacheClosedError("the cache was closed while this call waited"), "all")
+                flight.cut(closing=self.closing)
             raise
         except BaseException as exc:
             flight.fail(exc, call.scope(exc) if flight.source == "upstream" else "all")

@@ -93,20 +93,38 @@ class Batcher(Generic[ItemT, ResultT]):
             for future in waiting_for_it
         ]
 
-    def _start(self, items: list[ItemT], waiting: list[list[asyncio.Future[ResultT]]]) -> None:
+    def _start(
+        self,
+        items: list[ItemT],
+        waiting: list[list[asyncio.Future[ResultT]]],
+        *,
+        again: bool = False,
+    ) -> None:
         self._under_way += 1
         task = self._spawn(self._settle(items, waiting))
-        task.add_done_callback(partial(self._ended, waiting))
+        task.add_done_callback(partial(self._ended, items, waiting, again))
 
     def _ended(
-        self, waiting: list[list[asyncio.Future[ResultT]]], task: asyncio.Task[None]
+        self,
+        items: list[ItemT],
+        waiting: list[list[asyncio.Future[ResultT]]],
+        again: bool,  # noqa: FBT001 - given by `partial`
+        task: asyncio.Task[None],
     ) -> None:
-        """Go on after a batch. One that was cancelled, maybe before it began, has no results."""
+        """Go on after a batch. The end of a loop cancels it once, maybe before it began."""
         self._under_way -= 1
         if task.cancelled():
-            for futures in waiting:
-                for future in futures:
-                    future.cancel()
+            left = [
+                (item, futures)
+                for item, futures in zip(items, waiting, strict=True)
+                if not all(future.done() for future in futures)
+            ]
+            if left and task.cancelling() and not again:
+                self._start([item for item, _ in left], [who for _, who in left], again=True)
+            else:
+                for _, futures in left:
+                    for future in futures:
+                        future.cancel()
         if self._pending and self._under_way == self._at_once - 1:
             self._leave()
 

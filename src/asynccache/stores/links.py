@@ -43,10 +43,11 @@ class LoopLink(ABC):
         """Wait some seconds for the tasks, then cancel those that aren't done."""
         if self._tasks and patience:
             await asyncio.wait(self._tasks, timeout=patience)
-        for task in list(self._tasks):
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_ENDING)
+        until = self.loop.time() + _ENDING
+        while self._tasks and (left := until - self.loop.time()) > 0:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks, timeout=left)
 
     async def close(self) -> None:
         """Close the link: when the store is closed, or the loop ends before that."""

@@ -31,6 +31,7 @@ from asynccache.entries.entry import Entry
 from asynccache.entries.equality import difference
 from asynccache.entries.values import decode_value
 from asynccache.errors import from_extra
+from asynccache.keys.canonical import SCRIPTS
 from asynccache.runtime import background
 
 with from_extra("langgraph"):
@@ -285,7 +286,7 @@ def _is_pair(item: object) -> bool:
 def _is_known(function: str) -> bool:
     """Tell whether LangGraph's name of a function can't be another's, in any program."""
     module, _, name = function.rpartition(".")
-    return module != "__main__" and hasattr(sys.modules.get(module), name)
+    return module not in SCRIPTS and hasattr(sys.modules.get(module), name)
 
 
 def _value_key(key: FullKey, token: bytes) -> tuple[object, ...]:

@@ -11,11 +11,10 @@ import msgspec
 from msgspec import Struct
 
 from asynccache.errors import NotCanonicalError
-from asynccache.keys.canonical import canonical_value
+from asynccache.keys.canonical import SCRIPTS, canonical_value
 
 Body: TypeAlias = dict[str, Any]
 _DECODE: Final = msgspec.json.Decoder(dict[str, Any]).decode
-_SCRIPTS: Final = frozenset({"__main__", "__mp_main__"})
 
 
 class Normalizer(Struct, frozen=True):
@@ -129,6 +128,6 @@ def _name_of(function: Any) -> str:  # noqa: ANN401 - any callable
         )
     module = function.__module__
     code = getattr(function, "__code__", None)
-    if module in _SCRIPTS and code is not None:  # every script is called so
+    if module in SCRIPTS and code is not None:  # every script is called so
         module = str(Path(code.co_filename).resolve())
     return f"{module}:{name}"

@@ -389,6 +389,22 @@ async def test_a_tilde_is_the_users_home(tmp_path, monkeypatch):
         Cache.disk(cache_path_root="~nobody-there/cache")
 
 
+async def test_a_root_is_where_it_was_when_the_store_was_made(tmp_path, monkeypatch):
+    """A relative root is that of the working directory of then; an absolute one needs none."""
+    for name in ("then", "now"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "then")
+    relative = DiskStore("cache/../cache")
+    monkeypatch.chdir(tmp_path / "now")
+    (tmp_path / "now").rmdir()
+    absolute = DiskStore(tmp_path / "absolute")
+    for store in (relative, absolute):
+        await store.open()
+        await store.aclose()
+    assert (tmp_path / "then/cache/42/asynccache.db").exists()
+    assert (tmp_path / "absolute/42/asynccache.db").exists()
+
+
 @pytest.mark.skipif(
     (3, 12) <= sys.version_info < (3, 12, 2),
     reason="Python 3.12.0 and 3.12.1 start no thread any more once `atexit` has its turn",

@@ -73,7 +73,7 @@ class DiskStore(Store):
     ) -> None:
         # Links are to be seen, not resolved. `abspath` and `getcwd` do the same, but detectors of
         # blocking calls refuse them where a loop runs.
-        here = os.fsdecode(os.getcwdb())  # noqa: PTH109 - as above
+        here = "" if os.path.isabs(root) else os.fsdecode(os.getcwdb())  # noqa: PTH109, PTH117 - as above
         self._root = Path(os.path.normpath(os.path.join(here, root)))  # noqa: PTH118 - as above
         self._seed = seed
         self._largest = max_entry_bytes + ENVELOPE_BYTES

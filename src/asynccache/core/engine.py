@@ -93,7 +93,7 @@ class Engine:
             return UNKNOWN
         in_flight = self._in_flight
         if key in in_flight.flights or key in in_flight.refreshes:
-            return in_flight.pending(key) or UNKNOWN
+            return in_flight.pending(key, replayed=mode == "replay") or UNKNOWN
         return self.client(namespace).peek(key, replayed=mode == "replay")
 
     def pending(self, key: bytes) -> Entry | None:
@@ -203,9 +203,10 @@ class Engine:
         flight = in_flight.by_mode[call.mode].get(key)
         look = call.mode != "refresh"
         if look:
-            entry: Entry | Unknown | None = in_flight.pending(key)
+            replayed = call.mode == "replay"
+            entry: Entry | Unknown | None = in_flight.pending(key, replayed=replayed)
             if entry is None and flight is None:
-                entry = client.peek(key, replayed=call.mode == "replay")
+                entry = client.peek(key, replayed=replayed)
                 look = entry is not None
             if isinstance(entry, Entry):
                 return entry

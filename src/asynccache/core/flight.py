@@ -217,10 +217,10 @@ class Flight:
         """Whether the body has outgrown what is stored or shared with newcomers."""
         return self.size > self.limit
 
-    def answer(self) -> Entry | None:
+    def answer(self, *, replayed: bool) -> Entry | None:
         """Return the whole answer, on its way into the store, if newcomers may have it."""
-        shared = self.fate is Fate.SHARED and not self.oversized and not self.withheld
-        return self.entry if shared else None
+        shared = self.fate is Fate.SHARED and not self.oversized
+        return self.entry if shared and (replayed or not self.withheld) else None
 
     @property
     def withheld(self) -> bool:
@@ -555,12 +555,12 @@ class InFlightTable:
         }
         """The flights that a mode joins first."""
 
-    def pending(self, key: bytes) -> Entry | None:
+    def pending(self, key: bytes, *, replayed: bool = False) -> Entry | None:
         """Return an answer that is whole and on its way into the store."""
         for flights in (self.refreshes, self.flights):
             flight = flights.get(key)
             if flight is not None and flight.entry is not None:
-                return flight.answer()
+                return flight.answer(replayed=replayed)
         return None
 
     def reject(self, entry: Entry) -> list[asyncio.Task[None]]:

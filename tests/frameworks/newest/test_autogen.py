@@ -25,7 +25,18 @@ import asynccache
 from asynccache import Cache, ReplayMiss
 from asynccache.integrations.autogen import CachedChatCompletionClient
 from tests.helpers.autogen_client import HELLO, close_all, kept, openai_client
-from tests.helpers.openai_server import COMPLETION, Gate, choice, completion, good, running, state
+from tests.helpers.openai_server import (
+    COMPLETION,
+    DONE,
+    Gate,
+    choice,
+    chunk,
+    completion,
+    good,
+    running,
+    sse,
+    state,
+)
 
 pytest_plugins = ("tests.helpers.autogen_fixtures",)
 
@@ -534,3 +545,38 @@ async def test_group_chat_runs_again_for_nothing(api, cache):
     assert said[0] == said[1]
     assert len(said[0]) == 5
     assert requests == [4, 4]
+
+
+@pytest.mark.parametrize("kind", ["json", "tools", "stream"])
+async def test_malformed_answers_are_asked_for_anew(api, cache, kind):
+    """What isn't JSON where it is demanded is no hit, but a replay gives it."""
+    texts = ["It is warm.", '{"degrees": 21}']
+
+    async def program(seen):
+        text = texts.pop(0)
+        said = {"role": "assistant", "content": text}
+        if seen.body.get("stream"):
+            await seen.stream(sse(chunk(text, finish="stop")), DONE)
+            return
+        if kind == "tools":
+            call = {"name": "look", "arguments": text}
+            calls = [{"id": "c", "type": "function", "function": call}]
+            said = {"role": "assistant", "content": None, "tool_calls": calls}
+        reason = "tool_calls" if kind == "tools" else "stop"
+        await seen.answer(choice(message=said, finish_reason=reason))
+
+    api.program = program
+    client = CachedChatCompletionClient(openai_client(api), cache)
+    tools = [{"name": "look", "parameters": {"type": "object"}}] if kind == "tools" else []
+    arguments = {"tools": tools, "json_output": kind != "tools"}
+
+    async def ask():
+        if kind != "stream":
+            return await client.create(HELLO, **arguments)
+        return [item async for item in client.create_stream(HELLO, **arguments)][-1]
+
+    first = await ask()
+    with asynccache.options(mode="replay"):
+        assert (await ask()).content == first.content
+    found = [asynccache.status(await ask()).outcome for _ in range(2)]
+    assert (found, len(api.requests)) == (["miss", "hit"], 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
 
 import instructor
@@ -15,6 +16,7 @@ import asynccache
 from asynccache import Cache
 from tests.helpers.frameworks_server import OBJECT, Model
 from tests.helpers.frameworks_suite import FrameworkSuite, Weather
+from tests.helpers.openai_server import choice
 
 pytest_plugins = ("tests.helpers.openai_fixtures",)
 
@@ -116,3 +118,29 @@ async def test_asking_again(api):
                     attempts.append(failed.value.n_attempts)
     assert attempts == [3, 3]
     assert len(api.requests) == 3
+
+
+@pytest.mark.parametrize("mode", ["TOOLS", "JSON", "JSON_SCHEMA"])
+async def test_a_run_with_its_repairs_replays(api, tmp_path, mode):
+    """The repair asks about the malformed answer, which a replay gives as it was."""
+    texts = ["It is warm.", "It is 21 degrees.", json.dumps(OBJECT)]
+
+    async def program(seen):
+        text = texts.pop(0)
+        said = {"role": "assistant", "content": text}
+        for tool in seen.body.get("tools") or ():
+            call = {"name": tool["function"]["name"], "arguments": text}
+            calls = [{"id": f"call_{len(texts)}", "type": "function", "function": call}]
+            said = {"role": "assistant", "content": None, "tool_calls": calls}
+        await seen.answer(choice(message=said))
+
+    api.program = program
+    for run in ("read_write", "replay"):
+        async with (
+            Cache.disk(cache_path_root=tmp_path, mode=run) as cache,
+            AsyncOpenAI(base_url=api.base_url, api_key="sk-a") as bare,
+        ):
+            client = instructor.from_openai(cache.wrap(bare), mode=instructor.Mode[mode])
+            found = await client.create(response_model=Weather, max_retries=2, **ASKED)
+            assert found.model_dump() == OBJECT
+    assert (len(api.requests), texts) == (3, [])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -18,8 +18,9 @@ from autogen_core.models import ChatCompletionClient, CreateResult
 from msgspec.structs import replace
 from pydantic import BaseModel
 
-from asynccache.cache.facade import Answer, ErrorScope, Flight
+from asynccache.cache.facade import Answer, ErrorScope, Flight, Judging
 from asynccache.entries.entry import Meta
+from asynccache.providers.judging import Said, judge_of
 
 CREATE: Final = "autogen.create"
 STREAM: Final = "autogen.create_stream"
@@ -136,3 +137,35 @@ def _copied(value: Any) -> Any:  # noqa: ANN401 - any argument
     if isinstance(value, Mapping):
         return {name: _copied(item) for name, item in value.items()}
     return copy.copy(value) if isinstance(value, FunctionCall) else value
+
+
+# -- whether an answer is usable ---------------------------------------------------------------
+
+
+def judge_for(arguments: Mapping[str, Any]) -> Callable[[Answer], Judging | None]:
+    """Return what says of an answer how to tell whether it is usable."""
+    extra = arguments.get("extra_create_args") or {}
+    # Of a class, it is the client that knows which schema it sends; JSON it is in any case.
+    shape = (
+        {"type": "json_object"} if arguments.get("json_output") else extra.get("response_format")
+    )
+    tools = [
+        {"function": tool if isinstance(tool, Mapping) else tool.schema}
+        for tool in arguments.get("tools") or ()
+    ]
+    chat = judge_of("/chat/completions", {"response_format": shape, "tools": tools})
+
+    def judge(answer: Answer) -> Judging | None:
+        if chat is None:
+            return None
+        return replace(chat, said=_said).work(answer.chunks, streamed=False)
+
+    return judge
+
+
+def _said(chunks: Sequence[bytes], *_: object, **__: object) -> list[Said]:
+    """Read the `CreateResult` at the end of an answer."""
+    content = json.loads(chunks[-1])["content"]
+    if isinstance(content, str):
+        return [Said(content)]
+    return [Said(None, [(call["name"], call["arguments"]) for call in content])]

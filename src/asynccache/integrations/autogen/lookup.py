@@ -32,7 +32,7 @@ from asynccache.cache.facade import (
 )
 from asynccache.entries.entry import Entry
 from asynccache.errors import NotCanonicalError
-from asynccache.integrations.autogen.calls import asked, copied, decoded, scope_of
+from asynccache.integrations.autogen.calls import asked, copied, decoded, judge_for, scope_of
 from asynccache.integrations.autogen.identity import (
     ClientIdentity,
     UnknownClientError,
@@ -159,6 +159,7 @@ class AutoGenLookup(Struct, frozen=True):
             canonical=self.canonical,
             facts=self.prefix.digests,
             keep_request=scope.settings.keep_requests,
+            judge=judge_for(arguments),
         )
 
     def _marked(self, item: Any, fetched: Fetched) -> Any:  # noqa: ANN401 - one of AutoGen's

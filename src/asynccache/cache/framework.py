@@ -6,7 +6,10 @@ So a miss is all that the framework can be told of whatever goes wrong here; exc
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
+from collections.abc import Sequence
+from typing import Any, Final, TypeVar
+
+from msgspec.structs import replace
 
 from asynccache.cache.cache import AsyncCache, SyncCache, values_of
 from asynccache.cache.computing import VALUE_META
@@ -14,8 +17,10 @@ from asynccache.cache.events import CallWatch, watch
 from asynccache.cache.in_force import current_options
 from asynccache.cache.lifecycle import Bypass, behind
 from asynccache.cache.scopes import asynchronous, current_cache
+from asynccache.cache.values import packed
+from asynccache.core.flight import Judging
 from asynccache.core.modes import Mode
-from asynccache.entries.entry import Entry
+from asynccache.entries.entry import Entry, Meta
 from asynccache.errors import CacheClosedError, ReplayMiss
 from asynccache.runtime import background
 
@@ -106,6 +111,28 @@ class FrameworkCache:
             known = entry or Entry(_digest(cache, key), 0, 0, VALUE_META, ())
             watcher.served("miss" if entry is None else "hit", known, lifecycle.now())
 
+    async def store(
+        self,
+        cache: AsyncCache,
+        items: Sequence[tuple[object, object]],
+        *,
+        ttl: float | None = None,
+        judging: Judging | None = None,
+    ) -> None:
+        """Store what came of a call, so that only mode "replay" finds it if it is unusable.
+
+        Args:
+            cache: Where it was looked up.
+            items: Keys and plain data.
+            ttl: Seconds until it expires; None for the cache's own.
+            judging: Tells whether it is usable; None where there is nothing to judge.
+        """
+        pack = packed
+        if judging is not None:
+            engine = behind(cache).scope(current_options()).engine
+            pack = packed if await engine.is_usable(judging) else _packed_unusable
+        await values_of(cache).put(items, pack, ttl=ttl)
+
     def passed(self, cache: AsyncCache, reason: str | None) -> None:
         """Count a lookup that goes past the cache, and tell who watches.
 
@@ -127,6 +154,11 @@ class FrameworkCache:
 
     def _watch(self, cache: AsyncCache) -> CallWatch | None:
         return watch(behind(cache).settings.observer, self._endpoint)
+
+
+def _packed_unusable(value: object, type: Any) -> tuple[Meta, bytes]:  # noqa: ANN401 - a type form
+    meta, data = packed(value, type)
+    return replace(meta, unusable=True), data
 
 
 def _digest(cache: AsyncCache, key: object) -> bytes:

@@ -69,9 +69,10 @@ class Values:
         if scope.mode in _UNREAD:
             return None
         client = scope.client
-        entry = scope.engine.pending(digest) or client.peek(digest)
+        replayed = scope.mode == "replay"
+        entry = scope.engine.pending(digest) or client.peek(digest, replayed=replayed)
         if isinstance(entry, Unknown):
-            entry = await client.found(digest, client.look_up(digest))
+            entry = await client.found(digest, client.look_up(digest), replayed=replayed)
         return entry if isinstance(entry, Entry) else None
 
     async def find_many(self, keys: Sequence[object]) -> list[Entry | None]:
@@ -135,6 +136,7 @@ class Values:
             else:
                 body = encode_entry(entry)
             records.append((at, Record(key=digest, body=body, expires=expires)))
+            outside.unusable += meta.unusable
         if records:
             await self._settle({record.key for _, record in records})
             writing = [scope.client.set(record) for _, record in records]

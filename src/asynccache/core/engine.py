@@ -11,7 +11,7 @@ from asynccache.core.breaker import CircuitBreaker
 from asynccache.core.calls import CallRequest, Fetched
 from asynccache.core.context import Limits, LoopContext
 from asynccache.core.counters import Counters, Outcome
-from asynccache.core.flight import Caller, Fate, Flight, InFlightTable, Phase, Reader
+from asynccache.core.flight import Caller, Fate, Flight, InFlightTable, Judging, Phase, Reader
 from asynccache.core.leases import LeaseManager
 from asynccache.core.modes import STORING, Mode
 from asynccache.core.runner import FlightRunner
@@ -327,6 +327,10 @@ class Engine:
     def is_making(self, key: bytes) -> bool:
         """Tell whether a call for a key is under way; in any thread, as `supersede`."""
         return next(self._in_flight.matching(key), None) is not None
+
+    async def is_usable(self, judging: Judging) -> bool:
+        """Tell whether an answer that no flight has made is usable."""
+        return await self._runner.writer.marker.is_usable(judging)
 
     def reject(self, namespace: Namespace, entry: Entry, *, storing: bool) -> None:
         """Give an answer to nobody any more, as a caller couldn't use it, unless another could.

@@ -39,26 +39,29 @@ class UsabilityMarker:
         self._context = context
         self._unread: BoundedDict[bytes, None] = BoundedDict(_SCHEMAS)  # digests
 
-    async def judged(self, flight: Flight, entry: Entry, judging: Judging) -> Entry:
-        """Return a flight's entry, with a mark if its answer is unusable."""
+    async def is_usable(self, judging: Judging) -> bool:
+        """Judge an answer off the loop."""
         verdict: _Verdict = True, ()
         with suppress(TimeoutError):  # no thread is free: what can't be decided counts as usable
             async with asyncio.timeout(_WITHIN):
                 verdict = await asyncio.to_thread(_bounded, judging)
-        return self._marked(flight, entry, verdict)
+        return self._counted(verdict)
+
+    async def judged(self, flight: Flight, entry: Entry, judging: Judging) -> Entry:
+        """Return a flight's entry, with a mark if its answer is unusable."""
+        return _marked(flight, entry, usable=await self.is_usable(judging))
 
     def judged_now(self, flight: Flight, entry: Entry, judging: Judging) -> Entry:
         """Do as `judged`, where the loop is ending and nothing can be waited for."""
-        return self._marked(flight, entry, _bounded(judging))
+        return _marked(flight, entry, usable=self._counted(_bounded(judging)))
 
-    def _marked(self, flight: Flight, entry: Entry, verdict: _Verdict) -> Entry:
+    def _counted(self, verdict: _Verdict) -> bool:
         usable, unread = verdict
-        flight.judged(usable=usable)
         for schema in unread:
             digest = sha256(schema).digest()
             self._context.counters.unread_schemas += digest not in self._unread
             self._unread[digest] = None
-        return entry if usable else _unusable(entry)
+        return usable
 
     async def mark(
         self, client: StoreClient, answer: Entry, storing: Collection[asyncio.Task[None]]
@@ -107,6 +110,11 @@ class UsabilityMarker:
         finally:
             if lease is not None:
                 await client.release([lease])
+
+
+def _marked(flight: Flight, entry: Entry, *, usable: bool) -> Entry:
+    flight.judged(usable=usable)
+    return entry if usable else _unusable(entry)
 
 
 def _unusable(entry: Entry) -> Entry:

@@ -21,6 +21,7 @@ from msgspec import Struct
 from asynccache.cache.facade import (
     AsyncCache,
     FrameworkCache,
+    Judging,
     SyncCache,
     behind,
     current_options,
@@ -31,6 +32,7 @@ from asynccache.entries.equality import difference
 from asynccache.entries.values import decode_value, encode_value
 from asynccache.errors import from_extra
 from asynccache.keys.denied import DENIED_MEMBERS, is_denied_header
+from asynccache.providers.judging import judge_of
 from asynccache.runtime import background
 
 with from_extra("langchain"):
@@ -104,7 +106,7 @@ class LangChainCache(BaseCache):
         """Store generations, unless they hold what plain data can't: that is said once."""
         cache = self._framework.serving(reading=False)
         if cache is not None:
-            await _update(cache, prompt, llm_string, return_val)
+            await self._update(cache, prompt, llm_string, return_val)
 
     async def aclear(self, **kwargs: Any) -> None:  # noqa: ANN401 - LangChain's signature
         """Remove every entry of the cache's namespace, whoever stored it.
@@ -126,7 +128,7 @@ class LangChainCache(BaseCache):
         """Store as `aupdate` does, for a caller that can't await."""
         cache = self._framework.serving_thread(reading=False)
         if cache is not None:
-            background.call(_update, cache, prompt, llm_string, return_val)
+            background.call(self._update, cache, prompt, llm_string, return_val)
 
     def clear(self, **kwargs: Any) -> None:  # noqa: ANN401 - LangChain's signature
         """Clear as `aclear` does, for a caller that can't await."""
@@ -152,26 +154,26 @@ class LangChainCache(BaseCache):
             samples.keep(values.digest(key), number, llm_string)
         return found
 
-
-async def _update(
-    cache: AsyncCache, prompt: str, llm_string: str, generations: Sequence[Generation]
-) -> None:
-    messages_asked = bool(generations) and isinstance(generations[0], ChatGeneration)
-    key = _key(_as_first_asked(prompt) if messages_asked else prompt, llm_string)
-    samples, number = current_options().samples, current_options().sample
-    if samples is not None:
-        # LangChain comes back with the very object that it has asked with.
-        kept = samples.kept(values_of(cache).digest(key), llm_string)
-        if kept is None:
-            behind(cache).note_bypass(_UNASKED)
+    async def _update(
+        self, cache: AsyncCache, prompt: str, llm_string: str, generations: Sequence[Generation]
+    ) -> None:
+        messages_asked = bool(generations) and isinstance(generations[0], ChatGeneration)
+        key = _key(_as_first_asked(prompt) if messages_asked else prompt, llm_string)
+        samples, number = current_options().samples, current_options().sample
+        if samples is not None:
+            # LangChain comes back with the very object that it has asked with.
+            kept = samples.kept(values_of(cache).digest(key), llm_string)
+            if kept is None:
+                behind(cache).note_bypass(_UNASKED)
+                return
+            number = kept
+        stored = _plain(generations)
+        if stored is None:
+            behind(cache).note_bypass(_NOT_PLAIN)
             return
-        number = kept
-    stored = _plain(generations)
-    if stored is None:
-        behind(cache).note_bypass(_NOT_PLAIN)
-        return
-    with options(sample=number):
-        await cache.set(key, stored)
+        with options(sample=number):
+            judging = _judging(llm_string, generations)
+            await self._framework.store(cache, [(key, stored)], judging=judging)
 
 
 def _key(prompt: str, llm_string: str) -> tuple[str, str, str]:
@@ -195,11 +197,51 @@ def _without_denied(llm_string: str) -> str:
     given = described.get("kwargs") if isinstance(described, dict) else None
     if isinstance(given, dict):
         model = json.dumps({**described, "kwargs": _kept(given)}, sort_keys=True)
-    if arguments.startswith(_MARK):
-        with suppress(ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-            pairs = ast.literal_eval(arguments.removeprefix(_MARK))
-            arguments = f"{_MARK}{[*_kept(dict(pairs)).items()]}"
+    if (read := _arguments(arguments)) is not None:
+        arguments = f"{_MARK}{[*_kept(read).items()]}"
     return f"{model}{arguments}"
+
+
+def _arguments(written: str) -> dict[Any, Any] | None:
+    """Return the arguments of a call that LangChain has written; None if they can't be read."""
+    if written.startswith(_MARK):
+        with suppress(ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+            return dict(ast.literal_eval(written.removeprefix(_MARK)))
+    return None
+
+
+def _judging(llm_string: str, generations: Sequence[Generation]) -> Judging | None:
+    """Return what tells whether an answer is usable, as of the chat that a model was asked for."""
+    if "response_format" not in llm_string and "tools" not in llm_string:
+        return None
+    asked: dict[Any, Any] = {"tools": [{}]}  # what can't be read is a class, or an object
+    with suppress(ValueError, RecursionError):
+        described, end = json.JSONDecoder().raw_decode(llm_string)
+        given = described.get("kwargs") if isinstance(described, dict) else None
+        bound = given.get("model_kwargs") if isinstance(given, dict) else None
+        asked = {**asked, **(bound or {}), **(_arguments(llm_string[end:]) or {})}
+    judge = judge_of("/chat/completions", asked)
+    said = [_as_chat(one.message) for one in generations if isinstance(one, ChatGeneration)]
+    if judge is None or not said:
+        return None
+    body = {"choices": [{"message": message} for message in said]}
+    try:
+        return judge.work([json.dumps(body).encode()], streamed=False)
+    except (TypeError, ValueError):
+        return None
+
+
+def _as_chat(message: messages.BaseMessage) -> dict[str, Any]:
+    """Return a message as an answer to a chat request holds it."""
+    read = getattr(message, "tool_calls", [])
+    called = [{"name": call["name"], "arguments": json.dumps(call["args"])} for call in read]
+    unread = getattr(message, "invalid_tool_calls", [])
+    called += [{"name": call["name"], "arguments": call["args"]} for call in unread]
+    return {
+        "content": str(message.text),
+        "refusal": message.additional_kwargs.get("refusal"),
+        "tool_calls": [{"function": function} for function in called],
+    }
 
 
 def _kept(arguments: dict[Any, Any]) -> dict[Any, Any]:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 from langchain_core.exceptions import OutputParserException
+from langchain_core.output_parsers import PydanticOutputParser
 from langchain_openai import ChatOpenAI
 from openai import DefaultAsyncHttpxClient
 from pydantic import BaseModel, SecretStr, ValidationError
@@ -13,6 +14,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
 import asynccache
 from asynccache import Cache
+from asynccache.integrations.langchain import LangChainCache
 from tests.helpers.openai_server import choice
 
 pytest_plugins = ("tests.helpers.openai_fixtures",)
@@ -90,3 +92,35 @@ async def test_tenacity_succeeds(api, model, tmp_path):
         async with Cache.disk(cache_path_root=tmp_path):
             assert await ask() == Weather(degrees=21)
     assert len(api.requests) == 3
+
+
+@pytest.mark.parametrize("method", ["json_mode", "function_calling", "model_kwargs"])
+async def test_langchains_own_cache_asks_anew(api, tmp_path, method):
+    """LangChain stores an answer before anybody parses it; a replay finds it all the same."""
+    api.program = says(BAD, GOOD)
+    async with DefaultAsyncHttpxClient() as http:
+
+        def asking():
+            kwargs = {"response_format": {"type": "json_object"}}
+            model = ChatOpenAI(
+                model="gpt-4o", base_url=api.base_url, api_key=SecretStr("sk-1"),
+                http_async_client=http, max_retries=0, cache=LangChainCache(),
+                model_kwargs=kwargs if method == "model_kwargs" else {},
+            )  # fmt: skip
+            if method == "model_kwargs":
+                return model | PydanticOutputParser(pydantic_object=Weather)
+            return model.with_structured_output(Weather, method=method)
+
+        async def ask():
+            try:
+                return await asking().ainvoke("How warm is it? As JSON.")
+            except OutputParserException:
+                return None
+
+        async with Cache.disk(cache_path_root=tmp_path) as cache:
+            assert await ask() is None
+            with asynccache.options(mode="replay"):
+                assert await ask() is None
+            assert [await ask() for _ in range(2)] == [Weather(degrees=21)] * 2
+            assert cache.stats().unusable == 1
+    assert len(api.requests) == 2

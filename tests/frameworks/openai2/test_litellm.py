@@ -14,6 +14,7 @@ import litellm
 import openai
 import pytest
 from litellm.caching.caching import Cache as TheirCache
+from pydantic import BaseModel
 
 import asynccache
 from asynccache import Cache, ReplayMiss
@@ -21,7 +22,7 @@ from asynccache.integrations.litellm import LiteLLMCache
 from asynccache.stores.memory import MemoryStore
 from asynccache.testing import FaultyStore
 from tests.helpers.litellm_calls import embed, stored, text_of, user
-from tests.helpers.openai_server import EVENTS, MESSAGES, choice, chunk, sse
+from tests.helpers.openai_server import DONE, EVENTS, MESSAGES, choice, chunk, sse
 
 pytest_plugins = ("tests.helpers.litellm_fixtures",)
 # LiteLLM's types, as pydantic sees them; and what LiteLLM itself does with its answers.
@@ -399,3 +400,47 @@ async def test_delete_flush_and_ping(server, cache, asked):
     await litellm.acompletion(**asked())
     assert len(server.requests) == 3
     assert first.choices[0].message.content == "Hello!"
+
+
+@pytest.mark.parametrize("kind", ["json", "tools", "class", "streamed"])
+async def test_malformed_answers_are_asked_for_anew(server, cache, asked, kind):
+    """What isn't JSON where it is demanded is no hit, but a replay gives it."""
+    texts = ["It is warm.", '{"degrees": 21}']
+
+    class Weather(BaseModel):
+        degrees: int
+
+    async def program(seen):
+        text = texts.pop(0) if len(texts) > 1 else texts[0]
+        said = {"role": "assistant", "content": text}
+        if seen.body.get("stream"):
+            await seen.stream(sse(chunk(text)), sse(chunk("", finish="stop")), DONE)
+            return
+        if kind == "tools":
+            function = {"name": "look", "arguments": text}
+            calls = [{"id": "c", "type": "function", "function": function}]
+            said = {"role": "assistant", "content": None, "tool_calls": calls}
+        await seen.answer(choice(message=said))
+
+    server.program = program
+    more: dict = {"response_format": Weather if kind == "class" else {"type": "json_object"}}
+    if kind == "tools":
+        function = {"name": "look", "parameters": {"type": "object", "properties": {}}}
+        more = {"tools": [{"type": "function", "function": function}]}
+
+    async def ask():
+        answer = await litellm.acompletion(**asked(stream=kind == "streamed", **more))
+        if kind == "tools":
+            return answer.choices[0].message.tool_calls[0].function.arguments
+        return await text_of(answer)
+
+    first = await ask()
+    await stored(cache)
+    with asynccache.options(mode="replay"):
+        assert await ask() == first == "It is warm."
+    requests = 0
+    while len(server.requests) > requests:  # LiteLLM stores behind the caller's back
+        requests = len(server.requests)
+        assert await ask() == '{"degrees": 21}'
+        await asyncio.sleep(0.05)
+    assert cache.stats().unusable > 0

@@ -24,6 +24,7 @@ from msgspec.structs import replace
 from asynccache.cache.facade import (
     AsyncCache,
     FrameworkCache,
+    Judging,
     Options,
     SyncCache,
     current_options,
@@ -34,6 +35,7 @@ from asynccache.entries.values import decode_value, encode_value
 from asynccache.errors import NotCanonicalError
 from asynccache.integrations.litellm.keys import PREFIX, request_key
 from asynccache.integrations.litellm.lookups import Key, PendingLookups, is_by_input
+from asynccache.providers.judging import Judge, judge_of
 from asynccache.runtime import background
 
 _STATEFUL: Final = ("background", "conversation", "previous_response_id")
@@ -163,7 +165,10 @@ class LiteLLMCache(Cache):  # type: ignore[misc]  # untyped here, see above
         """Return the key by which a call was looked up, or None if it wasn't."""
         keys = self._lookups.keys(kwargs)
         given: str | None = kwargs.get("cache_key")
-        return keys[-1] if keys else given
+        key = keys[-1] if keys else given
+        if isinstance(key, Key):
+            key.judge = _judge(kwargs)
+        return key
 
 
 class _Backend(BaseCache):  # type: ignore[misc]  # untyped here, see above
@@ -199,6 +204,15 @@ class _Backend(BaseCache):  # type: ignore[misc]  # untyped here, see above
         self._framework.answered(cache, (PREFIX, str(key)), None if record is None else entry)
         return record
 
+    async def _set(
+        self, cache: AsyncCache, items: Sequence[tuple[str, object]], ttl: float | None
+    ) -> None:
+        if ttl is None or ttl > 0:  # else it has expired already
+            # As it will be read: LiteLLM doesn't care whether a tuple is a list then.
+            kept = [((PREFIX, str(key)), decode_value(encode_value(value))) for key, value in items]
+            judging = _judging(*items[0]) if len(items) == 1 else None
+            await self._framework.store(cache, kept, ttl=ttl, judging=judging)
+
     async def async_set_cache(self, key: str, value: object, **kwargs: Any) -> None:  # noqa: ANN401 - LiteLLM's
         await self.async_set_cache_pipeline([(key, value)], **kwargs)
 
@@ -210,13 +224,13 @@ class _Backend(BaseCache):  # type: ignore[misc]  # untyped here, see above
         with under(_options(cache_list[0][0])):
             cache = self._framework.serving(reading=False)
             if cache is not None:
-                await _set(cache, cache_list, kwargs.get("ttl"))
+                await self._set(cache, cache_list, kwargs.get("ttl"))
 
     def set_cache(self, key: str, value: object, **kwargs: Any) -> None:  # noqa: ANN401 - as above
         with under(_options(key)):
             cache = self._framework.serving_thread(reading=False)
             if cache is not None:
-                background.call(_set, cache, [(key, value)], kwargs.get("ttl"))
+                background.call(self._set, cache, [(key, value)], kwargs.get("ttl"))
 
     async def batch_cache_write(self, key: str, value: object, **kwargs: Any) -> None:  # noqa: ANN401 - as above
         await self.async_set_cache(key, value, **kwargs)
@@ -261,11 +275,22 @@ def _record(found: object) -> dict[str, Any] | None:
     return {"timestamp": found["timestamp"], "response": response} if readable else None
 
 
-async def _set(cache: AsyncCache, items: Sequence[tuple[str, object]], ttl: float | None) -> None:
-    if ttl is None or ttl > 0:  # else it has expired already
-        # As it will be read: LiteLLM doesn't care whether a tuple is a list then.
-        kept = [((PREFIX, str(key)), decode_value(encode_value(value))) for key, value in items]
-        await cache.set_many(kept, ttl=ttl)
+def _judge(kwargs: Mapping[str, Any]) -> Judge | None:
+    """Return what tells whether the answer to a call is usable."""
+    shape = kwargs.get("response_format")
+    if isinstance(shape, type):  # which schema is made of it depends on the provider
+        shape = {"type": "json_object"}
+    if kwargs.get("messages") is not None:
+        return judge_of("/chat/completions", {**kwargs, "response_format": shape})
+    return judge_of("/responses", kwargs)
+
+
+def _judging(key: str, value: object) -> Judging | None:
+    judge = key.judge if isinstance(key, Key) else None
+    response = value.get("response") if isinstance(value, dict) else None
+    if judge is None or not isinstance(response, str):
+        return None
+    return judge.work([response.encode()], streamed=False)
 
 
 def _max_age(kwargs: Mapping[str, Any]) -> float:

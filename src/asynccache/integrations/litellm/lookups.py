@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from asynccache.cache.facade import NO_OPTIONS, Options
 from asynccache.integrations.litellm.keys import keyed
+from asynccache.providers.judging import Judge
 
 
 class Key(str):
@@ -27,18 +28,20 @@ class Key(str):
     copy and pickle these.
     """
 
-    __slots__ = ("found", "options")
+    __slots__ = ("found", "judge", "options")
 
     options: Options
     """They name the cache that was in force. The number of a sample is in the text of the key."""
     found: bool
     """Whether the lookup found an answer."""
+    judge: Judge | None
+    """Tells whether the answer is usable, once that is there."""
 
     def __new__(cls, text: str, options: Options = NO_OPTIONS) -> Self:
         """Return a key of a lookup that has found nothing yet."""
         key = super().__new__(cls, text)
         key.options = options
-        key.found = False
+        key.found, key.judge = False, None
         return key
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:

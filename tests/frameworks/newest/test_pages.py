@@ -31,7 +31,32 @@ from langchain_openai import ChatOpenAI
 
 model = ChatOpenAI(model="gpt-4o-mini")
 """
+WEATHER = (
+    OURS
+    + """
+from pydantic import BaseModel, ValidationError
+
+
+class Weather(BaseModel):
+    city: str
+    degrees: int
+
+"""
+)
+ASKED = """
+print(await ask(cache.wrap(AsyncOpenAI())))
+await cache.aclose()
+"""
 EXAMPLES = examples_of({
+    ("retries.md", "The error says more"): [Example(OURS, "assert answer.choices")],
+    ("retries.md", "Your own rules"): [Example(OURS + OPEN, ASKED)],
+    ("retries.md", "tenacity"): [Example(WEATHER + OPEN, ASKED)],
+    ("retries.md", "LangChain"): [
+        Example(
+            WEATHER
+            + "from langchain_openai import ChatOpenAI\n\nasynccache.instrument_openai()\n"
+        )
+    ],
     ("frameworks.md", "OpenAI Agents SDK"): [
         Example(AGENTS),
         Example(
@@ -132,4 +157,6 @@ async def test_example_pays_once(api, tmp_path, valkey, block, example):
     """An example makes its calls, and none when it is run again."""
     code = block.heading == "smolagents"
     model = Model("Thought: done.\n<code>\nfinal_answer('21')\n</code>") if code else None
+    if block.heading == "Your own rules":
+        model = Model("morning")
     await check_example(api, tmp_path, block, example, model=model, redis_url=valkey.url)

@@ -11,6 +11,25 @@ pytest_plugins = ("tests.helpers.openai_fixtures",)
 MESSAGES = 'messages = [{"role": "user", "content": "How warm is it?"}]\n'
 LITELLM = "import asyncio, litellm\nfrom asynccache import Cache\n" + MESSAGES
 EXAMPLES = examples_of({
+    ("retries.md", "instructor"): [
+        Example(
+            """
+import instructor
+from asynccache import Cache
+from openai import AsyncOpenAI
+from pydantic import BaseModel
+
+
+class Weather(BaseModel):
+    city: str
+    degrees: int
+
+
+cache = await Cache.disk().open()
+""",
+            "await cache.aclose()",
+        )
+    ],
     ("frameworks.md", "instructor"): [
         Example(
             MESSAGES + """

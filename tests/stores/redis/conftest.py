@@ -1,4 +1,4 @@
-"""One server and one cluster for the tests of each file; the server is empty before each test."""
+"""One server and one cluster for the tests of each file; each is empty before each test."""
 
 from __future__ import annotations
 
@@ -15,10 +15,17 @@ def valkey():
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def nodes():
     """A cluster of three for all."""
     with Cluster() as running:
         yield running
+
+
+@pytest.fixture
+def cluster(nodes):
+    """The cluster, empty."""
+    nodes.empty()
+    return nodes
 
 
 @pytest.fixture

@@ -51,7 +51,6 @@ class TestRedisStoreOnACluster(StoreContract):
 
     @pytest.fixture
     async def store(self, cluster):
-        cluster.empty()
         async with opened(RedisStore(cluster.url, timeout=10)) as store:
             yield store
 

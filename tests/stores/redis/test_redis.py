@@ -82,7 +82,6 @@ async def test_users_and_databases(server):
 
 async def test_cluster(cluster):
     """A cluster is found by any of its nodes, and holds a namespace on all of them."""
-    cluster.empty()
     await used(Cache.redis(redis_url=cluster.url), 300)
     node = cluster.nodes[1]
     async with Cache.from_url(f"redis+cluster://127.0.0.1:{node.port}?ttl=3600") as cache:
@@ -461,7 +460,6 @@ async def test_documented_rights_are_enough_in_a_cluster(cluster):
     (rule,) = re.findall(r"^ACL SETUSER agent (.*)$", DOCS.read_text("utf-8"), re.MULTILINE)
     (more,) = re.findall(r"^In a cluster also (.*?);", DOCS.read_text("utf-8"), re.MULTILINE)
     words = [*rule.split(), *re.findall(r"`(\+[^`]*)`", more)]
-    cluster.empty()
     for node in cluster.nodes:
         with node.client() as client:
             client.execute_command("ACL", "SETUSER", "agent", *words)
@@ -736,7 +734,6 @@ async def test_old_answers_stay_out(server, cluster, stack, where, change):
         stack.push_async_callback(client.aclose)
         return Cache.redis(client=client)
 
-    cluster.empty()
     await old_answer_stays_out(cache(), cache(), change)
 
 

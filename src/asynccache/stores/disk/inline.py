@@ -108,7 +108,7 @@ class Inline:
         except Exception as exc:  # noqa: BLE001 - of any detector's own type
             self._rest_until = float("inf")
             self._open = False
-            say_refused(type(exc))
+            say_refused(type(exc).__name__)
             return UNKNOWN
         else:
             return value
@@ -161,10 +161,10 @@ class Inline:
 
 
 @lru_cache(maxsize=64)
-def say_refused(error: type[Exception]) -> None:  # cached: said once
+def say_refused(error: str) -> None:  # cached: said once
     """Tell that a detector of blocking calls refuses SQLite on an event loop's thread."""
     _log.warning(
         "A detector of blocking calls refuses the disk store's inline reads (%s): workers read"
         " instead from now on, which takes some 0.1 ms longer",
-        error.__name__,
+        error,
     )

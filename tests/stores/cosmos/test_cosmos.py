@@ -28,12 +28,14 @@ from asynccache import (
     StoreDeniedError,
     StoreRefusedError,
     StoreUnavailableError,
+    options,
 )
 from asynccache.entries.entry import Entry, Meta, encode_entry
 from asynccache.keys.key import Namespace, value_key
 from asynccache.runtime import pacer
-from asynccache.stores.base import Claim, Record
+from asynccache.stores.base import Claim, Lease, Record
 from asynccache.stores.cosmos.items import (
+    GenerationText,
     document,
     id_of,
     item_content,
@@ -42,6 +44,7 @@ from asynccache.stores.cosmos.items import (
     read,
     unpack,
 )
+from tests.helpers.changes import CHANGES, old_answer_stays_out
 from tests.helpers.cosmos_servers import CosmosServer, store_in
 from tests.helpers.inside import engine_of, store_of
 from tests.helpers.remote_stores import Upstream, opened, settled, used
@@ -444,17 +447,21 @@ async def test_items_expire_by_the_containers_default(server):
 
 
 async def test_a_dead_holders_lease_ends(server):
-    """A lease that nobody renews is ended by Cosmos DB, and leaves nothing behind."""
-    async with server.cache(lease_ttl=5) as cache:
+    """A lease that nobody renews is taken over, or ended by Cosmos DB after a day."""
+    async with server.cache(lease_ttl=0.5) as cache:
         store = store_of(cache)
         space, key = cache.settings.namespace, value_key(cache.settings.namespace, "value", "key")
-        (claimed,) = await store.claim(space, [Claim(key=key, token=b"t" * 16)], 5)
-        assert claimed.granted
+        claim = Claim(key=key, token=b"t" * 16)
+        assert (await store.claim(space, [claim], 0.5))[0].granted
         (item,) = server.items()
-        assert item["ttl"] == 5
-        server.control(skew=6)
+        assert item["ttl"] == 86_400
+        server.control(skew=86_401)
         assert server.items() == []
+        assert (await store.claim(space, [claim], 0.5))[0].granted
         assert await cache.get_or_create("key", Upstream()) == {"call": 1}
+        await settled(cache)
+        (item,) = server.items()
+        assert not {"lease", "ttl"} & item.keys()
 
 
 async def test_a_dead_holder_is_succeeded_where_ttl_is_off(server):
@@ -547,6 +554,85 @@ async def test_requests_per_call(server, monkeypatch):
         assert cache.stats().store == {"requests": 1, "request_units": 1}
 
 
+@pytest.mark.parametrize("change", CHANGES)
+async def test_old_answers_stay_out(server, change):
+    """What is changed by another cache object while a call is made stays changed after it."""
+    await old_answer_stays_out(server.cache(), server.cache(), change)
+    (item,) = server.items()
+    assert "ttl" not in item  # what a refresh has left behind doesn't end it
+
+
+async def test_a_refresh_is_stored_though_the_old_answer_expires(server):
+    """What a refresh replaces may expire while it is made: the new answer is stored."""
+
+    async def slow():
+        server.control(skew=31)
+        return "new"
+
+    async with server.cache(ttl=30) as cache:
+        await cache.set("key", "old")
+        with options(mode="refresh"):
+            assert await cache.get_or_create("key", slow) == "new"
+        await settled(cache)
+        assert await cache.get("key") == "new"
+        (item,) = server.items()
+        assert item["ttl"] == 30
+
+
+async def test_a_refresh_that_fails_leaves_nothing_for_long(server):
+    """The generation of a call without a lease is kept for a day, and hidden from all who look."""
+
+    async def failing():
+        raise ZeroDivisionError
+
+    async with server.cache() as cache:
+        with options(mode="refresh"), pytest.raises(ZeroDivisionError):
+            await cache.get_or_create("key", failing)
+        (item,) = server.items()
+        assert item["ttl"] == 86_400
+        assert not await cache.contains("key")
+        assert await cache.get("key") is None
+        assert await cache.clear() == 0
+        assert server.items() == []
+
+
+async def test_a_call_that_lost_its_lease_is_stored_where_nothing_is(server):
+    """A call whose lease was taken over is stored, unless the key was changed."""
+    async with server.cache(lease_ttl=3000) as cache:
+        store, space = store_of(cache), cache.settings.namespace
+        for changed in (False, True):
+
+            async def slow(changed=changed):
+                item = server.items()[-1]
+                key = bytes.fromhex(item["key"])
+                lease = Lease(key, bytes.fromhex(item["lease"]["token"]))
+                taking = Claim(key=key, token=b"t" * 16, expect=lease)
+                assert (await store.claim(space, [taking], 3000))[0].granted
+                if changed:
+                    await store.delete_many(space, [key])
+                engine_of(cache)._leases._ttl = -1  # it asks whether it holds its lease yet
+                return "paid"
+
+            assert await cache.get_or_create(changed, slow) == "paid"
+            await settled(cache)
+            assert await cache.get(changed) == (None if changed else "paid")
+            assert cache.stats().not_stored == ({"deleted": 1} if changed else {})
+
+
+async def test_calls_whose_item_is_gone_store_nothing(server):
+    """Where nobody knows what became of the key meanwhile, the answer isn't stored."""
+
+    async def slow():
+        server.control(skew=86_401)
+        return "old"
+
+    async with server.cache(lease_ttl=3000) as cache:
+        assert await cache.get_or_create("key", slow) == "old"
+        await settled(cache)
+        assert cache.stats().not_stored == {"deleted": 1}
+        assert server.items() == []
+
+
 async def test_local_copies_cost_nothing(server):
     """With copies in the process a second hit asks nobody."""
     async with server.cache(local_max_bytes=2**20) as cache:
@@ -632,7 +718,7 @@ def test_documents_are_read_as_written():
     entry, texts = pack(body, 0, None)
     assert texts == []
     for path in [("id",), ("partitionKey",), ("a", "b", "c")]:
-        content = item_content(b"k" * 32, entry, None, now=0)
+        content = item_content(b"k" * 32, entry, None, GenerationText("g"), now=0)
         item = read({**document("id", Namespace.of(1), path, content), "_etag": "x"})
         assert item.entry is not None
         assert unpack(item.entry) == body

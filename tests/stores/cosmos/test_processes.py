@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from asynccache import Cache
+from tests.helpers.changes import nothing_comes_back
 from tests.helpers.remote_stores import freeze_a_holder, kill_a_holder, pay_once
 from tests.helpers.swarm import Swarm
 
@@ -55,6 +56,11 @@ async def test_a_waiter_asks_rarely(made, tmp_path):
     assert answer == {"paid_by": first.paid[0]}
     # Of what came meanwhile one request is the holder's, who stores its answer.
     assert sum(made.counts().values()) - before - 1 <= 1 + 1 + 5
+
+
+async def test_nothing_comes_back_that_was_changed_elsewhere(made, tmp_path):
+    """Whatever three cache objects in two processes do, no answer from before a change is kept."""
+    await nothing_comes_back(made.url, tmp_path, range(100))
 
 
 async def _unpaid():

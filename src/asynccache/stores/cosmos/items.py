@@ -1,7 +1,8 @@
-"""What is written to Cosmos DB: items that hold an entry, the lease on its key, or both.
+"""What is written to Cosmos DB: items that hold an entry, the lease on its key, its generation.
 
 Everything about a key is one item, so that creating it claims the key and shows at the same moment
-that nothing is stored for it. Its id is its partition key, too: each key is a partition of its own,
+that nothing is stored for it. A generation is valid while its item holds it: who removes the item
+has changed the key. The id is its partition key, too: each key is a partition of its own,
 and whatever path the container's partition key has, a point read finds the item.
 """
 
@@ -34,8 +35,9 @@ _MICROSECONDS: Final = 1_000_000
 _LATEST: Final = 253_402_300_800 * _MICROSECONDS  # the year 10000, which no date can be written of
 _LONGEST: Final = 2**31 - 1  # seconds: the longest ttl that an item may have
 _OUTLIVES: Final = 60  # seconds that parts are kept longer than their entry
+_DAY: Final = 86_400  # seconds that an item lasts at least while a call may need its generation
 _DAMAGED: Final = "!"  # is no base64
-OURS: Final = frozenset({"entry", "lease", "part", "ttl", "namespace", "key"})
+OURS: Final = frozenset({"entry", "lease", "generation", "part", "ttl", "namespace", "key"})
 """First words of paths that are no partition key for these items."""
 
 
@@ -62,24 +64,30 @@ class LeaseText(Struct, frozen=True):
     """A lease as text."""
 
     token: str
-    renewals: int
-    seconds: int
-    """How long it lasts without renewal, where the item holds nothing else."""
+    renewals: int = 0
 
-    @classmethod
-    def of(cls, token: bytes, ttl: float, renewals: int = 0) -> LeaseText:
-        """Return a lease. Cosmos DB counts in whole seconds: its time to live is rounded up."""
-        return cls(token.hex(), renewals, max(1, math.ceil(ttl)))
+
+class GenerationText(Struct, frozen=True):
+    """A key's generation."""
+
+    name: str = field(default_factory=lambda: secrets.token_hex(8))
+    keep: bool = False
+    """A call needs it that has no lease."""
 
 
 class CosmosItem(Struct, frozen=True, kw_only=True):
-    """What was read about a key: with neither entry nor lease, that there is nothing."""
+    """What was read about a key. Without an etag, it is that there is nothing."""
 
     id: str
     etag: str = field(default="", name="_etag")
     """Changes with the item; empty where there is none."""
     entry: EntryText | None = None
     lease: LeaseText | None = None
+    generation: GenerationText | None = None
+
+    def has(self, generation: bytes) -> bool:
+        """Return whether the key has this generation still."""
+        return self.generation is not None and self.generation.name.encode() == generation
 
     def live(self, now: int) -> EntryText | None:
         """Return the entry, if its time isn't over."""
@@ -155,16 +163,23 @@ def document(
 
 
 def item_content(
-    key: bytes, entry: EntryText | None, lease: LeaseText | None, now: int
+    key: bytes,
+    entry: EntryText | None,
+    lease: LeaseText | None,
+    generation: GenerationText | None,
+    now: int,
 ) -> dict[str, Any]:
-    """Return what the document of an entry, a lease, or both holds."""
-    content: dict[str, Any] = {"key": key.hex(), "ttl": 0 if lease is None else lease.seconds}
+    """Return what the document of an entry, a lease and a generation holds."""
+    needed = entry is None or lease is not None or (generation is not None and generation.keep)
+    content: dict[str, Any] = {"key": key.hex(), "ttl": _DAY if needed else 0}
     if entry is not None:
         content["entry"] = msgspec.to_builtins(entry)
         ends = _seconds(entry.expires, now)
         content["ttl"] = max(ends, content["ttl"]) if ends else 0
     if lease is not None:
         content["lease"] = msgspec.to_builtins(lease)
+    if generation is not None:
+        content["generation"] = msgspec.to_builtins(generation)
     return content
 
 

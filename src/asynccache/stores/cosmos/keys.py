@@ -18,6 +18,7 @@ from asynccache.stores.cosmos.items import (
     LARGE,
     CosmosItem,
     EntryText,
+    GenerationText,
     LeaseText,
     document,
     envelope_of,
@@ -34,7 +35,7 @@ from asynccache.stores.cosmos.link import CosmosAnswer, CosmosLink
 
 T = TypeVar("T")
 _log = logging.getLogger("asynccache")
-Wanted: TypeAlias = tuple[EntryText | None, LeaseText | None]
+Wanted: TypeAlias = tuple[EntryText | None, LeaseText | None, GenerationText | None]
 Step: TypeAlias = Callable[[CosmosItem], Awaitable[Wanted | None]]
 
 _TOGETHER: Final = 8  # keys: from here on a query costs fewer request units than point reads
@@ -42,12 +43,11 @@ _PATIENT: Final = 10  # timeouts: for writes, which no caller waits for
 _RACES: Final = 100  # times that others may change an item while we do
 _PAGE: Final = 1000  # rows of a query
 _SELECT: Final = (
-    "SELECT c.id, c._etag, c.lease,"
+    "SELECT c.id, c._etag, c.lease, c.generation,"
     ' {"head": c.entry.head, "expires": c.entry.expires, "parts": c.entry.parts} AS entry'
     " FROM c WHERE "
 )
 _ENTRIES: Final = "IS_DEFINED(c.entry)"
-_ENTRIES_AND_PARTS: Final = "(IS_DEFINED(c.entry) OR IS_DEFINED(c.part))"
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -140,13 +140,11 @@ class CosmosKeys:
         return [(item, envelope_of(entry)) for item in items if (entry := item.live(now))]
 
     async def page(
-        self, cursor: str | None, *, parts: bool = False
+        self, cursor: str | None, where: str = f" AND {_ENTRIES}"
     ) -> tuple[list[CosmosItem], str | None]:
-        """Return a page of the items with an entry, without bodies; and of parts if asked for."""
+        """Return a page of the items with an entry, without bodies; of all for no condition."""
         return await self._query(
-            f"STARTSWITH(c.id, @given) AND {_ENTRIES_AND_PARTS if parts else _ENTRIES}",
-            prefix_of(self._namespace),
-            cursor,
+            f"STARTSWITH(c.id, @given){where}", prefix_of(self._namespace), cursor
         )
 
     async def _query(
@@ -159,7 +157,9 @@ class CosmosKeys:
                 _SELECT + where, parameters=parameters, max_item_count=_PAGE, response_hook=hook
             ).by_page(cursor or None)
             async for page in pages:
-                return [read(row) async for row in page], pages.continuation_token
+                items = [read({name: row[name] for name in row if row[name] != {}})
+                         async for row in page]  # fmt: skip
+                return items, pages.continuation_token
             return [], None
 
         answer = await self.link.ask(call, times=_PATIENT)
@@ -174,8 +174,8 @@ class CosmosKeys:
 
         Args:
             key: Whose item it is.
-            step: Given the item, returns the entry and the lease that it shall hold; None to leave
-                it as it is.
+            step: Given the item, returns the entry, the lease and the generation that it shall
+                hold; None to leave it as it is.
             guess: How the item is likely to stand: it need not be read then.
 
         Returns:
@@ -196,15 +196,20 @@ class CosmosKeys:
         raise StoreUnavailableError("others change this item faster than it can be changed")
 
     async def _swap(
-        self, key: bytes, item: CosmosItem, entry: EntryText | None, lease: LeaseText | None
+        self,
+        key: bytes,
+        item: CosmosItem,
+        entry: EntryText | None,
+        lease: LeaseText | None,
+        generation: GenerationText | None,
     ) -> CosmosAnswer:
         """Put something in the place of an item, if that is unchanged yet."""
-        if entry is None and lease is None:
+        if entry is None and lease is None and generation is None:
             if not item.etag:
                 return CosmosAnswer()
             match = _unchanged(item.etag)
             return await self._ask("delete_item", item.id, item.id, times=_PATIENT, **match)
-        content = item_content(key, entry, lease, self.now())
+        content = item_content(key, entry, lease, generation, self.now())
         made = document(item.id, self._namespace, self._path, content)
         times = 1 if entry is None else _PATIENT  # for leases somebody waits
         if not item.etag:
@@ -223,7 +228,7 @@ class CosmosKeys:
     # -- entries -------------------------------------------------------------------------------
 
     async def put(self, record: Record) -> bool:
-        """Write an entry and give back the lease it names; False where one had to be absent."""
+        """Write an entry and give back the lease it names; False where that isn't allowed."""
         if 0 < record.expires <= self.now():  # it would be gone at once
             return await self._put(record, None)
         arguments = (record.body, record.expires, record.meta)
@@ -253,6 +258,7 @@ class CosmosKeys:
 
     async def _put(self, record: Record, entry: EntryText | None) -> bool:
         token = b"" if record.lease is None else record.lease.token
+        new = GenerationText()
 
         async def step(item: CosmosItem) -> Wanted | None:
             ours = item.held_by(token) is not None
@@ -260,10 +266,16 @@ class CosmosKeys:
             # The same entry without our lease: it was written, and the answer was lost.
             if there is not None and ((there == entry and not ours) or record.if_absent):
                 return None
-            return entry, None if ours else item.lease
+            if record.generation is None:
+                generation = new
+            elif item.has(record.generation):
+                generation = GenerationText(record.generation.decode())
+            else:
+                return None
+            return entry, None if ours else item.lease, None if entry is None else generation
 
         guess = self.remembered(record.key, token)
-        if guess is None and entry is not None:
+        if guess is None and entry is not None and record.generation is None:
             guess = self.nothing(record.key)
         before, etag = await self.change(record.key, step, guess)
         if etag is None and before.entry == entry:
@@ -272,10 +284,13 @@ class CosmosKeys:
         return etag is not None
 
     async def remove(self, key: bytes, guess: CosmosItem | None = None) -> bool:
-        """Remove an entry, and the parts of it; return whether it was there and is gone."""
+        """Remove an entry with its parts, and the generation; return whether it was there."""
 
         async def step(item: CosmosItem) -> Wanted | None:
-            return None if item.entry is None else (None, item.lease)
+            if item.lease is None:
+                return (None, None, None) if item.etag else None
+            unchanged = item.entry is None and item.generation is None
+            return None if unchanged else (None, item.lease, None)
 
         before, etag = await self.change(key, step, guess)
         if etag is None:
@@ -283,6 +298,19 @@ class CosmosKeys:
         live = before.live(self.now()) is not None
         await self._drop_later(before.entry)
         return live
+
+    async def generation(self, key: bytes, *, renew: bool) -> bytes:
+        """Return a key's generation, a new one if asked or if it has none."""
+        new = GenerationText(keep=True)
+
+        async def step(item: CosmosItem) -> Wanted | None:
+            if item.generation is not None and not renew:
+                return None
+            return item.live(self.now()), item.lease, new
+
+        before, etag = await self.change(key, step)
+        found = before.generation if etag is None else new
+        return b"" if found is None else found.name.encode()
 
     async def remove_listed(self, item: CosmosItem) -> bool:
         """Remove what a page has shown; return whether it was a live entry."""

@@ -57,7 +57,9 @@ class CosmosStore(Store):
         clock: Tells how long an entry has still to live.
     """
 
-    capabilities = Capabilities(leases=True, releases=True, glances=True, durable=True, remote=True)
+    capabilities = Capabilities(
+        leases=True, generations=True, releases=True, glances=True, durable=True, remote=True
+    )
 
     def __init__(
         self,
@@ -162,12 +164,15 @@ class CosmosStore(Store):
             return sum(await all_of(map(place.remove, dict.fromkeys(keys))))
 
     async def clear(self, namespace: Namespace) -> int:
-        """Remove the entries of this namespace, a page at a time, and parts that belong to none."""
+        """Remove the entries of this namespace, a page at a time, and parts that belong to none.
+
+        Leases stay, without their generations.
+        """
         place = await self._keys(namespace)
         cleared = 0
         cursor: str | None = ""
         while cursor is not None:
-            items, cursor = await place.page(cursor, parts=True)
+            items, cursor = await place.page(cursor, "")
             with dropping_copies(namespace, None):
                 cleared += sum(await all_of(map(place.remove_listed, items)))
         return cleared
@@ -179,19 +184,29 @@ class CosmosStore(Store):
         envelopes = [envelope for _, envelope in place.envelopes(items)]
         return Page(envelopes=envelopes, cursor=cursor)
 
-    # -- leases --------------------------------------------------------------------------------
+    # -- generations and leases ----------------------------------------------------------------
+
+    async def generations(
+        self, namespace: Namespace, keys: Sequence[bytes], *, renew: bool = False
+    ) -> list[bytes]:
+        """Return the generation of each key, a new one if asked."""
+        place = await self._keys(namespace)
+        unique = list(dict.fromkeys(keys))
+        read = await all_of(place.generation(key, renew=renew) for key in unique)
+        found = dict(zip(unique, read, strict=True))
+        return [found[key] for key in keys]
 
     async def claim(
         self, namespace: Namespace, claims: Sequence[Claim], ttl: float
     ) -> list[Claimed]:
         """Claim leases by creating their keys' items, and look for their entries on the way."""
         place = await self._keys(namespace)
-        return await _each(claims, lambda claim: claim_lease(place, claim, ttl))
+        return await _each(claims, lambda claim: claim_lease(place, claim))
 
     async def renew(self, namespace: Namespace, leases: Sequence[Lease], ttl: float) -> list[bool]:
         """Raise renewal counts, where nobody has changed the item meanwhile or it is ours yet."""
         place = await self._keys(namespace)
-        return await _each(leases, lambda lease: renew_lease(place, lease, ttl))
+        return await _each(leases, lambda lease: renew_lease(place, lease))
 
     async def release(self, namespace: Namespace, leases: Sequence[Lease]) -> None:
         """Give leases back: their items go, or keep their entries alone."""

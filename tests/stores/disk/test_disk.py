@@ -76,18 +76,21 @@ async def test_all_is_private_whatever_the_umask(tmp_path, umask):
         assert modes[str(path)] == (0o700 if path.is_dir() else 0o600), path
 
 
-async def test_the_folder_is_kept_out_of_git(tmp_path):
-    """A .gitignore holding * is written, unless one or a work tree is there, or none is wanted."""
-    for name in ("new", "own", "tree", "plain"):
-        (tmp_path / name).mkdir(0o700)
-    (tmp_path / "own" / ".gitignore").write_text("mine")
-    (tmp_path / "tree" / ".git").mkdir()
-    found = {}
-    for name in ("new", "own", "tree", "plain"):
-        async with opened(DiskStore(tmp_path / name, gitignore=name != "plain")):
-            ignore = tmp_path / name / ".gitignore"
-            found[name] = ignore.read_text() if ignore.exists() else None
-    assert found == {"new": "*\n", "own": "mine", "tree": None, "plain": None}
+@pytest.mark.parametrize("there", ["nothing", "root", "seed"])
+@pytest.mark.parametrize("gitignore", [True, False])
+async def test_what_was_made_is_kept_out_of_git(tmp_path, there, gitignore):
+    """A .gitignore holding * goes into the topmost folder that was made, and into no other."""
+    root = tmp_path / "cache"
+    if there != "nothing":
+        (root / "42" if there == "seed" else root).mkdir(0o700, parents=True)
+        root.chmod(0o700)
+        (root / "mine.py").write_text("mine")
+    async with opened(DiskStore(root, gitignore=gitignore)) as store:
+        await store.set_many(NS, [record_of("a")])
+    found = {path.parent.name: path.read_text() for path in root.rglob(".gitignore")}
+    assert found.pop(".asynccache") == "*\n"  # nothing there is anybody's answer
+    where = {"nothing": {"cache": "*\n"}, "root": {"42": "*\n"}, "seed": {}}
+    assert found == (where[there] if gitignore else {})
 
 
 async def test_sets_of_a_turn_are_one_transaction(store):
@@ -317,7 +320,7 @@ async def test_the_last_to_close_leaves_a_folded_database(store):
     store.peek(NS, key_of("a"))
     await store.aclose()
     left = {path.name for path in (store._root / "42").iterdir()}
-    assert left == {"asynccache.db", "bodies", "leases.db"}
+    assert left == {"asynccache.db", "bodies"}
 
 
 async def test_closed_stores_say_so(store):

@@ -8,6 +8,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from msgspec import Struct
@@ -15,11 +16,13 @@ from msgspec import Struct
 from asynccache.errors import StoreError, StoreFullError, StoreUnavailableError
 from asynccache.runtime.loops import call_in
 from asynccache.stores.disk.database import is_local, mapped
-from asynccache.stores.disk.files import LOGGER
+from asynccache.stores.disk.files import LOGGER, identity
 from asynccache.stores.disk.folder import Folder
 from asynccache.stores.disk.forks import working
 
 _QUEUE_BYTES: Final = 64 * 2**20  # what may wait in memory for a slow disk
+_GROUP_BYTES: Final = 4 * 2**20  # after which a group ends, so that the log and the limit hold
+_CONNECTIONS: Final = 10  # open at once; the one used longest ago is closed
 _SETTLE: Final = 200  # futures per turn of the loop: waking their tasks takes about a millisecond
 _RETRY_SECONDS: Final = 5.0  # before background work that failed is tried again
 _TRIES: Final = 3  # a database deleted while it is written to; three times in a row is no accident
@@ -65,7 +68,7 @@ class CommitThread(ABC, Generic[W]):
 
     def __init__(self, name: str, folder_of: FolderOf) -> None:
         self._folder_of = folder_of
-        self._connections: dict[str, tuple[Folder, sqlite3.Connection]] = {}
+        self._connections: dict[str, tuple[Folder, object, sqlite3.Connection]] = {}
         self._lock = threading.Lock()
         self._jobs: deque[Job[W]] = deque()
         self._bytes = 0
@@ -105,6 +108,10 @@ class CommitThread(ABC, Generic[W]):
             loop.call_soon(self._kick, loop)
         return job.future
 
+    def wake(self) -> None:
+        """Have background work done soon."""
+        self._wake.set()
+
     def stop(self) -> None:
         """Do what is queued, then end the thread. This blocks."""
         with self._lock:
@@ -120,6 +127,10 @@ class CommitThread(ABC, Generic[W]):
     # -- what a subclass says --------------------------------------------------------------------
 
     @abstractmethod
+    def path(self, folder: Folder) -> Path:
+        """Return the database of a folder that is written to."""
+
+    @abstractmethod
     def connect(self, folder: Folder) -> sqlite3.Connection:
         """Open the connection that writes to a folder."""
 
@@ -133,6 +144,23 @@ class CommitThread(ABC, Generic[W]):
     @abstractmethod
     def committed(self, folder: Folder, jobs: Sequence[Job[W]]) -> None:
         """Do what comes after the commit of these jobs, before their callers are told."""
+
+    def before(self, size: int) -> None:
+        """Do what comes before a transaction.
+
+        Args:
+            size: How many bytes are to be written.
+        """
+
+    def relieve(self, seed: str, exc: Exception, size: int) -> bool:
+        """Do something about a failed transaction; return whether to try it again.
+
+        Args:
+            seed: Where it failed.
+            exc: What it raised.
+            size: How many bytes were to be written.
+        """
+        return False
 
     def failed(self, work: W) -> None:
         """Clean up after work that was not committed."""
@@ -158,35 +186,40 @@ class CommitThread(ABC, Generic[W]):
             Exception: What ``do`` or SQLite raised; nothing was changed.
         """
         for _ in range(_TRIES):
-            folder, connection = self._connected(seed)
+            folder = self._folder_of(seed)
+            there, connection = self._connected(seed, folder)
             try:
                 with connection:
                     connection.execute("BEGIN IMMEDIATE")
                     result = do(connection)
             except BaseException:
-                if not folder.moved():
+                if identity(self.path(folder)) == there and not folder.moved():
                     raise
             else:
                 # Asked after the commit: what went into a deleted file is written once more.
-                if not folder.moved():
+                if identity(self.path(folder)) == there and not folder.moved():
                     return folder, result
         raise StoreUnavailableError(f"The database of {seed!r} is replaced again and again.")
 
     def disconnect(self) -> None:
         """Close all connections; the next transaction opens one anew."""
         while self._connections:
-            self._connections.popitem()[1][1].close()
+            self._connections.popitem()[1][2].close()
 
-    def _connected(self, seed: str) -> tuple[Folder, sqlite3.Connection]:
-        folder = self._folder_of(seed)
-        found = self._connections.get(seed)
-        if found is not None:
-            if found[0] is folder:
-                return found
-            del self._connections[seed]
-            found[1].close()
-        found = self._connections[seed] = folder, self.connect(folder)
-        return found
+    def _connected(self, seed: str, folder: Folder) -> tuple[object, sqlite3.Connection]:
+        found = self._connections.pop(seed, None)
+        if found is not None and (
+            found[0] is not folder or found[1] != identity(self.path(folder))
+        ):
+            found[2].close()
+            found = None
+        if found is None:
+            while len(self._connections) >= _CONNECTIONS:
+                self._connections.pop(next(iter(self._connections)))[2].close()
+            connection = self.connect(folder)
+            found = folder, identity(self.path(folder)), connection
+        self._connections[seed] = found
+        return found[1:]
 
     def _run(self) -> None:
         pause: float | None = None
@@ -194,9 +227,14 @@ class CommitThread(ABC, Generic[W]):
             self._wake.wait(pause)
             self._wake.clear()
             with self._lock:
-                jobs = list(self._jobs)
-                self._jobs.clear()
-                last = not self._accepting
+                jobs: list[Job[W]] = []
+                size = 0
+                while self._jobs and size <= _GROUP_BYTES:
+                    jobs.append(self._jobs.popleft())
+                    size += jobs[-1].size
+                last = not (self._accepting or self._jobs)
+                if self._jobs:
+                    self._wake.set()
             if jobs:
                 self._group(jobs)
             if last:
@@ -229,14 +267,19 @@ class CommitThread(ABC, Generic[W]):
         for loop, settled in by_loop.items():
             call_in(loop, _settle, loop, settled, 0)  # a loop that is closed has no one who waits
 
-    def _commit(self, seed: str, jobs: Sequence[Job[W]]) -> None:
+    def _commit(self, seed: str, jobs: Sequence[Job[W]], *, again: bool = True) -> None:
         works = [job.work for job in jobs]
+        size = sum(job.size for job in jobs)
         try:
+            self.before(size)
             folder, results = self.transact(seed, lambda found: self.apply(found, works))
         except Exception as exc:  # noqa: BLE001 - whatever it is, it is one job's or the group's
             if len(jobs) > 1 and is_local(exc):
                 for job in jobs:
                     self._commit(seed, [job])
+                return
+            if again and self.relieve(seed, exc, size):
+                self._commit(seed, jobs, again=False)
                 return
             for job in jobs:
                 job.error = mapped(exc)

@@ -21,7 +21,7 @@ from asynccache.errors import (
 )
 
 BUSY_SECONDS: Final = 5.0  # a writer of another process commits in milliseconds; beyond is stuck
-_WAL_LIMIT: Final = 64 * 2**20  # bytes: what a burst may leave behind in the -wal file
+_LOG_BYTES: Final = 4 * 2**20  # of the log that stay a file's, to be written over
 _LONGEST: Final = 2**20  # bytes of a row that is read, checked before any are; ours have a quarter
 _IDS: Final = (1, 16, 256)  # of a statement, padded to one of these: so it is compiled once
 CACHE: Final = "PRAGMA cache_size = -16384"  # KiB: holds the inner pages of a million entries
@@ -79,17 +79,39 @@ def connect(
     return connection
 
 
-def connect_writer(path: Path, *, durable: bool) -> sqlite3.Connection:
-    """Open the connection that changes a prepared database; ``durable`` outlives power loss."""
+def connect_writer(
+    path: Path, *, durable: bool, timeout: float = BUSY_SECONDS
+) -> sqlite3.Connection:
+    """Open the connection that changes a prepared database.
+
+    Args:
+        path: The database.
+        durable: What is committed outlives power loss.
+        timeout: How long to wait for another connection that is in the way.
+    """
     return connect(
         path,
         "rw",
         f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}",
-        f"PRAGMA journal_size_limit = {_WAL_LIMIT}",
+        f"PRAGMA journal_size_limit = {_LOG_BYTES}",
         CACHE,
         # Checkpoints cost two fsyncs: made between groups, nobody waits for them.
         *(["PRAGMA wal_autocheckpoint = 0"] if durable else []),
+        timeout=timeout,
     )
+
+
+def fold(connection: sqlite3.Connection) -> None:
+    """Copy the log into the database as far as readers and the disk allow, waiting for none."""
+    (patience,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    except sqlite3.OperationalError as exc:
+        if not is_full(exc):  # the database may be longer, once its log is in it
+            raise
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {patience}")
 
 
 def select_ids(
@@ -128,20 +150,20 @@ def select_owned(
     return rows, rows[-1][0] if len(rows) == limit else None
 
 
-DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
+_NO_ROOM: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
+_NO_ROOM_ERRNO: Final = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 # SQLite hides the errno of a failed write; a quota or a limit on file sizes is the likeliest.
-_FULL: Final = (
-    sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE
-)  # fmt: skip
-_FULL_ERRNO: Final = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
+_FULL: Final = (*_NO_ROOM, sqlite3.SQLITE_IOERR_WRITE)
+_FULL_ERRNO: Final = (*_NO_ROOM_ERRNO, errno.EFBIG)
 _READ_ONLY: Final = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
 _READ_ONLY_ERRNO: Final = (errno.EROFS, errno.EACCES, errno.EPERM)
 _ERRORS: Final[tuple[tuple[type[StoreError], str, Sequence[int], Sequence[int]], ...]] = (
     (StoreFullError, "The disk has no room for the cache", _FULL, _FULL_ERRNO),
     (StoreReadOnlyError, "The cache can't be written", _READ_ONLY, _READ_ONLY_ERRNO),
     (StoreTimeoutError, "Another process holds the cache's database", _BUSY, ()),
-    (StoreRefusedError, "The cache's database is damaged: move it away", DAMAGED, ()),
+    (StoreRefusedError, "The cache's database is damaged: move it away", _DAMAGED, ()),
 )
 """Each of our errors: its words, SQLite's codes and the system's that it stands for."""
 _LOCAL: Final = (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG,
@@ -151,6 +173,18 @@ _LOCAL: Final = (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQL
 def is_busy(exc: BaseException) -> bool:
     """Return whether another connection was in the way, so that trying again may help."""
     return isinstance(exc, sqlite3.Error) and _code(exc) & 0xFF in _BUSY
+
+
+def is_full(exc: BaseException | None) -> bool:
+    """Return whether the disk has no room left: less written than that may still find some."""
+    if isinstance(exc, sqlite3.Error):
+        return not {_code(exc), _code(exc) & 0xFF}.isdisjoint(_NO_ROOM)
+    return isinstance(exc, OSError) and exc.errno in _NO_ROOM_ERRNO
+
+
+def is_damaged(exc: BaseException) -> bool:
+    """Return whether a file is no sound database."""
+    return isinstance(exc, sqlite3.Error) and _code(exc) & 0xFF in _DAMAGED
 
 
 def is_local(exc: BaseException) -> bool:

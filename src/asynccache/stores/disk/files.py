@@ -22,7 +22,6 @@ LOGGER: Final = logging.getLogger("asynccache")
 
 _FOLDER_MODE: Final = 0o700  # ours alone: bodies hold prompts and answers
 _FILE_MODE: Final = 0o600
-_PREPARING_SECONDS: Final = 10.0  # preparing a folder takes milliseconds
 _LOOK_SECONDS: Final = 0.005  # between two looks whether another process has done so
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 _OTHERS: Final = (
@@ -36,20 +35,26 @@ _NETWORK: Final = frozenset({
 """File systems whose hosts don't share memory, which SQLite's WAL is coordinated through."""
 
 
-def make_folder(path: Path) -> None:
+def make_folder(path: Path) -> bool:
     """Make a folder and its missing parents private, or check the one that is there.
+
+    Returns:
+        Whether it was made.
 
     Raises:
         StoreRefusedError: It is there and unsafe.
         OSError: It can't be made.
     """
+    made = False
     if not os.path.lexists(path):
         if not path.parent.exists():
             make_folder(path.parent)
         with contextlib.suppress(FileExistsError):  # another process was faster
             path.mkdir(_FOLDER_MODE)
             path.chmod(_FOLDER_MODE)  # the umask may have taken the owner's bits
+            made = True
     check_folder(path)
+    return made
 
 
 def make_file(path: Path, content: bytes = b"") -> None:
@@ -67,11 +72,10 @@ def create_file(path: Path) -> int:
     return fd
 
 
-def ignore_in_git(root: Path) -> None:
-    """Keep what a store holds out of version control, unless the folder says something itself."""
-    if not (root / ".git").exists():  # a work tree's own top: hiding all of it would be worse
-        with contextlib.suppress(FileExistsError):
-            make_file(root / ".gitignore", b"*\n")
+def ignore_in_git(folder: Path) -> None:
+    """Keep a folder that was made just now out of version control."""
+    with contextlib.suppress(FileExistsError):
+        make_file(folder / ".gitignore", b"*\n")
 
 
 def check_folder(path: Path) -> None:
@@ -152,8 +156,12 @@ def on_network(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Generator[None, None, None]:
-    """Hold a folder against every other process that prepares it.
+def locked(folder: Path, seconds: float) -> Generator[None, None, None]:
+    """Hold a folder against every other process that prepares or removes its databases.
+
+    Args:
+        folder: The folder.
+        seconds: How long to wait for another process.
 
     Raises:
         StoreUnavailableError: Another holds it for longer than preparing takes.
@@ -163,7 +171,7 @@ def locked(folder: Path) -> Generator[None, None, None]:
         return
     fd = os.open(folder, os.O_RDONLY)
     try:
-        until = time.monotonic() + _PREPARING_SECONDS
+        until = time.monotonic() + seconds
         while try_lock(fd) is False:
             if time.monotonic() > until:
                 raise StoreUnavailableError(f"Another process has begun to prepare {folder}.")

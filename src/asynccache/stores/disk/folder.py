@@ -11,7 +11,6 @@ from threading import get_ident
 from typing import Final
 
 from asynccache.entries.entry import ENVELOPE_BYTES
-from asynccache.runtime.bounded import BoundedDict
 from asynccache.runtime.clock import Clock
 from asynccache.stores.base import Page
 from asynccache.stores.disk import generations
@@ -27,11 +26,9 @@ from asynccache.stores.disk.database import (
 )
 from asynccache.stores.disk.files import identity
 from asynccache.stores.disk.inline import Inline
+from asynccache.stores.disk.room import BODIES, DATABASE, LEASES_DATABASE
 
-DATABASE: Final = "asynccache.db"
-LEASES_DATABASE: Final = "leases.db"
-BODIES: Final = "bodies"
-_INLINE_LIMIT: Final = 64  # loops with a reader of their own; the one opened longest ago goes first
+_INLINE_LIMIT: Final = 16  # loops with a reader of their own; the one opened longest ago goes first
 _PAGE: Final = 256  # envelopes per page of a scan
 _TRIES: Final = 3  # a body's file replaced between row and file: the new row names another
 
@@ -51,29 +48,34 @@ class Folder:
     Args:
         path: ``<root>/<seed>``, prepared by `open_folder`.
         clock: For expiry and rests.
+        touched: Where the row ids of entries are noted that are read.
         mode: How readers open the database.
         wal: The database is in WAL mode, so that no reader ever waits for a writer.
     """
 
-    def __init__(self, path: Path, clock: Clock, *, mode: Mode, wal: bool) -> None:
+    def __init__(
+        self, path: Path, clock: Clock, touched: dict[int, None], *, mode: Mode, wal: bool
+    ) -> None:
+        self.path = path
         self.database = path / DATABASE
         self.leases = path / LEASES_DATABASE
         self.bodies = path / BODIES
         self.inline: dict[int, Inline] = {}
-        self.touched: dict[int, None] = {} if mode == "rw" else BoundedDict(1)
-        """Row ids of entries read since the writer last noted their use, if there is a writer."""
+        self.touched = touched
+        self.asked = 0
+        """When it was last asked for, as the session counts."""
         self.writable = mode == "rw"
         self._mode: Mode = "ro" if mode == "rw" else mode
         self._clock = clock
         self._wal = wal
-        self._identity = self._identities()
+        self._identity = identity(self.database)
         self._lock = threading.Lock()
         self._idle: list[sqlite3.Connection] = []
         self._closed = False
 
     def moved(self) -> bool:
         """Return whether the database was deleted or another one put in its place."""
-        return self._identities() != self._identity
+        return identity(self.database) != self._identity
 
     @contextmanager
     def reader(self) -> Generator[sqlite3.Connection, None, None]:
@@ -201,9 +203,6 @@ class Folder:
         for connection in idle:
             connection.close()
         return all(closed)
-
-    def _identities(self) -> tuple[object, object]:
-        return identity(self.database), identity(self.leases) if self.writable else None
 
     def _connect(self, timeout: float = BUSY_SECONDS) -> sqlite3.Connection:
         # Reads the schema too, here on the worker.

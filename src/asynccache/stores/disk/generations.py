@@ -41,11 +41,18 @@ def read(connection: sqlite3.Connection) -> bytes:
     return b"%d" % number
 
 
-def forget_old(connection: sqlite3.Connection, now: int) -> None:
-    """Forget the changes of more than a day ago; generations from before them are refused then."""
+def forget_old(connection: sqlite3.Connection, now: int, most: int | None = None) -> None:
+    """Forget the changes of more than a day ago; generations from before them are refused then.
+
+    Args:
+        connection: To the database.
+        now: The time, in microseconds since the epoch.
+        most: How many of the latest changes to keep at most; None for all of a day.
+    """
     least = connection.execute(
-        "DELETE FROM generations WHERE changed < ? AND id NOT IN (?, ?) RETURNING number",
-        (now - _KEPT_US, _LAST, _LEAST),
+        "DELETE FROM generations WHERE (changed < ? OR number <= ?) AND id NOT IN (?, ?)"
+        " RETURNING number",
+        (now - _KEPT_US, 0 if most is None else int(read(connection)) - most, _LAST, _LEAST),
     ).fetchall()
     connection.execute(
         "UPDATE generations SET number = max(number, ?) WHERE id = ?",

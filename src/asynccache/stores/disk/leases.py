@@ -5,14 +5,25 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Final, TypeAlias
 
+from asynccache.errors import StoreRefusedError
 from asynccache.runtime.clock import Clock
 from asynccache.stores.base import Claim, Claimed, Lease
 from asynccache.stores.disk.commit import CommitThread, FolderOf, Job, Work
-from asynccache.stores.disk.database import connect_writer, entry_id, select_ids
+from asynccache.stores.disk.database import (
+    connect_writer,
+    entry_id,
+    is_damaged,
+    is_full,
+    select_ids,
+)
 from asynccache.stores.disk.folder import Folder
+from asynccache.stores.disk.opening import LEASES, holds_nothing_else, prepare, remove
+from asynccache.stores.disk.room import Room
 
+_PATIENCE: Final = 1.0  # seconds for another process, which takes a millisecond or stands still
 _ABANDONED_US: Final = 24 * 3600 * 10**6  # no call takes a day; what is older nobody waits for
 
 _Held: TypeAlias = dict[int, tuple[bytes, int]]  # token and renewals, by row id
@@ -31,15 +42,33 @@ class LeaseThread(CommitThread[LeaseWork]):
     Args:
         folder_of: Finds the folder of a seed.
         clock: Tells which leases nobody remembers.
+        room: Has a spare for when the volume is full.
     """
 
-    def __init__(self, folder_of: FolderOf, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, folder_of: FolderOf, clock: Clock, room: Room) -> None:
+        self._clock, self._room = clock, room
         super().__init__("asynccache-lease", folder_of)
+
+    def path(self, folder: Folder) -> Path:
+        """Return the database of leases."""
+        return folder.leases
+
+    def relieve(self, seed: str, exc: Exception, size: int) -> bool:
+        """Make a damaged database anew, which holds nothing of worth; make room on a full volume.
+
+        A power cut may damage it, since nothing in it is synced to the disk.
+        """
+        if is_damaged(exc) or isinstance(exc, StoreRefusedError):
+            path = self._folder_of(seed).leases
+            if holds_nothing_else(path, LEASES):
+                remove(path)
+                return True
+        return is_full(exc) and self._room.give_up_spare()
 
     def connect(self, folder: Folder) -> sqlite3.Connection:
         """Open the connection to the leases, and remove those that are long forgotten."""
-        connection = connect_writer(folder.leases, durable=False)
+        prepare(folder.leases, LEASES)
+        connection = connect_writer(folder.leases, durable=False, timeout=_PATIENCE)
         with suppress(sqlite3.Error):  # another process may be at it: tomorrow is soon enough
             connection.execute(
                 "DELETE FROM leases WHERE touched < ?", (self._clock.time_us() - _ABANDONED_US,)

@@ -14,10 +14,11 @@ from typing import Final
 from msgspec import Struct
 
 from asynccache.errors import StoreRefusedError
+from asynccache.runtime.bounded import BoundedDict
 from asynccache.runtime.clock import Clock
 from asynccache.stores.disk import generations
 from asynccache.stores.disk.bodies import sweep
-from asynccache.stores.disk.database import DAMAGED, Mode, connect, is_busy
+from asynccache.stores.disk.database import Mode, connect, is_busy, is_damaged, is_full
 from asynccache.stores.disk.files import (
     LOGGER,
     check_file,
@@ -32,9 +33,11 @@ from asynccache.stores.disk.files import (
     plain_file,
     plain_folder,
 )
-from asynccache.stores.disk.folder import BODIES, DATABASE, LEASES_DATABASE, Folder
+from asynccache.stores.disk.folder import Folder
+from asynccache.stores.disk.room import BODIES, DATABASE, LEASES_DATABASE
 
-_VERSION: Final = 2  # of the schemas below: raised with every change to them
+_VERSION: Final = 3  # of the schemas below: raised with every change to them
+_PREPARING_SECONDS: Final = 10.0  # preparing a folder takes milliseconds
 _OPEN_SECONDS: Final = 10.0  # how long to retry where SQLite ignores its own busy timeout
 _RETRY_SECONDS: Final = 0.02  # between two such tries at most, so that processes fall out of step
 
@@ -78,9 +81,23 @@ LEASES: Final = Schema(
 
 
 def open_folder(
-    root: Path, seed: str, clock: Clock, *, read_only: bool, gitignore: bool
+    root: Path,
+    seed: str,
+    clock: Clock,
+    touched: dict[int, None],
+    *,
+    read_only: bool,
+    gitignore: bool,
 ) -> Folder | None:
     """Make or find a seed's folder and return it open; None if read-only and there is none.
+
+    Args:
+        root: The folder of all seeds.
+        seed: The seed's name.
+        clock: For expiry and rests.
+        touched: Where the folder notes what is read, if the store may write.
+        read_only: Make and change nothing.
+        gitignore: Keep what is made here out of version control.
 
     Raises:
         StoreRefusedError: What is there isn't safe to use.
@@ -96,16 +113,16 @@ def open_folder(
         check_file(path / DATABASE)
     if read_only:
         return _open_read_only(root, path, clock)
-    make_folder(root)
-    if gitignore:
-        ignore_in_git(root)
-    make_folder(path)
-    # One process at a time: several making one new file is the classic "database is locked".
-    with locked(path):
-        wal = prepare(path / DATABASE, ENTRIES)
-        prepare(path / LEASES_DATABASE, LEASES)
-        make_folder(path / BODIES)
-    folder = Folder(path, clock, mode="rw", wal=wal)
+    made = [folder for folder in (root, path) if make_folder(folder)]
+    if gitignore and made:
+        ignore_in_git(made[0])
+    wal = prepare(path / DATABASE, ENTRIES)
+    if not wal:
+        _say_slow(path)
+    if os.path.lexists(path / LEASES_DATABASE):
+        check_file(path / LEASES_DATABASE)
+    make_folder(path / BODIES)
+    folder = Folder(path, clock, touched, mode="rw", wal=wal)
     with folder.reader() as connection:
         naming = "SELECT 1 FROM entries WHERE file = ?"
         sweep(folder.bodies, lambda file: bool(connection.execute(naming, (file,)).fetchall()))
@@ -129,46 +146,89 @@ def _open_read_only(root: Path, path: Path, clock: Clock) -> Folder | None:
     # SQLite may not make its shared-memory file; no one can change it there.
     still = not ours or (not os.access(path, os.W_OK) and not log)
     mode: Mode = "immutable" if still else "ro"
-    wal = inspect(database, ENTRIES, mode)
-    return Folder(path, clock, mode=mode, wal=still or wal)
+    try:
+        wal = inspect(database, ENTRIES, mode)
+    except sqlite3.OperationalError as exc:
+        if log or not is_full(exc):
+            raise
+        mode, wal = "immutable", True  # a full volume has no room for shared memory
+        inspect(database, ENTRIES, mode)
+    return Folder(path, clock, BoundedDict(1), mode=mode, wal=mode == "immutable" or bool(wal))
 
 
 def prepare(path: Path, schema: Schema) -> bool:
     """Make a database file ours if it is new or empty; return whether it is in WAL mode.
 
-    The caller holds the folder's lock; where there are no locks, retries with jitter do.
+    One that is ready is only looked at: another process may hold it, and may stand still.
 
     Raises:
         StoreRefusedError: It is somebody else's, newer, or holds what ours never hold.
         sqlite3.Error, OSError: It can't be opened or written.
     """
+    journal = on_network(path.parent)
+    with contextlib.suppress(FileNotFoundError, sqlite3.OperationalError):
+        wal = inspect(path, schema)
+        if wal is not None and wal is not journal:
+            return wal
+    # One process at a time: several making one new file is the classic "database is locked".
+    with locked(path.parent, _PREPARING_SECONDS):
+        return _make(path, schema, journal=journal)
+
+
+def _make(path: Path, schema: Schema, *, journal: bool) -> bool:
     if not os.path.lexists(path):
-        # What is left of a deleted database would be taken for part of the new one.
-        for suffix in ("-wal", "-shm", "-journal"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        remove(path)  # what is left of it would be taken for part of the new one
         with contextlib.suppress(FileExistsError):
             make_file(path)
     until = time.monotonic() + _OPEN_SECONDS
     while True:
         try:
             inspect(path, schema)
-            return _prepare(path, schema)
+            return _prepare(path, schema, journal=journal)
         except sqlite3.OperationalError as exc:
             if not is_busy(exc) or time.monotonic() > until:
                 raise
         time.sleep(random.uniform(0, _RETRY_SECONDS))  # noqa: S311 - jitter, not a secret
 
 
-def inspect(path: Path, schema: Schema, mode: Mode | None = None) -> bool:
-    """Look at a database without changing it; return whether it is in WAL mode.
+def remove(path: Path) -> None:
+    """Remove a database with its log."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def holds_nothing_else(path: Path, schema: Schema) -> bool:
+    """Return whether a file that was refused is damaged, or has no table but the schema's.
 
     Raises:
-        StoreRefusedError: It isn't ours to use. Empty files are: nobody's yet.
+        StoreRefusedError: It is no plain file of ours.
+        sqlite3.Error, OSError: It can't be opened.
+    """
+    check_file(path)
+    try:
+        with contextlib.closing(connect(path, "ro")) as connection:
+            names = connection.execute("SELECT name FROM sqlite_master").fetchall()
+    except sqlite3.DatabaseError as exc:
+        if is_damaged(exc):
+            return True
+        raise
+    return {name for (name,) in names} <= schema.objects.keys()
+
+
+def inspect(path: Path, schema: Schema, mode: Mode | None = None) -> bool | None:
+    """Look at a database without changing it.
+
+    Returns:
+        Whether it is in WAL mode; None if it is empty, and nobody's yet.
+
+    Raises:
+        StoreRefusedError: It isn't ours to use.
+        FileNotFoundError: There is none.
     """
     # In the mode immutable, a database is read whoever's it is.
     (plain_file if mode == "immutable" else check_file)(path)
     if not path.stat().st_size:
-        return False
+        return None
     # Read-only connections leave a -wal and a -shm behind, writing ones clear away (by writing
     # into the database) what somebody else left: each is right where the other is not.
     pending = any(path.with_name(path.name + suffix).exists() for suffix in ("-wal", "-journal"))
@@ -185,16 +245,15 @@ def inspect(path: Path, schema: Schema, mode: Mode | None = None) -> bool:
             if not name.startswith("sqlite_")
         }
     except sqlite3.DatabaseError as exc:
-        if exc.sqlite_errorcode & 0xFF in DAMAGED:
+        if is_damaged(exc):
             raise StoreRefusedError(
                 f"{path} is damaged or no SQLite database: move it away."
             ) from exc
         raise
     finally:
         connection.close()
-    wal: bool = journal == "wal"
     if not found and not application_id and not version:
-        return wal
+        return None
     if application_id != schema.application_id:
         raise StoreRefusedError(f"{path} was not made by asynccache: move it away.")
     if version != _VERSION:
@@ -214,12 +273,15 @@ def inspect(path: Path, schema: Schema, mode: Mode | None = None) -> bool:
             )
     if missing := schema.objects.keys() - found.keys():
         raise StoreRefusedError(f"{path} lacks {min(missing)!r}: move it away.")
-    return wal
+    return bool(journal == "wal")
 
 
-def _prepare(path: Path, schema: Schema) -> bool:
-    wanted = "delete" if on_network(path.parent) else "wal"
+def _prepare(path: Path, schema: Schema, *, journal: bool) -> bool:
+    wanted = "delete" if journal else "wal"
     with contextlib.closing(connect(path, "rw")) as connection, connection:
+        # What is deleted makes the file shorter, in the same transaction. It has to be said before
+        # there is anything in the file.
+        connection.execute("PRAGMA auto_vacuum = FULL")
         mode = str(connection.execute(f"PRAGMA journal_mode = {wanted}").fetchone()[0]).lower()
         connection.execute("BEGIN IMMEDIATE")
         if not connection.execute("PRAGMA user_version").fetchone()[0]:
@@ -229,8 +291,6 @@ def _prepare(path: Path, schema: Schema) -> bool:
                 generations.begin(connection)
             connection.execute(f"PRAGMA application_id = {schema.application_id}")
             connection.execute(f"PRAGMA user_version = {_VERSION}")
-    if mode != "wal":
-        _say_slow(path.parent)
     return mode == "wal"
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from threading import get_ident
 from typing import Final, TypeVar
@@ -18,15 +20,16 @@ from asynccache.errors import (
     StoreUnavailableError,
 )
 from asynccache.runtime.clock import Clock
-from asynccache.stores.disk.database import mapped
-from asynccache.stores.disk.evict import Evictor
+from asynccache.stores.disk.database import is_full, mapped
 from asynccache.stores.disk.folder import Folder
 from asynccache.stores.disk.forks import add, working
 from asynccache.stores.disk.inline import blocks_read
 from asynccache.stores.disk.leases import LeaseThread
 from asynccache.stores.disk.opening import open_folder
+from asynccache.stores.disk.room import Room
 from asynccache.stores.disk.writer import WriterThread
 
+_FOLDERS: Final = 10  # open at once; the one asked for longest ago is closed, so that files are few
 _READ_THREADS: Final = 2  # one may be held up by a cold read
 
 T = TypeVar("T")
@@ -48,16 +51,17 @@ class Session:
     ) -> None:
         self.read_only = read_only
         self.folders: dict[str, Folder] = {}
-        self.evictor = Evictor(root, max_bytes, clock)
+        self.touched: dict[str, dict[int, None]] = {}
+        """Row ids of entries read since the writer last noted their use, by seed."""
+        self.room = Room(root, max_bytes)
         self.files = ThreadPoolExecutor(1, "asynccache-files")
         """Writes large bodies and closes the session; one thread, so that steps stay in order."""
         self._root, self._clock, self._gitignore = root, clock, gitignore
         self._opening = threading.Lock()
+        self._count = itertools.count(1)
         self._readers = ThreadPoolExecutor(_READ_THREADS, "asynccache-read")
-        self.writer = WriterThread(
-            self.folder_of, lambda: list(self.folders.items()), self.evictor, clock
-        )
-        self.leaser = LeaseThread(self.folder_of, clock)
+        self.writer = WriterThread(self.folder_of, self.room, self.touched, clock)
+        self.leaser = LeaseThread(self.folder_of, clock, self.room)
         add(self)
 
     async def read(self, seed: str, do: Callable[[Folder], T], nothing: T) -> T:
@@ -154,22 +158,53 @@ class Session:
     def _find(self, seed: str) -> Folder | None:
         """Return a seed's folder, opened if it isn't, or anew where another took its place."""
         found = self.folders.get(seed)
+        if found is None or found.moved():
+            with self._opening:
+                found = self._open(seed)
+        if found is not None:
+            found.asked = next(self._count)
+        return found
+
+    def _open(self, seed: str) -> Folder | None:
+        found = self.folders.get(seed)
         if found is not None and not found.moved():
             return found
-        with self._opening:
-            found = self.folders.get(seed)
-            if found is not None and not found.moved():
-                return found
-            if seed in {"", os.curdir, os.pardir} or os.path.basename(seed) != seed:  # noqa: PTH119 - of a name, not a path
-                raise StoreRefusedError(f"{seed!r} can't be a folder's name: choose another seed.")
-            fresh = open_folder(
-                self._root, seed, self._clock,
-                read_only=self.read_only, gitignore=self._gitignore,
-            )  # fmt: skip
-            if fresh is None:
-                self.folders.pop(seed, None)
-            else:
-                self.folders[seed] = fresh
+        if seed in {"", os.curdir, os.pardir} or os.path.basename(seed) != seed:  # noqa: PTH119 - of a name, not a path
+            raise StoreRefusedError(f"{seed!r} can't be a folder's name: choose another seed.")
+        fresh = self._opened(seed)
+        if fresh is None:
+            self.folders.pop(seed, None)
+        else:
+            self.folders[seed] = fresh
         if found is not None:
             found.close()
+        self._close_others(seed)
         return fresh
+
+    def _opened(self, seed: str) -> Folder | None:
+        opening = partial(
+            open_folder, self._root, seed, self._clock, self.touched.setdefault(seed, {}),
+            gitignore=self._gitignore,
+        )  # fmt: skip
+        try:
+            fresh = opening(read_only=self.read_only)
+        except (sqlite3.Error, OSError) as exc:
+            if self.read_only or not is_full(exc):
+                raise
+            fresh = opening(read_only=not self.room.give_up_spare())
+        if fresh is not None and fresh.writable:
+            self.room.prepare()
+            self.writer.evictor.is_due = True
+            self.writer.wake()
+        return fresh
+
+    def _close_others(self, seed: str) -> None:
+        """Close the folders that nobody has used for the longest time, beyond so many."""
+        while len(self.folders) > _FOLDERS:
+            others = {name: folder for name, folder in self.folders.items() if name != seed}
+            # What was read inline of late is in use, though nobody had to ask for the folder.
+            name = min(others, key=lambda name: (bool(others[name].touched), others[name].asked))
+            self.folders.pop(name).close()
+        for name in self.touched.keys() - self.folders.keys():
+            if not self.touched[name]:
+                del self.touched[name]

@@ -29,14 +29,16 @@ from asynccache.stores.base import (
     Unknown,
 )
 from asynccache.stores.disk.bodies import BodyFile, discard, write_body
+from asynccache.stores.disk.database import is_full
 from asynccache.stores.disk.evict import Evictor
 from asynccache.stores.disk.folder import Folder
 from asynccache.stores.disk.forks import is_torn
 from asynccache.stores.disk.leases import LeaseWork
 from asynccache.stores.disk.session import Session
-from asynccache.stores.disk.writer import Clear, Delete, Put, Renew
+from asynccache.stores.disk.writer import Clear, Delete, MakeRoom, Put, Renew
 
 _ROW_BYTES: Final = 256 * 2**10  # a larger body has a file of its own
+_CLEAR_ROWS: Final = 1000  # per transaction, so that other writers get in between
 _TORN: Final = (
     "This process was forked while a thread of its parent was in the middle of a database, so that"
     " no disk store can be used in it: fork when the store is idle, or spawn processes instead."
@@ -110,7 +112,7 @@ class DiskStore(Store):
                 if self._session is None:  # else another loop was faster
                     self._dropped = 0
                     self._session, self._folders = session, session.folders
-                    self._evictor = session.evictor
+                    self._evictor = session.writer.evictor
         finally:
             if self._session is not session:
                 await session.aclose()
@@ -157,9 +159,17 @@ class DiskStore(Store):
             for at, record in enumerate(records):
                 if len(record.body) > _ROW_BYTES:
                     folder = await session.writable(seed)
-                    bodies[at] = await write_body(
-                        folder.bodies, record.key, record.body, session.files
+                    write = partial(
+                        write_body, folder.bodies, record.key, record.body, session.files
                     )
+                    try:
+                        bodies[at] = await write()
+                    except StoreFullError as exc:
+                        if not is_full(exc.__cause__):
+                            raise
+                        need = MakeRoom(seed, namespace.owner, len(record.body))
+                        await session.writer.submit(need)
+                        bodies[at] = await write()
                 else:
                     size += len(record.body)
             written = session.writer.submit(Put(seed, namespace.owner, records, bodies), size)
@@ -180,10 +190,17 @@ class DiskStore(Store):
     async def clear(self, namespace: Namespace) -> int:
         """Remove all entries of a namespace, a thousand per transaction."""
         writer = self._opened().writer
-        cleared = 0
+        cleared, rows = 0, _CLEAR_ROWS
         after: int | None = None
         while True:
-            live, after = await writer.submit(Clear(namespace.seed, namespace.owner, after))
+            work = Clear(namespace.seed, namespace.owner, after, rows)
+            try:
+                live, after = await writer.submit(work)
+            except StoreFullError:
+                if rows == 1:
+                    raise
+                rows = rows // 8 or 1  # which takes less of the log
+                continue
             cleared += int(live)
             if after is None:
                 return cleared

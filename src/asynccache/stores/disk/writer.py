@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from operator import methodcaller
+from functools import partial
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from asynccache.runtime.clock import Clock
 from asynccache.stores.base import Record
 from asynccache.stores.disk.bodies import BodyFile, remove_bodies
 from asynccache.stores.disk.commit import CommitThread, FolderOf, Job, Work
-from asynccache.stores.disk.database import connect_writer, entry_id, select_ids, select_owned
-from asynccache.stores.disk.evict import Evictor
+from asynccache.stores.disk.database import (
+    connect_writer,
+    entry_id,
+    fold,
+    is_full,
+    select_ids,
+    select_owned,
+)
+from asynccache.stores.disk.evict import ROW_BYTES, Evictor
 from asynccache.stores.disk.folder import Folder
 from asynccache.stores.disk.generations import ALL, Generations, forget_old
+from asynccache.stores.disk.room import Room
 
-_CLEAR_ROWS: Final = 1000  # per transaction, so that other writers get in between
-_CHECKPOINT_BYTES: Final = 4 * 2**20  # written since the last one: SQLite's own default
-_NOTE_ROWS: Final = 1000  # uses noted per transaction, so that sets get in between
-_NOTE_AGE_US: Final = 60 * 10**6  # evicting by the minute is exact enough
-_IDLE_SECONDS: Final = 5.0  # between two rounds of noting last uses
+_NOTE_ROWS: Final = 250  # uses noted per transaction, so that sets get in between
+_NOTE_BYTES: Final = (
+    3 * 4096
+)  # of the log that a note may take: three pages, two of them of an index
+_NOTES: Final = 16  # of the limit: a use is noted once so much was written since the last one
+_IDLE_SECONDS: Final = 1.0  # between two looks whether there is something to note
 _FORGET_SECONDS: Final = 3600.0  # between two rounds of forgetting old generations
-_PAGE_BYTES: Final = 4096  # what an evicted or noted row costs the log
+_FINISH_SECONDS: Final = 5.0  # that closing may take to get below the limit
 
 _Row: TypeAlias = tuple[int, bytes, str | None, int, int, int, str | None, bytes]
 """Id, key, tenant, size, expires, used, file, and the value (empty if it is in a file)."""
 
 _REPLACE: Final = "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_LATEST: Final = "SELECT max(used) FROM entries"
 _NOTE: Final = "UPDATE entries SET used = ? WHERE id = ? AND used < ?"
 # What has expired, and another key of the same first 64 bits, counts as absent.
 _INSERT: Final = (
@@ -37,7 +49,7 @@ _INSERT: Final = (
     " key = excluded.key, tenant = excluded.tenant, size = excluded.size,"
     " expires = excluded.expires, used = excluded.used, file = excluded.file,"
     " value = excluded.value"
-    " WHERE entries.expires BETWEEN 1 AND excluded.used OR entries.key <> excluded.key"
+    " WHERE entries.expires BETWEEN 1 AND ? OR entries.key <> excluded.key"
     " OR entries.tenant IS NOT excluded.tenant"
 )
 
@@ -60,6 +72,7 @@ class Clear(Work, frozen=True):
     """One step of a clear. The result is how many live rows went, and where to go on, or None."""
 
     after: int | None
+    rows: int
 
 
 class Renew(Work, frozen=True):
@@ -68,14 +81,27 @@ class Renew(Work, frozen=True):
     keys: Sequence[bytes]
 
 
-EntryWork: TypeAlias = Put | Delete | Clear | Renew
+class MakeRoom(Work, frozen=True):
+    """Free some of a full volume for a body's file."""
+
+    bytes: int
+
+
+EntryWork: TypeAlias = Put | Delete | Clear | Renew | MakeRoom
 
 
 class Transaction:
-    """What is done within one transaction, and the files to remove once it is committed."""
+    """What is done within one transaction, and the files to remove once it is committed.
 
-    def __init__(self, connection: sqlite3.Connection, now: int) -> None:
+    Args:
+        connection: Has begun it.
+        now: The time, for expiry.
+        place: The latest place in the order of uses. What is written comes behind it.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, now: int, place: int) -> None:
         self.removed: list[str] = []
+        self.place = place
         self._connection, self._now = connection, now
         any_file = "SELECT 1 FROM entries WHERE file IS NOT NULL LIMIT 1"
         self._has_files = bool(connection.execute(any_file).fetchall())
@@ -110,6 +136,8 @@ class Transaction:
             if work.after is None:
                 generations.renew(work.tenant)
             return self._clear(work)
+        if isinstance(work, MakeRoom):
+            return 0
         renewed = [generations.renew(work.tenant, key) for key in work.keys]
         return renewed if isinstance(work, Renew) else self._delete(work)
 
@@ -126,7 +154,8 @@ class Transaction:
             if at in put.bodies:
                 value, file = b"", put.bodies[at].path.name
             row_id = entry_id(put.tenant, key)
-            rows.append((row_id, key, put.tenant, size, record.expires, self._now, file, value))
+            self.place += size + ROW_BYTES
+            rows.append((row_id, key, put.tenant, size, record.expires, self.place, file, value))
         return rows
 
     def _replace(self, rows: list[_Row]) -> None:
@@ -137,8 +166,12 @@ class Transaction:
     def _insert(self, record: Record, row: _Row) -> bool:
         """Write one row; return whether it was written."""
         replaced = self._files([row[0]])
-        statement = _INSERT if record.if_absent else _REPLACE
-        if self._connection.execute(statement, row).rowcount < 1:
+        done = (
+            self._connection.execute(_INSERT, (*row, self._now))
+            if record.if_absent
+            else self._connection.execute(_REPLACE, row)
+        )
+        if done.rowcount < 1:
             return False
         self.removed += replaced
         self._has_files = self._has_files or row[6] is not None
@@ -162,7 +195,7 @@ class Transaction:
     def _clear(self, work: Clear) -> tuple[int, int | None]:
         """Remove the next rows in the order of their ids."""
         rows, after = select_owned(
-            self._connection, "id, expires", work.tenant, work.after, _CLEAR_ROWS
+            self._connection, "id, expires", work.tenant, work.after, work.rows
         )
         return self._remove(rows), after
 
@@ -186,7 +219,7 @@ def _keys(work: EntryWork) -> Sequence[bytes]:
     """Return whose generations have to be known; that of the whole tenant always has."""
     if isinstance(work, Put):
         return [record.key for record in work.records]
-    return [ALL] if isinstance(work, Clear) else work.keys
+    return work.keys if isinstance(work, Delete | Renew) else [ALL]
 
 
 def _is_plain(put: Put) -> bool:
@@ -198,25 +231,28 @@ class WriterThread(CommitThread[EntryWork]):
 
     Args:
         folder_of: Finds the folder of a seed.
-        folders: Returns all open folders, whose uses are noted.
-        evictor: Keeps the limit.
-        clock: Tells when an entry was last used.
+        room: What all seeds of the root share.
+        touched: The row ids of entries read of late, by seed.
+        clock: For expiry.
     """
 
     def __init__(
-        self,
-        folder_of: FolderOf,
-        folders: Callable[[], Iterable[tuple[str, Folder]]],
-        evictor: Evictor,
-        clock: Clock,
+        self, folder_of: FolderOf, room: Room, touched: dict[str, dict[int, None]], clock: Clock
     ) -> None:
-        self._folders, self._evictor, self._clock = folders, evictor, clock
+        self._room, self._touched, self._clock = room, touched, clock
         self._removed: list[str] = []
-        self._logged = 0  # bytes since the last checkpoint
-        self._noted = self._forgot = time.monotonic()
+        self._logs: dict[str, int] = {}  # of each seed, how long it was after it was folded in
+        self._noted_at = self._forgot = time.monotonic()
+        self._noted_place = 0
+        self._noting: Iterator[None] = iter(())
+        self.evictor = Evictor(room, clock, self._own, self._note_uses)
         self.transactions = 0
         """How many groups were committed, for tests and curiosity."""
         super().__init__("asynccache-write", folder_of)
+
+    def path(self, folder: Folder) -> Path:
+        """Return the database of entries."""
+        return folder.database
 
     def connect(self, folder: Folder) -> sqlite3.Connection:
         """Open the connection to the entries, and forget what is too old to matter."""
@@ -226,9 +262,12 @@ class WriterThread(CommitThread[EntryWork]):
 
     def apply(self, connection: sqlite3.Connection, works: Sequence[EntryWork]) -> list[Any]:
         """Do works in their order."""
-        transaction = Transaction(connection, self._clock.time_us())
+        (latest,) = connection.execute(_LATEST).fetchone()
+        place = max(self._room.place(), latest or 0)
+        transaction = Transaction(connection, self._clock.time_us(), place)
         results = transaction.run(works)
         self._removed = transaction.removed
+        self._room.move(transaction.place)
         return results
 
     def committed(self, folder: Folder, jobs: Sequence[Job[EntryWork]]) -> None:
@@ -245,9 +284,24 @@ class WriterThread(CommitThread[EntryWork]):
                         body.keep()
                     else:
                         body.discard()
-        self._logged += size
-        self._evictor.wrote(rows, size)
         remove_bodies(folder.bodies, self._removed)
+        if rows:
+            self.evictor.wrote(rows, size)
+        for job in jobs:
+            if isinstance(job.work, MakeRoom):
+                self.evictor.make_room(job.work.bytes)
+            elif isinstance(job.work, Clear) and (job.result[1] is None or self._room.lack() > 0):
+                fold(self._own()[folder.path])  # which gives back what it took
+
+    def before(self, size: int) -> None:
+        """Make room where the volume is nearly full: a full one has none to delete with."""
+        with suppress(OSError):  # there is no root: then there is nothing to evict
+            if size and self._room.lack(2 * size) > 0:  # once in the log, and once in the database
+                self.evictor.make_room(2 * size)
+
+    def relieve(self, seed: str, exc: Exception, size: int) -> bool:
+        """Make room if the disk is full."""
+        return is_full(exc) and self.evictor.make_room(2 * size)
 
     def failed(self, work: EntryWork) -> None:
         """Remove the files that no row names."""
@@ -256,25 +310,17 @@ class WriterThread(CommitThread[EntryWork]):
                 body.discard()
 
     def between(self) -> float:
-        """Checkpoint, note uses, evict: a little of each that is due."""
-        if self._logged >= _CHECKPOINT_BYTES:
-            self._logged = 0
-            for _, connection in self._connections.values():
-                # Passive: it takes what no reader holds, and never makes anyone wait.
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        """Fold logs in, note uses, evict: a little of each that is due."""
+        self._fold_logs()
         if time.monotonic() - self._forgot >= _FORGET_SECONDS:
-            for _, connection in self._connections.values():
+            for _, _, connection in self._connections.values():
                 self._forget_old(connection)
-        more = False
-        if time.monotonic() - self._noted >= _IDLE_SECONDS:
-            more = self._note_uses()
-            if not more:
-                self._noted = time.monotonic()
-        before = self._evictor.evicted + self._evictor.expired
-        own = {folder.database: connection for folder, connection in self._connections.values()}
-        more |= bool(own) and self._evictor.step(own)
-        self._logged += _PAGE_BYTES * (self._evictor.evicted + self._evictor.expired - before)
-        return 0.0 if more else _IDLE_SECONDS
+        if time.monotonic() - self._noted_at >= _IDLE_SECONDS:
+            self._noted_at = time.monotonic()
+            if self._room.place() - self._noted_place >= self._room.limit // _NOTES:
+                self._noting = self._note_uses()
+        more = next(self._noting, self) is None
+        return 0.0 if self.evictor.step() or more else _IDLE_SECONDS
 
     def _forget_old(self, connection: sqlite3.Connection) -> None:
         self._forgot = time.monotonic()
@@ -283,20 +329,41 @@ class WriterThread(CommitThread[EntryWork]):
 
     def finish(self) -> None:
         """Note all uses; the last connection to a database that closes folds its log into it."""
-        while self._note_uses():
-            pass
+        for _ in self._note_uses():
+            self._fold_logs()
+        self.evictor.finish(_FINISH_SECONDS)
 
-    def _note_uses(self) -> bool:
-        """Write the last use of some entries read of late; return whether there are more."""
-        more = False
-        for seed, folder in self._folders():
-            used: list[int] = []
-            while folder.touched and len(used) < _NOTE_ROWS:
-                used.append(folder.touched.popitem()[0])
-            if used and folder.writable:
-                now = self._clock.time_us()  # after all of these uses
-                notes = [(now, row_id, now - _NOTE_AGE_US) for row_id in used]
-                _, noted = self.transact(seed, methodcaller("executemany", _NOTE, notes))
-                self._logged += _PAGE_BYTES * noted.rowcount
-            more |= len(used) == _NOTE_ROWS
-        return more
+    def _own(self) -> dict[Path, sqlite3.Connection]:
+        return {folder.path: connection for folder, _, connection in self._connections.values()}
+
+    def _fold_logs(self) -> None:
+        """Fold in logs that have grown beyond what is kept of them to be written over."""
+        for seed, (folder, _, connection) in self._connections.items():
+            with suppress(OSError):  # there is none
+                log = f"{folder.database}-wal"
+                size = os.stat(log).st_size  # noqa: PTH116 - asked once per group, and is faster
+                # Where a reader pins it, it is as long as before: tried again once it has grown.
+                if size > self._logs.get(seed, 0) + self._room.unit:
+                    fold(connection)
+                    self._logs[seed] = os.stat(log).st_size  # noqa: PTH116
+
+    def _note_uses(self) -> Iterator[None]:
+        """Write down the last use of entries that were read of late, some at a time."""
+        for seed, touched in list(self._touched.items()):
+            for _ in range(0, len(touched), _NOTE_ROWS):  # more may be read meanwhile
+                place = self._noted_place = self._room.place()
+                since = place - self._room.limit // _NOTES
+                notes: list[tuple[int, int, int]] = []
+                with suppress(KeyError):
+                    while len(notes) < _NOTE_ROWS:
+                        notes.append((place, touched.popitem()[0], since))
+                if self._room.lack(len(notes) * _NOTE_BYTES) > 0:
+                    return
+                self.evictor.within(self._room.root / seed, partial(_note, notes))
+                yield
+
+
+def _note(notes: Sequence[tuple[int, int, int]], connection: sqlite3.Connection) -> None:
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany(_NOTE, notes)

@@ -24,12 +24,17 @@ from asynccache import (
     memoize,
     options,
 )
+from asynccache.cache import cache as cache_module, values
+from asynccache.entries.entry import encode_entry
+from asynccache.entries.values import decode_value
+from asynccache.keys.key import value_key
 from asynccache.stores.memory import MemoryStore
 from asynccache.testing import FaultyStore, ManualClock
 from tests.helpers.changes import CHANGES, old_answer_stays_out
 from tests.helpers.inside import engine_of
 from tests.helpers.openai_server import stored
 from tests.helpers.scenes import Scene, Upstream, settled
+from tests.helpers.turns import IN_A_TURN, largest_step, sampled, spend_turns
 
 
 class Answer(msgspec.Struct):
@@ -150,6 +155,58 @@ async def test_modes(cache):
         assert await ask() == 7
     assert cache.stats().bypassed == 2
     assert cache.stats().replay_misses == 1
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk", "awaited"])
+async def test_many_keys_are_served_in_slices(kind, tmp_path, monkeypatch):
+    """However many keys are written and read at once, other tasks run in between."""
+    spend_turns(monkeypatch)
+    count = 3000
+    made = keyed = 0
+
+    if kind == "disk":
+        cache = Cache.disk(cache_path_root=tmp_path)
+    elif kind == "memory":
+        cache = Cache.memory()
+    else:
+        cache = Cache.from_store(FaultyStore(MemoryStore(), hide_inline=True))
+
+    def digest(*args):
+        nonlocal keyed
+        keyed += 1
+        return value_key(*args)
+
+    def encode(entry):
+        nonlocal made
+        made += 1
+        return encode_entry(entry)
+
+    def decode(body, type):
+        nonlocal made
+        made += 1
+        return decode_value(body, type)
+
+    monkeypatch.setattr(values, "value_key", digest)
+    monkeypatch.setattr(values, "encode_entry", encode)
+    monkeypatch.setattr(cache_module, "decode_value", decode)
+    async with cache:
+        items = {f"key {number}": number for number in range(count)}
+        async with sampled(lambda: keyed) as digests, sampled(lambda: made) as bodies:
+            assert all(await cache.set_many(items))
+            assert await cache.get_many(list(items)) == list(items.values())
+            assert await cache.get_many([f"no {key}" for key in items], 0) == [0] * count
+        assert (keyed, made) == (3 * count, 2 * count)
+        assert max(largest_step(digests), largest_step(bodies)) <= IN_A_TURN
+
+
+async def test_nothing_of_many_is_stored_if_one_cannot_be():
+    """All are made ready before the first is written."""
+    async with Cache.memory() as cache:
+        items = {f"key {number}": number for number in range(2000)}
+        with pytest.raises(TypeError):
+            await cache.set_many({**items, "last": object()})
+        assert cache.stats().stored == 0
+        assert await cache.get("key 0") is None
 
 
 async def test_closing_waits_for_what_is_being_set(monkeypatch):

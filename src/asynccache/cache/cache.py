@@ -210,8 +210,9 @@ class AsyncCache:
         Raises:
             Exception: As from `get`.
         """
-        found = await self._values.find_many(keys)
-        return [default if entry is None else decode_value(entry.body, type) for entry in found]
+        return await self._values.read_many(
+            keys, lambda entry: default if entry is None else decode_value(entry.body, type)
+        )
 
     async def set(
         self,

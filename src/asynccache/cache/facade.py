@@ -41,7 +41,7 @@ from asynccache.cache.scopes import (
 )
 from asynccache.cache.settings import Settings as Settings, seconds_of as seconds_of
 from asynccache.cache.values import Values as Values
-from asynccache.core.bulk import BulkCall as BulkCall, fetch_many as fetch_many
+from asynccache.core.bulk import BulkCall as BulkCall
 from asynccache.core.calls import (
     Answer as Answer,
     CallRequest as CallRequest,

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from asynccache.cache.computing import VALUE_META
 from asynccache.cache.in_force import current_options
 from asynccache.cache.lifecycle import Lifecycle, Scope
 from asynccache.cache.settings import seconds_of
 from asynccache.core.engine import Engine
-from asynccache.core.store_client import LookedUp, all_found
 from asynccache.core.writer import expiry
 from asynccache.entries.entry import Entry, Meta, encode_entry
 from asynccache.entries.values import check_type, encode_exactly
@@ -21,10 +20,13 @@ from asynccache.runtime.background import blocked_loop
 from asynccache.runtime.loops import done_in
 from asynccache.stores.base import Record, Unknown
 
+_AT_ONCE: Final = 512  # keys that are looked up, or values that are written, together
 _LARGE: Final = 64 * 1024  # bytes: above, a value is packed off the loop
 _FOREIGN_SETTLE: Final = 10.0  # seconds that another loop may take to write what it has begun
 _UNREAD: Final = frozenset({"off", "refresh"})  # modes in which nothing is looked up
 _WRITING: Final = frozenset({"read_write", "refresh"})
+
+T = TypeVar("T")
 
 Pack = Callable[[object, Any], tuple[Meta, bytes]]
 """Makes bytes of a value that is built as a type, and says what they are."""
@@ -77,22 +79,40 @@ class Values:
 
     async def find_many(self, keys: Sequence[object]) -> list[Entry | None]:
         """Return the entries of values, None for each that isn't there."""
-        scope = await self._scope()
+        scope, keys = await self._scope(), list(keys)
+        found: list[Entry | None] = []
+        for start in range(0, len(keys), _AT_ONCE):
+            found += await self._find_some(scope, keys[start : start + _AT_ONCE])
+        return found
+
+    async def read_many(self, keys: Sequence[object], read: Callable[[Entry | None], T]) -> list[T]:
+        """Return what is read of each entry that `find_many` returns."""
+        found: list[T] = []
+        pacer = self._engine().pacer
+        for at, entry in enumerate(await self.find_many(keys)):
+            if pacer.is_due(at):
+                await pacer.slot()
+            found.append(read(entry))
+        return found
+
+    async def _find_some(self, scope: Scope, keys: Sequence[object]) -> list[Entry | None]:
         client, engine, sample = scope.client, scope.engine, scope.options.sample
         found: list[Entry | None] = []
-        looked_up: list[LookedUp] = []
+        unknown: list[tuple[int, bytes]] = []
         for at, key in enumerate(keys):
+            if engine.pacer.is_due(at):
+                await engine.pacer.slot()
             digest = value_key(scope.namespace, "value", key, sample)
             entry: Entry | Unknown | None = None
             if scope.mode not in _UNREAD:
                 entry = engine.pending(digest) or client.peek(digest)
             if isinstance(entry, Unknown):
-                looked_up.append((at, client, digest, client.look_up(digest)))
+                unknown.append((at, digest))
                 entry = None
             found.append(entry)
-        if looked_up:
-            for at, entry in await all_found(looked_up):
-                found[at] = entry
+        looked_up = [(at, digest, client.look_up(digest)) for at, digest in unknown]
+        for at, entry in await client.all_found(looked_up):
+            found[at] = entry
         return found
 
     async def put(
@@ -122,7 +142,9 @@ class Values:
         now = scope.now()
         expires = expiry(scope.ttl if ttl is None else ttl, now, settings.ttl_jitter)
         records: list[tuple[int, Record]] = []
-        for at, (key, value) in enumerate(pairs):
+        for at, (key, value) in enumerate(pairs):  # all, so that nothing is stored if one can't be
+            if scope.engine.pacer.is_due(at):
+                await scope.engine.pacer.slot()
             digest = value_key(scope.namespace, "value", key, scope.options.sample)
             if scope.mode not in _WRITING:
                 continue
@@ -137,14 +159,30 @@ class Values:
                 body = encode_entry(entry)
             records.append((at, Record(key=digest, body=body, expires=expires)))
             outside.unusable += meta.unusable
-        if records:
-            await self._settle({record.key for _, record in records})
-            writing = [scope.client.set(record) for _, record in records]
-            written = [await writing[0]] if len(writing) == 1 else await asyncio.gather(*writing)
-            for (at, _), done in zip(records, written, strict=True):
-                stored[at] = bool(done)
-            outside.stored += sum(stored)
+        for at, done in await self._written(scope, records):
+            stored[at] = done
+        outside.stored += sum(stored)
         return stored
+
+    async def _written(
+        self, scope: Scope, records: Sequence[tuple[int, Record]]
+    ) -> list[tuple[int, bool]]:
+        """Write records, each with its place among others; return with it whether it was."""
+        pacer = scope.engine.pacer
+        writing: list[asyncio.Future[list[bool | None]]] = []
+        for start in range(0, len(records), _AT_ONCE):
+            if start:
+                await pacer.slot()
+            some = [record for _, record in records[start : start + _AT_ONCE]]
+            await self._settle({record.key for record in some})
+            writing.append(asyncio.gather(*map(scope.client.set, some)))
+        each = [await writing[0]] if len(writing) == 1 else await asyncio.gather(*writing)
+        places, found = iter(records), list[tuple[int, bool]]()
+        for written in each:
+            if found:
+                await pacer.slot()
+            found += [(at, bool(done)) for done, (at, _) in zip(written, places, strict=False)]
+        return found
 
     async def delete(self, key: object) -> bool:
         """Remove a value; return whether there was one."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from time import perf_counter
-from typing import Any
 
 from msgspec.structs import replace
 
 from asynccache.core.calls import Answer, CallRequest, Fetched
-from asynccache.core.counters import Counters
 from asynccache.core.engine import Engine
 from asynccache.core.flight import Caller, Flight
 from asynccache.entries.entry import Entry
@@ -21,44 +19,114 @@ Send = Callable[[list[bytes]], Awaitable[Sequence[Answer]]]
 
 
 class BulkCall:
-    """Waits until each of its flights needs the call or doesn't, then makes it for those that do.
+    """One call upstream for several flights, where one caller needs all their answers.
 
-    A flight doesn't need it when it found its answer, failed, was left by everybody, or has to wait
+    It waits until each of its flights needs the call or doesn't, then makes it for those that do. A
+    flight doesn't need it when it found its answer, failed, was left by everybody, or has to wait
     for a lease that is held elsewhere. If the last comes to call after all, it calls alone.
 
     Args:
+        engine: The loop's. It owns the call's task, and counts the call in the flights' place.
         send: Makes the call.
-        spawn: Starts the task that makes it; whoever owns it awaits it at closing.
-        counters: Told of calls and failures; the flights' own are not counted.
+        request: Returns what is asked for by a key; its ``upstream`` is that of this object.
     """
 
-    __slots__ = ("_asking", "_counters", "_send", "_spawn", "_undecided")
+    __slots__ = ("_asking", "_beginning", "_engine", "_request", "_send", "_undecided")
 
-    def __init__(
-        self,
-        send: Send,
-        *,
-        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
-        counters: Counters,
-    ) -> None:
+    def __init__(self, engine: Engine, send: Send, request: Callable[[bytes], CallRequest]) -> None:
+        self._engine = engine
         self._send = send
-        self._spawn = spawn
-        self._counters = counters
+        self._request = request
+        self._beginning = False
         self._undecided: set[bytes] = set()
         self._asking: dict[bytes, asyncio.Future[Answer]] = {}
 
-    def add(self, flight: Flight) -> None:
-        """Take a flight along that was just started; all are added before anything is awaited."""
-        self._undecided.add(flight.key)
+    async def fetch(
+        self, keys: Collection[bytes], caller: Caller, found: dict[bytes, Fetched]
+    ) -> None:
+        """Find the whole answers for keys. They count as one call: see `Engine.count_together`.
+
+        Args:
+            keys: What is asked for.
+            caller: Who asks.
+            found: Where the answers go, as they come; where one fails, the others may be there.
+
+        Raises:
+            WaitedTooLongError: The caller's patience ended.
+            BaseException: As `Engine.fetch`.
+        """
+        engine = self._engine
+        deadline = engine.loop.time() + caller.patience
+        while missing := [key for key in keys if key not in found]:
+            waiting: list[tuple[bytes, Flight, bool]] = []
+            try:
+                await self._begin(missing, waiting, found)
+                while waiting:
+                    if engine.pacer.is_due(len(waiting)):
+                        await engine.pacer.slot()
+                    key, flight, started = waiting.pop()
+                    try:
+                        entry = await flight.wait_until(deadline, caller, started=started)
+                    except ReplayMiss:
+                        engine.note_replay_miss(self._request(key).mode)
+                        raise
+                    if entry is not None:
+                        how = flight.outcome(started=started)
+                        found[key] = Fetched(entry, how, received=flight.received)
+                    # Else the error was another caller's fate: the next round starts anew.
+            finally:
+                for _, flight, _ in waiting:
+                    flight.leave()
+                self._begun()  # where this caller has gone, others may wait for its flights
+
+    async def _begin(
+        self,
+        keys: Sequence[bytes],
+        waiting: list[tuple[bytes, Flight, bool]],
+        found: dict[bytes, Fetched],
+    ) -> None:
+        """Find what is there, and join or start flights for the rest, in slices of the loop's time.
+
+        The call upstream doesn't leave before the end of this.
+        """
+        pacer = self._engine.pacer
+        self._beginning = True
+        for at, key in enumerate(keys):
+            if pacer.is_due(at):
+                await pacer.slot()
+            answer = self._engine.get_or_start(self._request(key))
+            if isinstance(answer, Entry):
+                found[key] = Fetched(answer, "hit")
+                continue
+            flight, started = answer
+            waiting.append((key, flight, started))
+            if started:
+                self._add(flight)
+        self._begun()
+
+    def _begun(self) -> None:
+        self._beginning = False
+        self._go_if_decided()
+
+    def _add(self, flight: Flight) -> None:
+        """Take a flight along that was just started."""
+        if flight.key not in self._asking:  # it may have come that far
+            self._undecided.add(flight.key)
         if flight.task is not None:
             flight.task.add_done_callback(lambda _: self.decided(flight.key))
 
     def decided(self, key: bytes) -> None:
         """Wait for a flight no longer: it doesn't need the call, or has asked for it."""
         self._undecided.discard(key)
-        if not self._undecided and self._asking:
-            asking, self._asking = self._asking, {}
-            _Batch(asking).task = self._spawn(self._go(asking))
+        self._go_if_decided()
+
+    def _go_if_decided(self) -> None:
+        if self._beginning or self._undecided:
+            return
+        asked, self._asking = self._asking, {}
+        asking = {key: future for key, future in asked.items() if not future.done()}
+        if asking:
+            _Batch(asking).task = self._engine.spawn(self._go(asking))
 
     async def upstream(self, flight: Flight) -> Answer:
         """Return a flight's answer from the common call."""
@@ -72,7 +140,8 @@ class BulkCall:
                 del self._asking[flight.key]
 
     async def _go(self, asking: dict[bytes, asyncio.Future[Answer]]) -> None:
-        self._counters.upstream_calls += 1
+        counters, pacer = self._engine.counters, self._engine.pacer
+        counters.upstream_calls += 1
         began = perf_counter()
         try:
             answers = await self._send(list(asking))
@@ -81,15 +150,12 @@ class BulkCall:
                 future.cancel()
             raise
         except BaseException as exc:  # noqa: BLE001 - each flight gets it
-            self._counters.upstream_errors += 1
-            for future in asking.values():
-                if not future.done():
-                    future.set_exception(exc)
+            counters.upstream_errors += 1
+            pacer.resolve(asking.values(), exc)
             return
         share = (perf_counter() - began) / len(answers)
-        for future, answer in zip(asking.values(), answers, strict=True):
-            if not future.done():
-                future.set_result(replace(answer, meta=replace(answer.meta, seconds=share)))
+        shared = [replace(answer, meta=replace(answer.meta, seconds=share)) for answer in answers]
+        pacer.resolve_each(zip(asking.values(), shared, strict=True))
 
 
 class _Batch:
@@ -107,56 +173,3 @@ class _Batch:
         self._left -= 1
         if not self._left and future.cancelled() and self.task is not None:
             self.task.cancel()
-
-
-async def fetch_many(
-    engine: Engine,
-    calls: Mapping[bytes, CallRequest],
-    caller: Caller,
-    bulk: BulkCall,
-    found: dict[bytes, Fetched],
-) -> None:
-    """Find the whole answers to several calls that one caller needs together.
-
-    They count as one call: see `Engine.count_together`.
-
-    Args:
-        engine: The loop's.
-        calls: By key; each one's ``upstream`` is the bulk call's.
-        caller: Who asks.
-        bulk: Makes the call for those that have to be made.
-        found: Where the answers go, as they come; where one fails, the others may be there.
-
-    Raises:
-        WaitedTooLongError: The caller's patience ended.
-        BaseException: As `Engine.fetch`.
-    """
-    deadline = engine.loop.time() + caller.patience
-    while not calls.keys() <= found.keys():
-        waiting: list[tuple[bytes, Flight, bool]] = []
-        try:
-            for key, call in calls.items():  # all are registered before anything is awaited
-                if key in found:
-                    continue
-                found_or_started = engine.get_or_start(call)
-                if isinstance(found_or_started, Entry):
-                    found[key] = Fetched(found_or_started, "hit")
-                    continue
-                flight, started = found_or_started
-                waiting.append((key, flight, started))
-                if started:
-                    bulk.add(flight)
-            while waiting:
-                key, flight, started = waiting.pop()
-                try:
-                    entry = await flight.wait_until(deadline, caller, started=started)
-                except ReplayMiss:
-                    engine.note_replay_miss(calls[key].mode)
-                    raise
-                if entry is not None:
-                    how = flight.outcome(started=started)
-                    found[key] = Fetched(entry, how, received=flight.received)
-                # Else the error was another caller's fate: the next round starts anew.
-        finally:
-            for _, flight, _ in waiting:
-                flight.leave()

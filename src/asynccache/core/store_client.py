@@ -156,6 +156,28 @@ class StoreClient:
         """Tell whether an answer is one that `reject` was told of."""
         return self._rejected.get(entry.key) == _identity(entry)
 
+    async def all_found(
+        self, looked_up: Sequence[tuple[int, bytes, asyncio.Future[bytes | Unknown | None]]]
+    ) -> list[tuple[int, Entry | None]]:
+        """Return what lookups have found, by their place; None also where the store couldn't tell.
+
+        Args:
+            looked_up: Of each lookup its place among others, its key, and what `look_up` gave.
+        """
+        pacer = self._context.pacer
+        entries: list[tuple[int, Entry | None]] = []
+        try:
+            for at, key, future in looked_up:
+                if pacer.is_due(len(entries)):
+                    await pacer.slot()
+                entry = await self.found(key, future)
+                entries.append((at, None if isinstance(entry, Unknown) else entry))
+        finally:  # of the rest, if this ends early, nobody wants to hear
+            for *_, future in looked_up[len(entries) :]:
+                if not future.cancel() and not future.cancelled():
+                    future.exception()
+        return entries
+
     # -- writing -----------------------------------------------------------------------------
 
     def set(self, record: Record) -> asyncio.Future[bool | None]:
@@ -305,21 +327,3 @@ def _identity(entry: Entry) -> tuple[int, int]:
 
 def _weight(record: Record) -> int:
     return max(_RECORD, len(record.body))
-
-
-LookedUp = tuple[int, StoreClient, bytes, "asyncio.Future[bytes | Unknown | None]"]
-"""A lookup under way: its place among others, who made it, its key, and what `look_up` gave."""
-
-
-async def all_found(looked_up: Sequence[LookedUp]) -> list[tuple[int, Entry | None]]:
-    """Return what lookups have found, by their place; None also where a store couldn't tell."""
-    entries: list[tuple[int, Entry | None]] = []
-    try:
-        for at, client, key, future in looked_up:
-            entry = await client.found(key, future)
-            entries.append((at, None if isinstance(entry, Unknown) else entry))
-    finally:  # of the rest, if this ends early, nobody wants to hear
-        for *_, future in looked_up[len(entries) :]:
-            if not future.cancel() and not future.cancelled():
-                future.exception()
-    return entries

@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Any, Final
 
 _INLINE: Final = 0.0008  # seconds of hits served in one turn before the next ones queue
+_BREATH: Final = 32  # steps of some microseconds between two looks at the turn's time
 _TURN: Final = 0.0015  # seconds that a slice may take; half of it, and the next one is larger
 _FIRST_SLICE: Final = 32  # waiters: some 20 microseconds of decoding each
 _LARGEST_SLICE: Final = 512
@@ -38,6 +39,10 @@ class Pacer:
         self._began = perf_counter()
         self._loop.call_soon(self._disarm)
         return False
+
+    def is_due(self, step: int) -> bool:
+        """Tell, at each step of a long work, whether ``await pacer.slot()`` has to come first."""
+        return step % _BREATH == _BREATH - 1 and self.spent()
 
     def _disarm(self) -> None:
         self._armed = False

@@ -204,7 +204,9 @@ class MemoryStore(Store):
         """
         written: list[bool] = []
         too_large = 0
-        for record in records:
+        for at, record in enumerate(records):
+            if at and not at % _SLICE:
+                await checkpoint()
             if len(record.body) + ENTRY_OVERHEAD > self._max_bytes:
                 too_large += 1
                 continue

@@ -17,6 +17,7 @@ import asynccache
 from asynccache import Cache, CacheClosedError, ReplayMiss
 from asynccache.stores.memory import MemoryStore
 from asynccache.testing import FaultyStore
+from tests.helpers.inside import engine_of, flights_of
 from tests.helpers.openai_embeddings import (
     MODEL,
     embed,
@@ -31,6 +32,7 @@ from tests.helpers.openai_embeddings import (
     vectors,
 )
 from tests.helpers.openai_server import Gate, running, state, stored
+from tests.helpers.turns import IN_A_TURN, largest_step, sampled, spend_turns
 
 pytest_plugins = ("tests.helpers.openai_fixtures",)
 
@@ -958,6 +960,45 @@ WAVES = st.lists(
     min_size=1,
     max_size=4,
 )
+
+
+@pytest.mark.parametrize("awaited", [False, True], ids=["inline", "awaited"])
+async def test_new_inputs_are_served_in_slices(awaited, bare, api, monkeypatch):
+    """A call with two thousand new inputs is one call, begun and ended over many turns."""
+    spend_turns(monkeypatch)
+    inputs = [f"input {number}" for number in range(2048)]
+    store = FaultyStore(MemoryStore(), hide_inline=awaited)
+    async with Cache.from_store(store) as cache:
+        engine = engine_of(cache)
+
+        def ended():
+            return sum(flight.ended for flight in engine._flying.values())
+
+        async with sampled(lambda: len(engine._flying)) as begun, sampled(ended) as over:
+            found = await give(cache.wrap(bare), inputs)
+        assert vectors(found) == [vector(one) for one in inputs]
+        assert max(begun) == len(inputs)  # all were begun before the call was made
+        assert largest_step(begun) <= IN_A_TURN
+        assert largest_step(over) <= 512  # the largest slice
+    assert sent(api) == [inputs]
+
+
+async def test_who_leaves_while_it_begins_leaves_nobody_waiting(
+    cached, api, api_cache, monkeypatch
+):
+    """A caller cancelled before all its flights have begun lets those who joined some go on."""
+    spend_turns(monkeypatch)
+    inputs = [f"input {number}" for number in range(300)]
+    first = asyncio.ensure_future(give(cached, inputs))
+    await asyncio.sleep(0)
+    while not flights_of(engine_of(api_cache)):
+        await asyncio.sleep(0)
+    second = asyncio.ensure_future(give(cached, inputs[:20]))
+    await asyncio.sleep(0)
+    first.cancel()
+    async with asyncio.timeout(30):
+        assert vectors(await second) == [vector(one) for one in inputs[:20]]
+    assert {one for sent_inputs in sent(api) for one in sent_inputs} == set(inputs[:20])
 
 
 @pytest.fixture(scope="module")

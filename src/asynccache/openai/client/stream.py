@@ -22,8 +22,6 @@ from asynccache.runtime.pacer import Pacer
 
 T = TypeVar("T")
 
-_BREATH: Final = 32  # events, some 0.2 ms of decoding, between two looks at the turn's time
-
 
 class EventSource:
     """The events of a stream, recorded or still coming. Shared by a stream and its response.
@@ -138,7 +136,7 @@ class _Reading(Generic[T]):
         try:
             while not source.closed:
                 self._count += 1
-                if not self._count % _BREATH and self._pacer.spent():
+                if self._pacer.is_due(self._count):
                     await self._pacer.slot()
                 if self._waiting:
                     data = self._waiting.popleft()

@@ -21,7 +21,6 @@ from asynccache.cache.facade import (
     Fetched,
     NotSharedError,
     Outcome,
-    fetch_many,
     watch,
 )
 from asynccache.entries.entry import Entry, Meta
@@ -48,7 +47,6 @@ from asynccache.providers.bodies import keyed_form
 from asynccache.providers.facts import Facts
 
 _OTHER_BATCH: Final = bytes(KEY_BYTES)  # of a call for some of a caller's inputs: no request's key
-_BREATH: Final = 32  # inputs, some 0.1 ms of lookups, between two looks at the turn's time
 
 
 async def answered(client: ClientCache, call: KeyedCall) -> Any:
@@ -128,7 +126,7 @@ class _Job:
         scope, engine = self._call.scope, self._call.scope.engine
         found: dict[bytes, Fetched] = {}
         for at, key in enumerate(self._keys):
-            if not (at + 1) % _BREATH and engine.pacer.spent():
+            if engine.pacer.is_due(at):
                 self._prepared()
                 await engine.pacer.slot()
             entry = engine.peek(scope.mode, scope.namespace, key)
@@ -145,9 +143,8 @@ class _Job:
         self._prepared()
 
         async def attempt() -> None:
-            bulk = BulkCall(self._send, spawn=engine.spawn, counters=engine.counters)
-            calls = {key: self._request(key, caller, bulk) for key in missing if key not in found}
-            await fetch_many(engine, calls, caller, bulk, found)
+            bulk = BulkCall(engine, self._send, lambda key: self._request(key, caller, bulk))
+            await bulk.fetch(missing, caller, found)
 
         await self._attempts.until_answered(attempt)
 

@@ -18,6 +18,8 @@ from typing import Any, Final, cast
 import msgspec
 from msgspec import inspect
 
+from asynccache.keys.canonical import is_cached
+
 _SCALARS: Final = frozenset({bool, int, str, bytes, float, type(None)})
 _BUILTINS: Final = frozenset({
     int, float, str, bytes, bytearray, list, tuple, dict, set, frozenset,
@@ -224,20 +226,24 @@ def _copied_parts(value: Any) -> list[Any]:  # noqa: ANN401 - whatever it is
         return [parts]
     function, arguments = parts[:2]
     state, items, pairs = (*parts[2:5], None, None, None)[:3]
-    return [function, arguments, _by_name(state), [*(items or ())], [*(pairs or ())], _fixed(value)]
+    attributes = _by_name(state, value.__class__)
+    return [function, arguments, attributes, [*(items or ())], [*(pairs or ())], _fixed(value)]
 
 
-def _by_name(state: object) -> object:
-    """Return an object's attributes in an order that doesn't depend on when they were set."""
+def _by_name(state: object, kind: type) -> object:
+    """Return an object's attributes in an order that doesn't depend on when they were set.
+
+    What a `cached_property` keeps is left out, as it was worked out of the rest.
+    """
     if isinstance(state, tuple):
-        return tuple(map(_by_name, cast("tuple[object, ...]", state)))
+        return tuple(_by_name(part, kind) for part in cast("tuple[object, ...]", state))
     if not isinstance(state, Mapping):
         return state
     named = cast("Mapping[str, object]", state)
     return {
-        name: _by_name(part) if name == "__dict__" else part
+        name: _by_name(part, kind) if name == "__dict__" else part
         for name, part in sorted(named.items())
-        if name not in _NO_CONTENTS
+        if name not in _NO_CONTENTS and not is_cached(kind, name)
     }
 
 

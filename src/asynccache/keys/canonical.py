@@ -281,11 +281,11 @@ def _own(
     return {
         name: part
         for name, part in attributes.items()
-        if name not in fields and name not in _NO_CONTENTS and not _is_cached(kind, name)
+        if name not in fields and name not in _NO_CONTENTS and not is_cached(kind, name)
     }
 
 
-def _is_cached(kind: type, name: str) -> bool:
+def is_cached(kind: type, name: str) -> bool:
     """Tell whether an attribute is what a `cached_property`, whoever's, keeps."""
     found = next((vars(base)[name] for base in kind.__mro__ if name in vars(base)), None)
     return any(base.__name__.lower().replace("_", "") in _CACHED for base in type(found).__mro__)

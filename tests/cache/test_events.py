@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import logging
+from typing import Any
 
 import openai
 import pytest
 
 import asynccache
-from asynccache import Cache, CallEvent, record
+from asynccache import Cache, CallEvent, ReplayMiss, record
 from asynccache.cache import events
+from asynccache.stores.memory import MemoryStore
+from asynccache.testing import FaultyStore
 from tests.helpers.openai_answers import answer, response_events
 from tests.helpers.openai_embeddings import MODEL, give
 from tests.helpers.openai_server import (
@@ -452,3 +456,93 @@ async def test_a_response_cut_off_is_told_as_any_other(cached, api):
     with record() as calls:
         await events_of(await cached.responses.create(model="m", input="x", stream=True))
     assert [(call.model, call.tokens) for call in calls] == [("gpt-4o-2024-08-06", 12)]
+
+
+# -- what an event says beside the answer's figures ----------------------------------------------
+
+
+async def test_namespace_tenant_and_the_callers_own_seconds(bare, api):
+    """Beside the recorded ones: a hit took the caller no time, and once took the server some."""
+    told: list[Any] = []
+
+    async def slow(seen):
+        await asyncio.sleep(0.05)
+        await answer(seen)
+
+    api.program = slow
+    async with Cache.memory(7, observer=told.append) as cache:
+        client = cache.wrap(bare)
+        with asynccache.options(tenant="acme"):
+            for _ in range(2):
+                await ask(client)
+            stream = await ask(client, stream=True)
+            await asyncio.sleep(0.05)
+            await events_of(stream)
+        await client.post("/other", body={}, cast_to=object)
+    assert [event.outcome for event in told] == ["miss", "hit", "miss", "bypass"]
+    assert [(event.namespace.seed, event.tenant) for event in told] == [
+        *[("7", "acme")] * 3, ("7", None),
+    ]  # fmt: skip
+    miss, hit, streamed, bypass = told
+    assert miss.waited >= miss.seconds >= 0.05 > hit.waited > 0
+    assert hit.seconds == miss.seconds
+    assert streamed.waited >= 0.1
+    assert bypass.waited == bypass.seconds > 0
+
+
+@pytest.mark.parametrize("asked", ["record", "option", "not"])
+async def test_paths_of_a_miss_when_asked(bare, api, asked):
+    """Where those of two misses differ, the requests do; without being asked there are none."""
+    api.program = answer
+    async with Cache.memory(event_paths=asked == "option") as cache:
+        client = cache.wrap(bare)
+        with record(paths=asked == "record") as calls:
+            for text in ("one", "two", "one"):
+                await ask(client, messages=[{"role": "user", "content": text}])
+            await cache.get_or_create("key", lambda: asyncio.sleep(0, 1))
+            with asynccache.options(mode="replay"), pytest.raises(ReplayMiss):
+                await ask(client, messages=[{"role": "user", "content": "three"}])
+    one, two, hit, value, replay = (call.paths for call in calls)
+    assert not hit
+    assert not value
+    if asked == "not":
+        assert not one
+        assert not replay
+        return
+    assert {path for path in one if one[path] != two[path]} == {"messages.0.content"}
+    assert one.keys() == replay.keys() > {"model", "messages.0.role", "@path", "@upstream"}
+
+
+async def test_failures_of_the_store_are_told():
+    """By name, with the store's; those who record a block hear of calls alone."""
+    told: list[Any] = []
+    store = FaultyStore(MemoryStore(), hide_inline=True)
+    async with Cache.from_store(store, 7, observer=told.append) as cache:
+        store.fail()
+        with record() as calls:
+            await cache.get_or_create("key", lambda: asyncio.sleep(0, 1))
+    failed = [event for event in told if event.outcome == "store_error"]
+    assert failed
+    assert {(event.endpoint, event.reason, event.namespace.seed) for event in failed} == {
+        ("FaultyStore", "unavailable", "7")
+    }
+    assert len(failed) == cache.stats().store_errors["unavailable"]
+    assert [call.outcome for call in calls] == ["miss"]
+
+
+@pytest.mark.parametrize("key", [json.dumps({"messages": [], "model": "m"}), {"messages": []}])
+def test_what_autogen_looks_up_counts(key):
+    """As AutoGen 0.2 and AG2 do it: a miss, then a hit; other values aren't calls."""
+    told: list[Any] = []
+    with Cache.memory(observer=told.append) as cache:
+        assert cache.get(key) is None
+        cache.set(key, {"a": 1})
+        assert cache.get(key) == {"a": 1}
+        assert cache.get("another key", 7) == 7
+        with asynccache.options(mode="off"):
+            assert cache.get(key) is None
+    assert (cache.stats().misses, cache.stats().hits, cache.stats().bypassed) == (1, 1, 1)
+    assert [(event.outcome, event.endpoint) for event in told] == [
+        ("miss", "autogen"), ("hit", "autogen"), ("bypass", "autogen"),
+    ]  # fmt: skip
+    assert told[0].key == told[1].key != ""

@@ -45,7 +45,7 @@ CALLS = {
     ("swarm.md", "Streams"): 1,
     ("swarm.md", "Independent answers"): 5,
     ("tests-in-ci.md", "Record and replay"): 1,
-    ("tenants.md", "One client for all tenants"): 2,
+    ("tenants.md", "One cache for all tenants"): 2,
     ("tutorial.md", "2. Ask twice, pay once"): 1,
     ("tutorial.md", "3. Ask a hundred times at once"): 1,
     ("tutorial.md", "4. Record answers for a test"): 1,

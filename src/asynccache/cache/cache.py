@@ -555,8 +555,19 @@ class SyncCache:
         """Return the value stored under a key, as `AsyncCache.get` does.
 
         Answers of the OpenAI SDK and of AG2's own clients come back as objects of their classes.
+        What AutoGen looks up counts as a call.
         """
-        return objects.value_of(background.call(self._values.find, key), default, type)
+        entry = background.call(self._values.find, key)
+        value = objects.value_of(entry, default, type)
+        if objects.is_request(key):
+            bypass = self._lifecycle.bypass(in_force.current_options())
+            if bypass is not None:
+                with bypass.watched("autogen"):
+                    pass
+            else:
+                used = None if value is default else entry
+                self._lifecycle.note_lookup("autogen", lambda: self._values.digest(key), used)
+        return value
 
     @overload
     def get_many(self, keys: Sequence[object], default: D, *, type: type[T]) -> list[T | D]: ...

@@ -63,7 +63,7 @@ async def compute(
         ttl: Seconds until the value expires; None for the scope's own.
         type: What to build the value as.
     """
-    watch = events.watch(behind(cache).settings.observer, purpose)
+    watch = events.watch(behind(cache).settings, purpose)
     try:
         value, told = await computed(cache, purpose, key, create, name=name, ttl=ttl, type=type)
     except BaseException as exc:

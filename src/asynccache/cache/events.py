@@ -5,24 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import perf_counter
 from types import TracebackType
-from typing import Final, Literal
+from typing import Any, Final, Literal, Protocol
 
-from msgspec import Struct
+from msgspec import field
 
-from asynccache.cache.in_force import is_watched, recorders
+from asynccache.cache.in_force import current_options, is_watched, recorders
 from asynccache.core.counters import Outcome
 from asynccache.entries.entry import Entry
+from asynccache.errors import ReplayMiss
+from asynccache.keys.key import Namespace
+from asynccache.keys.plain import PlainData
 from asynccache.runtime.logs import warn_of
 
 
-class CallEvent(Struct, frozen=True, kw_only=True):
-    """One call that came to a cache, once it is over; a stream's, once it was read or closed."""
+class CallEvent(PlainData, frozen=True, kw_only=True):
+    """One call that came to a cache, once it is over; a stream's, once it was read or closed.
 
-    outcome: Outcome | Literal["error"]
-    """As in `asynccache.status`, "bypass", or "error" for a call that raised."""
+    Or a failure of the store, of which observers are told too.
+    """
+
+    outcome: Outcome | Literal["error", "store_error"]
+    """As in `asynccache.status`, "bypass", "error" for a call that raised, or "store_error" for a
+    failure of the store."""
     endpoint: str
     """Path below the base URL, e.g. ``/chat/completions``; "value" or "memoize" for functions, and
-    the framework's name, e.g. "langchain", where one looks up and makes the call itself."""
+    the framework's name, e.g. "langchain", where one looks up and makes the call itself. For a
+    failure of the store the store's name."""
+    namespace: Namespace
+    """Where the call went: its ``cache_seed`` and tenant."""
     key: str = ""
     """64 hexadecimal digits; empty for a bypass, a function that raised, or if none is known."""
     model: str = ""
@@ -33,13 +43,27 @@ class CallEvent(Struct, frozen=True, kw_only=True):
     output_tokens: int = 0
     seconds: float = 0.0
     """How long the answer took, or once took, upstream; for bypass and error, how long it took."""
+    waited: float = 0.0
+    """Seconds that the caller itself spent on it; on a stream, until it was read or closed."""
     reason: str = ""
     """Why it was a bypass, or the name of the error."""
+    paths: dict[str, int] = field(default_factory=dict)
+    """For a request that nothing was stored for, a digest of each of its parts, if asked for by
+    ``record(paths=True)`` or the option ``event_paths``. Two requests differ where these do."""
+
+    @property
+    def tenant(self) -> str | None:
+        """Whose answers the call was about."""
+        return self.namespace.tenant
 
     @property
     def tokens(self) -> int:
         """Input and output tokens together, as the answer states them."""
         return self.input_tokens + self.output_tokens
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything by name, ``tokens`` and ``tenant`` included, as plain data."""
+        return {**super().as_dict(), "tokens": self.tokens, "tenant": self.tenant}
 
 
 Observer = Callable[[CallEvent], None]
@@ -71,9 +95,13 @@ class SafeObserver:
 class Recording:
     """What `record` returns: a context manager for one block."""
 
+    def __init__(self, *, paths: bool) -> None:
+        self.paths: Final = paths
+        self.calls: Final[list[CallEvent]] = []
+
     def __enter__(self) -> list[CallEvent]:
-        self._frame = recorders.push([])
-        return self._frame.value
+        self._frame = recorders.push(self)
+        return self.calls
 
     def __exit__(
         self,
@@ -84,11 +112,14 @@ class Recording:
         self._frame.dead = True
 
 
-def record() -> Recording:
+def record(*, paths: bool = False) -> Recording:
     """List every call that caches see under a block, also those that frameworks make and hide.
 
     Calls of tasks that were started inside count too; those of plain threads don't (see
     `AsyncCache.bind`). Blocks may be nested: each has its own list.
+
+    Args:
+        paths: Give the events of misses a digest of each part of their requests.
 
     Returns:
         A context manager that gives a list of `CallEvent`, in the order in which the calls ended.
@@ -99,7 +130,7 @@ def record() -> Recording:
         >>> [(call.outcome, call.model, call.tokens) for call in calls]
         []
     """
-    return Recording()
+    return Recording(paths=paths)
 
 
 class CallWatch:
@@ -108,12 +139,18 @@ class CallWatch:
     Made only where somebody watches (`watch`), so that other calls pay nothing for it.
     """
 
-    __slots__ = ("_began", "_frames", "_observer", "endpoint", "key", "model")
+    __slots__ = (
+        "_began", "_frames", "_namespace", "_paths", "_settings", "endpoint", "key", "model",
+    )  # fmt: skip
 
-    def __init__(self, observer: Observer | None, endpoint: str, model: object, key: bytes) -> None:
-        self._observer = observer
+    def __init__(
+        self, settings: WatchSettings, endpoint: str, model: object, key: bytes, paths: Paths | None
+    ) -> None:
+        self._settings = settings
         self._frames = list(recorders.alive())
         self._began = perf_counter()
+        self._namespace = current_options().namespace(settings.namespace)
+        self._paths = paths
         self.endpoint = endpoint
         self.model = model if isinstance(model, str) else ""
         self.key = key
@@ -130,6 +167,9 @@ class CallWatch:
             input_tokens=meta.input_tokens,
             output_tokens=meta.output_tokens,
             seconds=meta.seconds,
+            waited=perf_counter() - self._began,
+            namespace=self._namespace,
+            paths=self._asked_paths() if outcome == "miss" else {},
         ))  # fmt: skip
 
     def passed(self, reason: str | None) -> None:
@@ -138,30 +178,77 @@ class CallWatch:
 
     def failed(self, error: BaseException) -> None:
         """Tell of a call that raised."""
-        self._tell(self._plain("error", type(error).__name__))
+        paths = self._asked_paths() if isinstance(error, ReplayMiss) else {}
+        self._tell(self._plain("error", type(error).__name__, paths))
 
-    def _plain(self, outcome: Literal["bypass", "error"], reason: str) -> CallEvent:
+    def _asked_paths(self) -> dict[str, int]:
+        asked = self._settings.event_paths or any(frame.value.paths for frame in self._frames)
+        return self._paths() if asked and self._paths is not None else {}
+
+    def _plain(
+        self, outcome: Literal["bypass", "error"], reason: str, paths: dict[str, int] | None = None
+    ) -> CallEvent:
+        waited = perf_counter() - self._began
         return CallEvent(
             outcome=outcome,
             endpoint=self.endpoint,
             key=self.key.hex(),
             model=self.model,
-            seconds=perf_counter() - self._began,
+            seconds=waited,
+            waited=waited,
+            namespace=self._namespace,
             reason=reason,
+            paths=paths or {},
         )
 
     def _tell(self, event: CallEvent) -> None:
         for frame in self._frames:
             if not frame.dead:
-                frame.value.append(event)
-        if self._observer is not None:
-            self._observer(event)
+                frame.value.calls.append(event)
+        if self._settings.observer is not None:
+            self._settings.observer(event)
+
+
+Paths = Callable[[], dict[str, int]]
+"""Makes digests of the parts of a request, by their paths."""
+
+
+class WatchSettings(Protocol):
+    """What is read of a cache's settings here."""
+
+    @property
+    def observer(self) -> Observer | None:
+        """The cache's observer."""
+        ...
+
+    @property
+    def namespace(self) -> Namespace:
+        """The cache's own namespace."""
+        ...
+
+    @property
+    def event_paths(self) -> bool:
+        """Whether events of misses have the paths of their requests."""
+        ...
 
 
 def watch(
-    observer: Observer | None, endpoint: str, model: object = "", key: bytes = b""
+    settings: WatchSettings,
+    endpoint: str,
+    model: object = "",
+    key: bytes = b"",
+    paths: Paths | None = None,
 ) -> CallWatch | None:
     """Return who is to be told of a call that begins now, None if nobody is."""
-    if not is_watched(observer):
+    if not is_watched(settings.observer):
         return None
-    return CallWatch(observer, endpoint, model, key)
+    return CallWatch(settings, endpoint, model, key, paths)
+
+
+def tell_store_error(settings: WatchSettings, store: str, name: str) -> None:
+    """Tell the observer of a cache that its store has failed."""
+    if settings.observer is not None:
+        event = CallEvent(
+            outcome="store_error", endpoint=store, namespace=settings.namespace, reason=name
+        )
+        settings.observer(event)

@@ -12,7 +12,6 @@ from typing import Any, Final, TypeVar
 from msgspec.structs import replace
 
 from asynccache.cache.cache import AsyncCache, SyncCache, values_of
-from asynccache.cache.computing import VALUE_META
 from asynccache.cache.events import CallWatch, watch
 from asynccache.cache.in_force import current_options
 from asynccache.cache.lifecycle import Bypass, behind
@@ -88,9 +87,7 @@ class FrameworkCache:
         return None
 
     def answered(self, cache: AsyncCache, key: object, entry: Entry | None) -> None:
-        """Count what a lookup found, and tell who watches.
-
-        A miss is told of now, without what the call costs that the framework makes next.
+        """Count what a lookup found, and tell who watches; see `Lifecycle.note_lookup`.
 
         Args:
             cache: Where it was looked up.
@@ -106,10 +103,7 @@ class FrameworkCache:
             seed = current_options().namespace(lifecycle.settings.namespace).seed
             what = f"this {self._endpoint} lookup (cache_seed {seed})"
             raise self._failed(cache, ReplayMiss(f"nothing is stored for {what}"), key)
-        lifecycle.note_lookup(hit=entry is not None)
-        if (watcher := self._watch(cache)) is not None:
-            known = entry or Entry(_digest(cache, key), 0, 0, VALUE_META, ())
-            watcher.served("miss" if entry is None else "hit", known, lifecycle.now())
+        lifecycle.note_lookup(self._endpoint, lambda: _digest(cache, key), entry)
 
     async def store(
         self,
@@ -153,7 +147,7 @@ class FrameworkCache:
         return error
 
     def _watch(self, cache: AsyncCache) -> CallWatch | None:
-        return watch(behind(cache).settings.observer, self._endpoint)
+        return watch(behind(cache).settings, self._endpoint)
 
 
 def _packed_unusable(value: object, type: Any) -> tuple[Meta, bytes]:  # noqa: ANN401 - a type form

@@ -129,7 +129,8 @@ class Options(Struct, frozen=True, kw_only=True):
 
     mode: Mode | UnsetType = UNSET
     ttl: float | UnsetType | None = UNSET
-    cache_seed: int | str | UnsetType = UNSET
+    cache_seed: str | UnsetType = UNSET
+    tenant: str | UnsetType | None = UNSET
     sample: int = 0
     samples: Samples | None = None
     """Set for ``sample="each"``."""
@@ -139,16 +140,19 @@ class Options(Struct, frozen=True, kw_only=True):
 
     def namespace(self, own: Namespace) -> Namespace:
         """Return the namespace in force, given the cache's own."""
-        if self.cache_seed is UNSET:
+        if self.cache_seed is UNSET and self.tenant is UNSET:
             return own
-        return Namespace.of(self.cache_seed, own.tenant)
+        return Namespace(
+            own.seed if self.cache_seed is UNSET else self.cache_seed,
+            own.tenant if self.tenant is UNSET else self.tenant,
+        )
 
 
 NO_OPTIONS: Final = Options()
 _ambient: Final[ScopeStack[Any]] = ScopeStack("asynccache_ambient")
 _options: Final[ScopeStack[Options]] = ScopeStack("asynccache_options")
-recorders: Final[ScopeStack[list[Any]]] = ScopeStack("asynccache_recorders")
-"""The lists that `asynccache.record` fills."""
+recorders: Final[ScopeStack[Any]] = ScopeStack("asynccache_recorders")
+"""The blocks of `asynccache.record`."""
 _default: Any = None
 
 

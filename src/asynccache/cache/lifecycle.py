@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 from typing import Final, Protocol
 
 from msgspec import UNSET, Struct
 
-from asynccache.cache.events import watch
+from asynccache.cache.events import tell_store_error, watch
 from asynccache.cache.in_force import NO_OPTIONS, Options, current_options
 from asynccache.cache.settings import Settings
 from asynccache.core.breaker import CircuitBreaker
@@ -25,6 +25,7 @@ from asynccache.core.counters import Counters, Stats
 from asynccache.core.engine import Engine
 from asynccache.core.modes import Mode
 from asynccache.core.store_client import StoreClient
+from asynccache.entries.entry import Entry, Meta
 from asynccache.errors import (
     CacheClosedError,
     ReplayMiss,
@@ -122,7 +123,7 @@ class Bypass(Struct, frozen=True, eq=False):
     @contextmanager
     def watched(self, endpoint: str) -> Generator[None]:
         """Count the call that is made in this block, and tell whoever watches of it."""
-        watcher = watch(self.cache.settings.observer, endpoint)
+        watcher = watch(self.cache.settings, endpoint)
         try:
             self.note()
             yield
@@ -166,7 +167,9 @@ class Lifecycle:
         self.store = store
         self.clock: Final = clock
         strict = settings.on_store_error == "raise"
-        self._breaker = CircuitBreaker(type(store).__name__, clock, strict=strict)
+        name = type(store).__name__
+        tell = partial(tell_store_error, settings, name)
+        self._breaker = CircuitBreaker(name, clock, strict=strict, tell=tell)
         self._scopes: dict[int, Scope] = {}  # of calls without options, by the id of their loop
         self._past = Counters()  # of loops that are gone
         self.outside: Final = Counters()  # of calls that met no engine
@@ -411,12 +414,23 @@ class Lifecycle:
         if reason is not None:
             self.tell_once("not cached, further ones are only counted: %s", reason)
 
-    def note_lookup(self, *, hit: bool) -> None:
-        """Count a call that a framework makes itself if nothing is found."""
-        if hit:
-            self.outside.hits += 1
-        else:
+    def note_lookup(self, endpoint: str, digest: Callable[[], bytes], entry: Entry | None) -> None:
+        """Count what a framework has looked up, and tell who watches.
+
+        A miss is told of now, without what the call costs that the framework makes next.
+
+        Args:
+            endpoint: What watchers are told that the call is.
+            digest: Returns the key.
+            entry: What was found; None is a miss.
+        """
+        if entry is None:
             self.outside.misses += 1
+        else:
+            self.outside.hits += 1
+        if (watcher := watch(self.settings, endpoint)) is not None:
+            known = entry or Entry(digest(), 0, 0, Meta("value"), ())
+            watcher.served("miss" if entry is None else "hit", known, self.now())
 
     def note_replay_miss(self) -> None:
         """Count a call that may not be made, as mode "replay" found nothing."""

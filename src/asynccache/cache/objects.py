@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from typing import Any, Final
 
 from asynccache.cache.computing import VALUE_META
@@ -43,7 +42,7 @@ def packed_for(key: object, value: object, type: Any) -> tuple[Meta, bytes]:  # 
         LostObjectError: It is such an object, or one that can't be encoded.
         TypeError: Another's value can't be encoded.
     """
-    if type is not Any or not (hasattr(value, "cost") and _is_request(key)):
+    if type is not Any or not (hasattr(value, "cost") and is_request(key)):
         return packed(value, type)
     reason = ""
     try:
@@ -68,13 +67,10 @@ def _known(value: object) -> tuple[Meta, bytes] | None:
     return None
 
 
-def _is_request(key: object) -> bool:
+def is_request(key: object) -> bool:
     """Tell whether a key is AutoGen's: AG2's is the request as a dict, AutoGen 0.2's as JSON."""
-    if isinstance(key, str) and key.startswith("{"):
-        try:
-            key = json.loads(key)
-        except ValueError:
-            return False
+    if isinstance(key, str):
+        return key.startswith("{") and ('"messages":' in key or '"prompt":' in key)
     return isinstance(key, dict) and ("messages" in key or "prompt" in key)
 
 

@@ -99,6 +99,7 @@ def options(
     mode: Mode | UnsetType = UNSET,
     ttl: float | timedelta | UnsetType | None = UNSET,
     cache_seed: int | str | UnsetType = UNSET,
+    tenant: str | UnsetType | None = UNSET,
     sample: int | Literal["each"] | UnsetType = UNSET,
     store_if: StoreIf | UnsetType = UNSET,
     cache: AsyncCache | SyncCache | UnsetType | None = UNSET,
@@ -112,6 +113,7 @@ def options(
         mode: As the cache's ``mode``.
         ttl: Seconds or timedelta until answers that the block stores expire. None: never.
         cache_seed: Use this namespace of the same store.
+        tenant: Use the answers of this tenant, and no other's: any text, such as a customer's id.
         sample: Ask for the n-th independent answer to the same request. 0, the default, is the
             first. ``"each"`` gives the k-th identical request of the block sample k.
         store_if: A plain function of an `Answer` that returns whether to store it. For a shared
@@ -128,8 +130,9 @@ def options(
     if ttl is not UNSET:
         changes["ttl"] = seconds_of(ttl)
     if cache_seed is not UNSET:
-        Namespace.of(cache_seed)
-        changes["cache_seed"] = cache_seed
+        changes["cache_seed"] = Namespace.of(cache_seed).seed
+    if tenant is not UNSET:
+        changes["tenant"] = Namespace.of(0, tenant).tenant
     if sample == "each":
         changes |= {"sample": 0, "samples": True}
     elif sample is not UNSET:

@@ -43,6 +43,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     store_timeout: float | None = None
     lease_ttl: float = 5.0
     observer: Observer | None = None
+    event_paths: bool = False
 
     def timeout(self, *, remote: bool) -> float:
         """Return the seconds that a store may take: those asked for, or its kind's."""
@@ -93,6 +94,8 @@ class CacheOptions(TypedDict, total=False):
     """Seconds of silence after which another process takes a call over; default 5."""
     observer: Observer | None
     """A plain function that is told of each call, once it is over; see `asynccache.record`."""
+    event_paths: bool
+    """Give the events of misses a digest of each part of their requests; off by default."""
 
 
 _PLACE: Final = re.compile(r"[/\\:~]|\.{1,2}$")
@@ -253,6 +256,7 @@ _CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
     "on_store_error": partial(_one_of, "on_store_error", ("continue", "raise")),
     "store_timeout": partial(seconds_of, option="store_timeout"),
     "lease_ttl": lambda time: seconds_of(positive("lease_ttl", time)),
+    "event_paths": bool,
     "observer": lambda function: None if function is None else _observed(function),
 }
 """The options beside ``tenant``. Each check returns the setting, or raises."""

@@ -142,7 +142,7 @@ _READY: Final = {one.name: one for one in (call_ids, dates, schema_order, uuids)
 _FROM_TEXT: Final[dict[str, Callable[[str], object]]] = {
     "cache_seed": lambda text: int(text) if text.lstrip("-").isdecimal() else text,
     **dict.fromkeys(("mode", "on_store_error", "tenant"), str),
-    **dict.fromkeys(("create", "gitignore", "keep_requests"), _yes_or_no),
+    **dict.fromkeys(("create", "event_paths", "gitignore", "keep_requests"), _yes_or_no),
     "normalize": _normalizers,
     **dict.fromkeys(("lease_ttl", "local_ttl", "store_timeout", "ttl", "ttl_jitter"), float),
     **dict.fromkeys(("local_max_bytes", "max_bytes", "max_connections", "max_entry_bytes"), int),

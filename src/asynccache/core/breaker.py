@@ -28,13 +28,22 @@ class CircuitBreaker:
         name: The store's name, for the log.
         clock: Measures the breaker's pauses.
         strict: Raise `StoreError` instead of returning the default.
+        tell: Told of each failure, by the name that it is counted as.
     """
 
-    def __init__(self, name: str, clock: Clock, *, strict: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        clock: Clock,
+        *,
+        strict: bool,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.state: Literal["closed", "open", "probing"] = "closed"
         self.prepare: Callable[[], Awaitable[None]] | None = None
         """Awaited before each call until it succeeds: opens a store that couldn't be opened."""
         self._name = name
+        self._tell = tell
         self._clock = clock
         self.strict = strict
         self._failures = 0
@@ -128,6 +137,7 @@ class CircuitBreaker:
             self._answered()
         name = _counted_as(error)
         counters.store_errors[name] += 1
+        self._tell(name)
         if name not in self._seen:
             self._seen.add(name)
             warn_of(error, f"{self._name}: {error}; calls go on, further ones are only counted")

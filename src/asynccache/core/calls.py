@@ -13,6 +13,7 @@ from asynccache.core.flight import Caller, ErrorScope, Flight, Judging
 from asynccache.core.modes import Mode
 from asynccache.entries.entry import Entry, Meta
 from asynccache.keys.key import Namespace
+from asynccache.keys.plain import PlainData
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -112,7 +113,7 @@ class Fetched(Struct, frozen=True):
     """What came with the answer and isn't stored; None for a hit."""
 
 
-class Status(Struct, frozen=True):
+class Status(PlainData, frozen=True):
     """Where a response came from."""
 
     outcome: Outcome
@@ -137,6 +138,18 @@ class Status(Struct, frozen=True):
     def age(self) -> float:
         """How many seconds before this response the answer was recorded."""
         return max(0, self.served - self.recorded) / 1_000_000 if self.recorded else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything by name, keys in hexadecimal digits, as plain data; a new dict."""
+        return {
+            "outcome": self.outcome,
+            "key": self.key,
+            "age": self.age,
+            "recorded": self.recorded,
+            "served": self.served,
+            "namespace": self.namespace.as_dict(),
+            "parts": [part.hex() for part in self.parts],
+        }
 
     def __repr__(self) -> str:
         return f"Status(outcome={self.outcome!r}, key={self.key!r}, age={self.age!r})"

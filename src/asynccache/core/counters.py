@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, Literal
 
-from msgspec import Struct, field, to_builtins
+from msgspec import field
+
+from asynccache.keys.plain import PlainData
 
 Outcome = Literal["hit", "joined", "miss", "bypass"]
 
 
-class Stats(Struct, frozen=True, kw_only=True):
+class Stats(PlainData, frozen=True, kw_only=True):
     """What a cache has done since it was made, as a snapshot."""
 
     hits: int = 0
@@ -67,13 +69,12 @@ class Stats(Struct, frozen=True, kw_only=True):
         cacheable = self.hits + self.joined + self.misses
         return (self.hits + self.joined) / cacheable if cacheable else 0.0
 
-    def as_dict(self) -> dict[str, int | float | str | dict[str, int]]:
+    def as_dict(self) -> dict[str, Any]:
         """Return all figures by name, ``calls`` and ``hit_rate`` included, as plain data.
 
         The dict suits ``json.dumps``, a web handler or a metrics client. It is a new one each time.
         """
-        plain: dict[str, int | float | str | dict[str, int]] = to_builtins(self)
-        return {**plain, "calls": self.calls, "hit_rate": self.hit_rate}
+        return {**super().as_dict(), "calls": self.calls, "hit_rate": self.hit_rate}
 
 
 _SUMMED = (

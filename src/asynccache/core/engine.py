@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from asynccache.core.breaker import CircuitBreaker
 from asynccache.core.calls import CallRequest, Fetched
@@ -19,6 +20,7 @@ from asynccache.core.store_client import StoreClient
 from asynccache.entries.entry import Entry
 from asynccache.errors import CacheClosedError, ReplayMiss
 from asynccache.keys.key import Namespace
+from asynccache.runtime.bounded import BoundedDict
 from asynccache.runtime.clock import Clock
 from asynccache.runtime.loops import LoopEnd
 from asynccache.runtime.pacer import Pacer
@@ -28,6 +30,8 @@ _log = logging.getLogger("asynccache")
 
 _LAST_CALLS: Final = 1.0  # seconds that calls may take that begin while their loop ends
 _LAST_WORDS: Final = 10.0  # seconds that cancelled calls may take to end
+
+_NAMESPACES: Final = 1024
 
 
 class Engine:
@@ -56,7 +60,9 @@ class Engine:
             limits=limits,
             spawn=self.spawn,
         )
-        self._clients: dict[Namespace, StoreClient] = {}
+        # All that are in use, and the last ones of a service with many tenants for next time.
+        self._clients: WeakValueDictionary[Namespace, StoreClient] = WeakValueDictionary()
+        self._recent: BoundedDict[Namespace, StoreClient] = BoundedDict(_NAMESPACES)
         self._in_flight: Final = InFlightTable()
         # By their tasks, also those that can't be joined any more.
         self._flying: dict[asyncio.Task[None], Flight] = {}
@@ -76,9 +82,10 @@ class Engine:
 
     def client(self, namespace: Namespace) -> StoreClient:
         """Return this loop's way to a namespace of the store."""
-        client = self._clients.get(namespace)
+        client = self._recent.get(namespace)
         if client is None:
-            client = self._clients[namespace] = StoreClient(self._context, namespace)
+            client = self._clients.get(namespace) or StoreClient(self._context, namespace)
+            self._clients[namespace] = self._recent[namespace] = client
         return client
 
     # -- calls -------------------------------------------------------------------------------

@@ -33,8 +33,20 @@ class StoreClient:
     """
 
     __slots__ = (
-        "_accepted", "_claims", "_context", "_dropped", "_generations", "_known", "_reads",
-        "_rejected", "_stable", "_writes", "_writing", "namespace", "store",
+        "__weakref__",
+        "_accepted",
+        "_claims",
+        "_context",
+        "_dropped",
+        "_generations",
+        "_known",
+        "_reads",
+        "_rejected",
+        "_stable",
+        "_writes",
+        "_writing",
+        "namespace",
+        "store",
     )  # fmt: skip
 
     def __init__(self, context: LoopContext, namespace: Namespace) -> None:

@@ -9,10 +9,9 @@ from hashlib import sha256
 from typing import Any, Final
 from zlib import crc32
 
-from msgspec import Struct
-
 from asynccache.keys.canonical import canonical_json, canonical_value
 from asynccache.keys.denied import is_denied_query, kept_headers
+from asynccache.keys.plain import PlainData
 
 KEY_BYTES: Final = 32
 _FORM: Final = b"asynccache/1"  # of the canonical form: another form makes other keys
@@ -21,7 +20,7 @@ _TENANT_LIMIT: Final = 200  # characters, as far as a tenant's name is its own
 _DIGEST: Final = "sha256:"
 
 
-class Namespace(Struct, frozen=True):
+class Namespace(PlainData, frozen=True):
     """A part of a store that is a cache of its own. Two namespaces never share an entry."""
 
     seed: str

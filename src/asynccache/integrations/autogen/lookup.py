@@ -40,6 +40,7 @@ from asynccache.integrations.autogen.identity import (
 )
 from asynccache.keys.canonical import canonical_json, without_paths
 from asynccache.keys.key import Namespace, Prefix
+from asynccache.keys.paths import flat_paths, path_digests
 
 T = TypeVar("T")
 
@@ -248,7 +249,11 @@ async def looked_up(
     key = prefix.key(canonical)
     if sample := scope.sample(key):
         key = prefix.key(canonical, sample)
-    watcher = watch(scope.settings.observer, path, identity.model, key)
+
+    def paths() -> dict[str, int]:
+        return {**flat_paths(path_digests(canonical)), **prefix.digests}
+
+    watcher = watch(scope.settings, path, identity.model, key, paths)
     caller = Caller(identity.credentials)
     return AutoGenLookup(scope, path, prefix, canonical, key, arguments, caller, watcher)
 

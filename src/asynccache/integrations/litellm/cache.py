@@ -95,7 +95,8 @@ class LiteLLMCache(Cache):  # type: ignore[misc]  # untyped here, see above
         options = current_options()
         number = options.sample
         if options.samples is not None and "litellm_logging_obj" in kwargs:  # a call's, no question
-            number = options.samples.next(f"{options.cache_seed}:{text}".encode())
+            place = (options.cache_seed, options.tenant, text)
+            number = options.samples.next(repr(place).encode())
         options = replace(options, sample=0, samples=None, cache=self._framework.named())
         key = Key(f"{text}#{number}" if number else text, options)
         self._lookups.note(kwargs, key)

@@ -56,7 +56,7 @@ class RequestAddress:
         self._query: Mapping[str, Any] = {}
         self._http: tuple[Any, Any] = (None, None)
         self._url = ""
-        self._plain: dict[Namespace, Prefix] = {}
+        self._plain: BoundedDict[Namespace, Prefix] = BoundedDict(_REMEMBERED)
         self._special: BoundedDict[tuple[Namespace, bytes], Prefix] = BoundedDict(_REMEMBERED)
         self._followed = 0  # how often the client's settings were found changed
         self._own: tuple[Any, ...] = ()

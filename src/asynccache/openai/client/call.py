@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from asynccache.cache.facade import Scope
 from asynccache.keys.key import Prefix
+from asynccache.keys.paths import flat_paths, path_digests
 from asynccache.openai.client.address import RequestAddress
 from asynccache.openai.client.endpoints import Endpoint
 
@@ -104,6 +105,10 @@ class KeyedCall(Struct, frozen=True, gc=False):
     query: Mapping[str, Any] | None
     streaming: bool
     form: ResultForm
+
+    def paths(self) -> dict[str, int]:
+        """Return a digest of each part of the request, by its path."""
+        return {**flat_paths(path_digests(self.canonical)), **self.prefix.digests}
 
     @property
     def about(self) -> str:

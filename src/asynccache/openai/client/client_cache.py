@@ -163,7 +163,7 @@ class ClientCache:
         """Return the result of a call whose answer was at hand."""
         call.scope.engine.count_hit(entry)
         if is_watched(call.scope.cache.settings.observer):
-            watcher = watch(call.scope.cache.settings.observer, call.endpoint.path)
+            watcher = watch(call.scope.cache.settings, call.endpoint.path)
             if watcher is not None:
                 watcher.served("hit", entry, call.scope.now())
         return self.result(call, entry, "hit")
@@ -176,7 +176,7 @@ class ClientCache:
         Raises:
             ReplayMiss: In mode "replay".
         """
-        watcher = watch(past.cache.settings.observer, path)
+        watcher = watch(past.cache.settings, path)
         try:
             self.note_bypass(past, path)
             result = await PAST.over(lambda: way.past(given))
@@ -205,7 +205,7 @@ class ClientCache:
         cache, options = self.in_force()
         if cache is not None:
             past = _uncached(cache, options, reason)
-            watcher = watch(past.cache.settings.observer, path)
+            watcher = watch(past.cache.settings, path)
             self.note_bypass(past, path)
             if watcher is not None:
                 watcher.passed(reason)
@@ -245,8 +245,10 @@ class ClientCache:
             return await self.past(call, STANDS_STILL)
         engine, mode, key = call.scope.engine, call.scope.mode, call.key
         path, model = call.endpoint.path, call.data.get("model")
-        observer = call.scope.cache.settings.observer
-        watcher = watch(observer, path, model, key) if is_watched(observer) else None
+        settings = call.scope.cache.settings
+        watcher: CallWatch | None = None
+        if is_watched(settings.observer):
+            watcher = watch(settings, path, model, key, call.paths)
         caller, attempts = self.caller(call), Attempts(self.client, call)
 
         async def attempt() -> tuple[Fetched, Reader | None]:

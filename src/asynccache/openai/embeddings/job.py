@@ -87,7 +87,8 @@ class _Job:
         """Return what the caller gets."""
         client, call = self._client, self._call
         scope, path = call.scope, call.endpoint.path
-        watcher = watch(scope.cache.settings.observer, path, call.data.get("model"), call.key)
+        model, settings = call.data.get("model"), scope.cache.settings
+        watcher = watch(settings, path, model, call.key, call.paths)
         try:
             found = await self._at_hand()
             missing = [key for key in dict.fromkeys(self._keys) if key not in found]

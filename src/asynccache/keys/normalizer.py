@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -80,9 +80,9 @@ class Normalization:
     __slots__ = ("_normalizers", "mark")
 
     def __init__(self, given: Any) -> None:  # noqa: ANN401 - whatever a user gave
-        if isinstance(given, str) or not (callable(given) or isinstance(given, Iterable)):
+        if isinstance(given, str) or not (callable(given) or hasattr(given, "__iter__")):
             raise TypeError(f"normalize takes functions, such as normalizers.dates, not {given!r}")
-        several = [given] if callable(given) else list(given)
+        several: list[Any] = [given] if callable(given) else list(given)
         self._normalizers = tuple(map(_checked, several))
         names = [(one.name, one.version) for one in self._normalizers]
         self.mark: Final = canonical_value(("normalized", *names))
@@ -115,7 +115,8 @@ def _checked(given: Any) -> Normalizer:  # noqa: ANN401 - whatever a user gave
         return given
     if not callable(given) or inspect.iscoroutinefunction(given):
         raise TypeError(f"normalize takes plain functions of a body, not {given!r}")
-    return Normalizer(given, _name_of(given), "")
+    function: Any = given
+    return Normalizer(function, _name_of(function), "")
 
 
 def _name_of(function: Any) -> str:  # noqa: ANN401 - any callable

@@ -30,12 +30,14 @@ def inputs_of(given: object) -> Sequence[Any]:
 def keys_of(call: KeyedCall, inputs: Sequence[Any]) -> list[bytes]:
     """Return each input's key: that of a request for it alone, in a list, marked as an input's."""
     settings, key, sample = call.scope.cache.settings, call.prefix.key, call.sample
-    several = [] if inputs == [[]] and not call.data["input"] else inputs  # none isn't an empty one
+    none = inputs == [[]] and not call.data["input"]  # which isn't an empty one
+    several: Sequence[Any] = () if none else inputs
     if settings.normalize is not None:
         mark = settings.normalize.mark + b"#"
+        given: list[list[Any]] = [[one] for one in several] or [[]]
         return [
-            key(mark + _alone(call.data, given, settings.ignore, settings.normalize), sample)
-            for given in [[one] for one in several] or [[]]
+            key(mark + _alone(call.data, one, settings.ignore, settings.normalize), sample)
+            for one in given
         ]
     rest = without_paths(
         {name: value for name, value in call.data.items() if name not in _APART}, settings.ignore

@@ -237,7 +237,7 @@ async def test_observer_is_told():
     await found.alookup("p", "m")
     async with cache:
         await found.alookup("p", "m")
-    assert [(call.outcome, call.reason) for call in told] == [
+    assert [(call.outcome, call.reason.partition(":")[0]) for call in told] == [
         ("bypass", "the cache isn't open"),
         ("miss", ""),
     ]

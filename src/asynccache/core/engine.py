@@ -171,7 +171,7 @@ class Engine:
             if isinstance(found, Entry):
                 return self._served(found, "hit"), None
             flight, started = found
-            if flight.ended:  # whole, and being judged
+            if flight.ended and not started:  # whole, and being judged
                 entry = await flight.wait(call.caller, started=started)
                 if entry is None:
                     continue

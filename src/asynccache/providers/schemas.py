@@ -6,6 +6,10 @@ counted here: `tick` can end it, and lets other threads run. Patterns go to a re
 takes linear time. No `$ref` leads out of the schema.
 """
 
+# Any JSON passes through here, so that pyright can't know what is in it.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import functools

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 
 import pytest
 from openai import AsyncOpenAI, OpenAI
@@ -12,6 +14,7 @@ import asynccache
 from asynccache import Cache, ReplayMiss
 from asynccache.openai.client import upstream
 from tests.helpers.openai_server import DONE, MESSAGES, Gate, choice, chunk, sse
+from tests.helpers.redis_servers import Valkey
 
 pytest_plugins = ("tests.helpers.openai_fixtures",)
 
@@ -295,32 +298,92 @@ async def test_what_parse_fails_on_is_given_to_nobody_again(api, parsing_client,
         assert len(api.requests) == 3
 
 
-@pytest.mark.parametrize("parse", PARSING[:5])
-async def test_a_hit_that_parse_fails_on_is_marked_in_the_store(api, bare, tmp_path, parse):
-    """Another process finds it no more, and a replay finds it still."""
+@pytest.mark.parametrize("parse", [parsed, raw_parsed, streamed_chat, streamed_response])
+async def test_clients_that_are_cached_where_they_are_made(api, bare, api_cache, parse):
+    """The same under `instrument_openai`."""
+    api.program = says('{"total": 4}', '{"total": 6}', GOOD)
+    with asynccache.instrument_openai():
+        for _ in range(2):
+            with pytest.raises(ValidationError, match="even") as raised:
+                await parse(bare, OddSum)
+            assert asynccache.status(raised.value) is not None
+        for _ in range(2):
+            await parse(bare, OddSum)
+    assert len(api.requests) == 3
+
+
+@pytest.fixture(scope="module")
+def valkey():
+    """Run a server for a module."""
+    with Valkey() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def cosmos():
+    """Run a server for a module, where its driver is installed."""
+    pytest.importorskip("azure.cosmos", reason="an environment of the SDK alone")
+    from tests.helpers.cosmos_servers import CosmosServer
+
+    with CosmosServer() as running:
+        yield running
+
+
+@pytest.fixture(params=["disk", "redis", "cosmos"])
+def place(request, tmp_path):
+    """Return what opens a client of a cache in one place, in any mode."""
+    if request.param == "redis":
+        url = request.getfixturevalue("valkey").url
+        request.getfixturevalue("valkey").empty()
+        factory = functools.partial(Cache.redis, redis_url=url)
+    elif request.param == "cosmos":
+        server = request.getfixturevalue("cosmos")
+        server.empty()
+        factory = server.cache
+    else:
+        factory = functools.partial(Cache.disk, cache_path_root=tmp_path)
+
+    @contextlib.asynccontextmanager
+    async def opened(bare, mode="read_write"):
+        async with factory(mode=mode) as cache:
+            client = cache.wrap(bare)
+            client.cache = cache
+            yield client
+
+    return opened
+
+
+async def fails_as_a_hit_and_is_marked(api, bare, place, parse):
+    """Another process finds the answer no more, and a replay finds it still."""
     api.program = says('{"total": 4}', GOOD)
-    async with Cache.disk(cache_path_root=tmp_path) as cache:
-        client = cache.wrap(bare)
-        client.cache = cache
+    async with place(bare) as client:
         await parse(client, Sum)
-    async with Cache.disk(cache_path_root=tmp_path) as cache:
-        client = cache.wrap(bare)
-        client.cache = cache
+    async with place(bare) as client:
         with pytest.raises(ValidationError, match="even") as raised:
             await parse(client, OddSum)
         assert asynccache.status(raised.value).outcome == "hit"
-    async with Cache.disk(cache_path_root=tmp_path, mode="replay") as cache:
-        client = cache.wrap(bare)
-        client.cache = cache
+    async with place(bare, "replay") as client:
         for _ in range(2):
             with pytest.raises(ValidationError, match="even") as raised:
                 await parse(client, OddSum)
         assert "replayed" in "".join(raised.value.__notes__)
     assert len(api.requests) == 1
-    async with Cache.disk(cache_path_root=tmp_path) as cache:
-        client = cache.wrap(bare)
-        client.cache = cache
+    async with place(bare) as client:
         assert asynccache.status(await parse(client, OddSum)).outcome == "miss"
+    async with place(bare) as client:
+        assert asynccache.status(await parse(client, OddSum)).outcome == "hit"
+
+
+@pytest.mark.parametrize("parse", PARSING[:5])
+@pytest.mark.parametrize("place", ["disk"], indirect=True)
+async def test_a_hit_that_parse_fails_on_is_marked_in_the_store(api, bare, place, parse):
+    """Whichever way it was parsed."""
+    await fails_as_a_hit_and_is_marked(api, bare, place, parse)
+
+
+async def test_a_hit_is_marked_in_every_store(api, bare, place):
+    """Wherever it is stored."""
+    await fails_as_a_hit_and_is_marked(api, bare, place, parsed)
 
 
 async def test_what_another_could_parse_stays(api, cached):

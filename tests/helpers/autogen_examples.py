@@ -153,6 +153,7 @@ def test_hit_is_as_good_as_the_answer(model):
         hit = wrapper.create(messages=asked, cache=cache)
     assert type(hit) is type(paid)
     assert hit.cost == paid.cost == pytest.approx(0.0015)
+    assert (cache.stats().misses, cache.stats().hits) == (1, 1)
     assert wrapper.extract_text_or_completion_object(hit) == ["Draft 1"]
     assert wrapper.actual_usage_summary is None
     assert wrapper.total_usage_summary["total_cost"] == paid.cost

@@ -45,8 +45,9 @@ _log = logging.getLogger("asynccache")
 
 _FOREIGN_CLOSE: Final = 10.0  # seconds that another loop may take to end its flights
 _OPENING: Final = 10.0  # seconds that a store may take to open or to close, and its own if longer
-_NOT_OPEN: Final = (
-    "the cache isn't open: call inside `async with cache:` or `with cache:`, or call"
+_NOT_OPEN: Final = "the cache isn't open"
+_OPEN_IT: Final = (
+    f"{_NOT_OPEN}: call inside `async with cache:` or `with cache:`, or call"
     " `await cache.open()` first"
 )
 _NO_LOOP: Final = (
@@ -347,7 +348,7 @@ class Lifecycle:
         if self._opened:
             return None
         if mode == "replay":
-            raise CacheClosedError(f"nothing can be replayed: {_NOT_OPEN}")
+            raise CacheClosedError(f"nothing can be replayed: {_OPEN_IT}")
         return Bypass(self, mode, _NOT_OPEN)
 
     def scope(self, options: Options) -> Scope:
@@ -372,7 +373,7 @@ class Lifecycle:
 
     def _new_scope(self, loop: asyncio.AbstractEventLoop) -> Scope:
         if not self._opened:
-            raise CacheClosedError(_NOT_OPEN)
+            raise CacheClosedError(_OPEN_IT)
         settings = self.settings
         engine = Engine(
             self.store,
@@ -412,7 +413,8 @@ class Lifecycle:
         """Count a call that goes past the cache; log each reason once."""
         self.outside.bypassed += 1
         if reason is not None:
-            self.tell_once("not cached, further ones are only counted: %s", reason)
+            told = _OPEN_IT if reason == _NOT_OPEN else reason
+            self.tell_once("not cached, further ones are only counted: %s", told)
 
     def note_lookup(self, endpoint: str, digest: Callable[[], bytes], entry: Entry | None) -> None:
         """Count what a framework has looked up, and tell who watches.

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 
 import pytest
 
 from asynccache.providers.judging import judge_of
 from asynccache.providers.schemas import fits
+from tests.helpers.pages import ROOT
 
 OBJECT = {
     "type": "object",
@@ -71,6 +74,12 @@ CHAT = {
     "fenced by tildes": (shape(), {"content": '~~~json\n{"n": 1}\n~~~'}, True),
     "fenced, no fit": (shape(), {"content": '```json\n{"n": "1"}\n```'}, False),
     "fenced twice": (JSON, {"content": FENCED + "\n" + FENCED}, False),
+    "fenced on one line": (JSON, {"content": '```json {"n": 1}```'}, True),
+    "a fenced word": (JSON, {"content": "```true\n```"}, True),
+    "a longer fence": (JSON, {"content": '````\n{"n": 1}\n````'}, True),
+    "nothing but a fence": (JSON, {"content": "`" * 100_000}, False),
+    "fences without end": (JSON, {"content": "```json\n" * 20_000}, False),
+    "half a fence": (JSON, {"content": '```json\n{"n": 1}'}, False),
     "text before a fence": (JSON, {"content": "Here: " + FENCED}, False),
     "refused": (JSON, {"content": None, "refusal": "No."}, True),
     "refused in part": (JSON, {"content": "n is", "refusal": "No."}, True),
@@ -311,6 +320,35 @@ def test_schemas_that_cannot_be_read(offline, kind):
         usable, unread = work(tick)
         assert (usable, [json.loads(one) for one in unread]) == (True, [schema])
     assert ticks < 10  # it isn't tried twice
+
+
+_CHILD = """
+import sys
+from tests.providers.test_judging import JSON, judged, shape
+
+assert judged(JSON, {"content": "{"}) is False
+assert not {"jsonschema", "referencing", "pydantic_core"} & sys.modules.keys()
+assert judged(shape(), {"content": "{}"}) is False
+assert "jsonschema" in sys.modules
+"""
+
+
+def test_the_validator_is_loaded_when_it_is_needed():
+    """What demands no schema never waits for it."""
+    subprocess.run([sys.executable, "-c", _CHILD], check=True, timeout=60, cwd=ROOT)
+
+
+def test_without_the_validator(monkeypatch):
+    """Where only the SDK was installed, no schema can be read."""
+    monkeypatch.setitem(sys.modules, "jsonschema.validators", None)
+    schema = {"type": "integer", "title": "read where nothing can read it"}
+    body = {"choices": [{"message": {"content": '"x"'}}]}
+    work = judge_of("/chat/completions", shape(schema)).work(
+        [json.dumps(body).encode()], streamed=False
+    )
+    usable, unread = work(never)
+    assert usable
+    assert len(unread) == 1
 
 
 def test_time_is_bounded():

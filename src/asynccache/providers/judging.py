@@ -23,7 +23,8 @@ from asynccache.providers.facts import DONE, members
 from asynccache.providers.frames import EventReader
 from asynccache.providers.schemas import Tick, UnreadSchemaError, fits
 
-_FENCED: Final = re.compile(r"(```+|~~~+)(?:\w*\s)?(.*)\1", re.DOTALL)
+_FENCES: Final = ("```", "~~~")
+_LANGUAGE: Final = re.compile(r"\w*\s")
 _EVENTS: Final = 64  # some 0.2 ms of decoding between two ticks
 _ARGUMENTS: Final = b'"arguments"'
 _TERMINAL: Final = frozenset({"response.completed", "response.incomplete"})
@@ -77,10 +78,9 @@ class Judge(Struct, frozen=True):
         return usable, frozenset(unread)
 
     def _is_usable(self, said: Said, unread: set[bytes], tick: Tick) -> bool:
-        if self.demands and said.text is not None:
-            fenced = _FENCED.fullmatch(said.text.strip())
-            if not _fits(fenced[2] if fenced else said.text, self.schema, unread, tick):
-                return False
+        judged = self.demands and said.text is not None
+        if judged and not _fits(_unfenced(said.text or ""), self.schema, unread, tick):
+            return False
         return all(
             _fits(arguments if arguments.strip() else "{}", self.tools.get(name), unread, tick)
             for name, arguments in said.calls
@@ -98,6 +98,17 @@ def _fits(text: str, schema: bytes | None, unread: set[bytes], tick: Tick) -> bo
     except UnreadSchemaError:
         unread.add(schema)
         return True
+
+
+def _unfenced(text: str) -> str:
+    """Return what stands in a Markdown fence, if a text is one."""
+    text = text.strip()
+    fence = text[:3]
+    if fence not in _FENCES or not text.endswith(fence):
+        return text
+    inner = text.strip(fence[0])
+    language = _LANGUAGE.match(inner)
+    return inner if language is None or _is_json(inner) else inner[language.end() :]
 
 
 def _is_json(text: str) -> bool:

@@ -239,18 +239,20 @@ async def test_clearing_does_not_open_the_store_behind_a_closed_cache(when):
 
 
 @contextmanager
-def stopped_in(work):
-    """A loop that was stopped in the middle of some work, in a thread; ends it afterwards."""
+def stopped_at(gate, work):
+    """A loop, in a thread, that was stopped while its work waits at a gate; can be made go on."""
     loop = asyncio.new_event_loop()
 
-    async def first():
-        loop.call_later(0.05, loop.stop)
-        await work()
+    async def stop():
+        await gate.arrived()
+        loop.stop()
 
-    task = loop.create_task(first())
+    stopping = loop.create_task(stop())
+    task = loop.create_task(work())
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     thread.join()
+    assert stopping.done()
     assert not task.done()
     try:
         yield lambda: loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
@@ -263,7 +265,7 @@ async def test_a_loop_that_stopped_while_opening_keeps_nobody_from_opening():
     store = FaultyStore(inner := Counted())
     gate = store.stall("open", times=1)
     cache = Cache.from_store(store)
-    with stopped_in(cache.open) as go_on:
+    with stopped_at(gate, cache.open) as go_on:
         async with cache:
             assert await cache.set("key", "value")
             gate.release()
@@ -284,7 +286,7 @@ async def test_a_loop_that_stopped_while_closing_closes_nothing_of_others():
         async with cache:
             await cache.get_or_create("paid", pay)
 
-    with stopped_in(use) as go_on:
+    with stopped_at(gate, use) as go_on:
         async with cache:
             gate.release()
             await asyncio.to_thread(go_on)

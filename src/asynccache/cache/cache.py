@@ -90,7 +90,8 @@ class AsyncCache:
         """Open the cache without making it the current one.
 
         Use it in hosts with a life cycle of their own, such as web servers. If the store is down or
-        full, the cache opens all the same: calls go past it, and it tries the store again later.
+        full, the cache opens all the same: calls go past it, and it tries the store again later. So
+        does one whose store takes more than ten seconds to open (or ``store_timeout``, if longer).
 
         Raises:
             StoreRefusedError: What the store holds isn't safe to use. The message says what to do.
@@ -104,7 +105,7 @@ class AsyncCache:
         """Close the cache once. The last close waits until all answers are stored.
 
         A caller that still waits for an answer gets `CacheClosedError`. Closing a closed cache does
-        nothing.
+        nothing. If this is cancelled, it closes the cache first. Each step of it has a deadline.
         """
         await self._lifecycle.aclose()
 

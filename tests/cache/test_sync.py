@@ -371,6 +371,42 @@ def test_plain_functions_are_memoized(cache):
     assert square.__doc__ == "Say what it does."
 
 
+def test_recursion_goes_as_deep_as_that_of_coroutines(cache):
+    """A plain memoized function may call itself more often than one thread's stack can take."""
+    under, threads = [], set()
+
+    @cache.memoize()
+    def total(number: int) -> int:
+        under.append(asynccache.current_cache() is cache.asynchronous)
+        threads.add(threading.get_ident())
+        if number == 0:
+            return 0
+        return number + total(number - 1)
+
+    with asynccache.options(cache=cache):
+        assert total(15) == 120
+        assert threads == {threading.get_ident()}
+        assert total(600) == 180_300
+    assert all(under)
+    assert len(under) == 601
+    assert cache.stats().upstream_calls == 601
+
+
+def test_errors_come_up_from_the_depth(cache):
+    """The error of the deepest call is that of all above it, and nothing is stored."""
+
+    @cache.memoize()
+    def fail(number: int) -> int:
+        if number == 0:
+            raise LookupError("the end")
+        return fail(number - 1)
+
+    for _ in range(2):
+        with pytest.raises(LookupError, match="the end"):
+            fail(100)
+    assert cache.stats().stored == 0
+
+
 def test_coroutine_functions_are_refused(cache):
     """A coroutine function is told where it belongs, before anything is paid for it."""
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from msgspec import Struct
 
@@ -38,6 +38,7 @@ class _Background(Struct, frozen=True):
 
 _lock = threading.RLock()  # reentrant: a signal's handler or a collector may start a call too
 _background: _Background | None = None
+_DEEPEST: Final = 20  # calls that a thread may wait for, one beneath the other
 _blocked: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar(
     "asynccache_blocked", default=None
 )
@@ -109,11 +110,44 @@ def blocked_loop() -> asyncio.AbstractEventLoop | None:
     return _blocked.get()
 
 
+class _Nesting(threading.local):
+    """What of a thread's calls is beneath another one."""
+
+    depth = 0
+    """How many calls the thread waits for, one beneath the other."""
+    blocked: asyncio.AbstractEventLoop | None = None
+    """The loop that stands still for a thread which goes on in this one's place."""
+
+
+_nesting: Final = _Nesting()
+
+
+def _in_new_thread(function: Callable[[], T], blocked: asyncio.AbstractEventLoop | None) -> T:
+    """Call a function in a thread of its own, with a stack of its own, and wait for it.
+
+    ``blocked`` is the loop that stands still meanwhile, if one does.
+    """
+    future: Future[T] = Future()
+    context = copy_context()
+
+    def run() -> None:
+        _nesting.blocked = blocked
+        try:
+            future.set_result(context.run(function))
+        except BaseException as exc:  # noqa: BLE001 - the waiting thread raises it
+            future.set_exception(exc)
+
+    threading.Thread(target=run, name="asynccache nested", daemon=True).start()
+    return future.result()
+
+
 class BlockedCaller:
     """A thread that waits for a call in the background loop.
 
     While it waits it runs the functions that the call hands to it with `run`. So a user's function,
     or a paid call, runs in the thread that asked for it, with its connections and thread-locals.
+    Only where such functions make calls in turn, one beneath the other, every twentieth goes on in
+    a new thread: Python allows a thread a thousand frames, and each call takes several.
     """
 
     __slots__ = ("_gone", "_handed")
@@ -135,11 +169,15 @@ class BlockedCaller:
                 "called in the background loop, which would wait for itself: use the AsyncCache"
                 " there (`cache.asynchronous`), or call from another thread"
             )
+        depth, blocked = _nesting.depth, loop_here() or _nesting.blocked
+        if depth == _DEEPEST:
+            return _in_new_thread(partial(self.call, function, *args, **kwargs), blocked)
         process = os.getpid()
         context = copy_context()
-        context.run(_blocked.set, loop_here())
+        context.run(_blocked.set, blocked)
         future = context.run(start, partial(function, *args, **kwargs))
         future.add_done_callback(lambda _: self._handed.put(None))
+        _nesting.depth = depth + 1
         try:
             while (handed := self._handed.get()) is not None:
                 self._run(*handed)
@@ -150,6 +188,7 @@ class BlockedCaller:
                     )
             return future.result()
         finally:
+            _nesting.depth = depth
             future.cancel()  # for a caller that was interrupted
             self._gone = True
             self._refuse()

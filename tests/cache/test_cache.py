@@ -9,6 +9,7 @@ import datetime as dt
 import enum
 import json
 import pickle
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -28,6 +29,7 @@ from asynccache.cache import cache as cache_module, values
 from asynccache.entries.entry import encode_entry
 from asynccache.entries.values import decode_value
 from asynccache.keys.key import value_key
+from asynccache.stores.disk import DiskStore
 from asynccache.stores.memory import MemoryStore
 from asynccache.testing import FaultyStore, ManualClock
 from tests.helpers.changes import CHANGES, old_answer_stays_out
@@ -867,3 +869,33 @@ async def test_an_old_answer_stays_out_after_another_cache_object_s_change(chang
     """Deleted, overwritten, cleared or refreshed by another cache object: the old isn't stored."""
     store = MemoryStore()
     await old_answer_stays_out(Cache.from_store(store), Cache.from_store(store), change)
+
+
+# -- clocks --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+async def test_a_clock_that_is_put_right_keeps_nothing_alive(tmp_path, kind):
+    """What was stored with a ttl while the clock ran ahead is made anew when it is put right."""
+    clock = ManualClock()
+    store = MemoryStore(clock=clock) if kind == "memory" else DiskStore(tmp_path, clock=clock)
+    calls = 0
+
+    async def create():
+        nonlocal calls
+        calls += 1
+        return calls
+
+    async with Cache.from_store(store, clock=clock) as cache:
+        clock.advance(86_400)
+        await cache.get_or_create("call", create, ttl=60)
+        await cache.set("value", "old", ttl=60)
+        await cache.set("kept", "for ever")
+        clock.advance_wall(-86_400)
+        assert await cache.get("value") is None
+        assert await cache.get("kept") == "for ever"
+        for _ in range(2):
+            assert await cache.get_or_create("call", create, ttl=60) == 2
+            await settled(SimpleNamespace(cache=cache))
+        clock.advance(61)
+        assert await cache.get_or_create("call", create, ttl=60) == 3

@@ -158,6 +158,21 @@ def test_the_expired_is_a_flaw():
     assert isinstance(decoded(SMALL_BYTES, now=2**62), Entry)
 
 
+def test_what_expires_and_comes_from_the_future_is_a_flaw():
+    """A clock that ran ahead wrote it, so nobody knows when it expires. Clocks differ a little."""
+    minute = 60_000_000
+    data = encode_entry(entry(b"x", expires=NOW + 1))
+    assert isinstance(decoded(data, now=NOW - minute), Entry)
+    assert decoded(data, now=NOW - minute - 1) == Flaw("expired")
+    assert isinstance(decoded(SMALL_BYTES, now=0), Entry)
+
+
+def test_a_store_that_ends_entries_by_itself_is_believed():
+    """Where the store has seen to expiry, no clock of this machine is asked."""
+    data = encode_entry(entry(b"x", expires=1))
+    assert isinstance(decode_entry(data, KEY, now=None, max_bytes=LIMIT), Entry)
+
+
 @pytest.mark.parametrize("change", [{"version": 0}, {"version": 2}, {"flags": 1}, {"codec": 2}])
 def test_another_format_is_a_flaw(change):
     """What a newer or an unknown writer wrote is not guessed at."""

@@ -33,20 +33,8 @@ class StoreClient:
     """
 
     __slots__ = (
-        "__weakref__",
-        "_accepted",
-        "_claims",
-        "_context",
-        "_dropped",
-        "_generations",
-        "_known",
-        "_reads",
-        "_rejected",
-        "_stable",
-        "_writes",
-        "_writing",
-        "namespace",
-        "store",
+        "__weakref__", "_accepted", "_claims", "_context", "_dropped", "_generations", "_known",
+        "_now", "_reads", "_rejected", "_stable", "_writes", "_writing", "namespace", "store",
     )  # fmt: skip
 
     def __init__(self, context: LoopContext, namespace: Namespace) -> None:
@@ -54,6 +42,7 @@ class StoreClient:
         self.namespace: Final = namespace
         self._context = context
         self._stable = context.store.capabilities.stable
+        self._now = None if context.store.capabilities.expires else context.clock.time_us
         self._known: BoundedDict[bytes, tuple[bytes, Entry]] = BoundedDict(_KNOWN)
         # By key: answers that callers couldn't use, and answers that they could.
         self._rejected: BoundedDict[bytes, tuple[int, int]] = BoundedDict(_KNOWN)
@@ -134,9 +123,7 @@ class StoreClient:
     def _sound(self, key: bytes, data: bytes, *, replayed: bool) -> Entry | None:
         """Return the entry that bytes hold for a key; count what is wrong with them otherwise."""
         context = self._context
-        found = decode_entry(
-            data, key, now=context.clock.time_us, max_bytes=context.limits.max_entry_bytes
-        )
+        found = decode_entry(data, key, now=self._now, max_bytes=context.limits.max_entry_bytes)
         if isinstance(found, Flaw):
             context.counters.flaws[found.reason] += 1
             return None

@@ -29,6 +29,7 @@ _HEAD: Final = struct.Struct("<4s16sBBBx32sQQQQ8s")
 ENVELOPE_BYTES: Final = _HEAD.size
 _COPY_BELOW: Final = 64 * 1024  # bytes: a copy is cheaper to hash than a view, if it is small
 _COMPRESS_ABOVE: Final = 4096  # bytes: below, zstd saves less than its 20 microseconds are worth
+_SKEW: Final = 60_000_000  # microseconds by which the clocks of those who share a store may differ
 
 Kind = Literal["json", "sse", "value"]
 
@@ -120,14 +121,15 @@ def encode_entry(entry: Entry) -> bytes:
 
 
 def decode_entry(
-    data: bytes, key: bytes, *, now: Callable[[], int], max_bytes: int
+    data: bytes, key: bytes, *, now: Callable[[], int] | None, max_bytes: int
 ) -> Entry | Flaw:
     """Return the entry that bytes hold, or the flaw that makes them worthless.
 
     Args:
         data: What a store returned.
         key: The key it was asked for.
-        now: Returns microseconds since the epoch; called for an entry that expires.
+        now: Returns microseconds since the epoch; called for an entry that expires. None where the
+            store has seen to that.
         max_bytes: The largest payload to decompress, checked before anything is allocated.
     """
     if len(data) < ENVELOPE_BYTES:
@@ -148,7 +150,8 @@ def decode_entry(
     payload = view[ENVELOPE_BYTES:]
     if named != key:
         return Flaw("misplaced")
-    if expires and expires <= now():
+    # What was made in the future was made by a clock that was wrong, and so is its expiry.
+    if expires and now is not None and not created - _SKEW <= now() < expires:
         return Flaw("expired")
     try:
         if codec == _ZSTD:

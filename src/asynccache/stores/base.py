@@ -57,6 +57,9 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     glances: bool = False
     """A claim with ``Claim.waiting`` costs one lookup and also returns the entry, so that the cache
     polls with claims alone."""
+    expires: bool = False
+    """The store itself tells what has expired, by a clock that all its users share. The cache then
+    doesn't compare an entry's expiry with the clock of this machine."""
     durable: bool = False
     """Entries outlive the process."""
     remote: bool = False

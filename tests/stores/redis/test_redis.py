@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from asynccache.stores.near import NearCache
 from asynccache.stores.redis import RedisStore
 from asynccache.stores.redis.address import RedisAddress
 from asynccache.stores.redis.keys import names_of
-from asynccache.testing import FaultyStore
+from asynccache.testing import FaultyStore, ManualClock
 from tests.helpers.changes import CHANGES, old_answer_stays_out
 from tests.helpers.inside import engine_of
 from tests.helpers.redis_servers import Sentinel, Valkey
@@ -322,6 +323,47 @@ async def test_scripts_come_back_after_a_flush(server):
         assert await cache.set("a", 2)
         assert await cache.get("a") == 2
         assert cache.stats().store_errors == {}
+
+
+# -- clocks ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("local", [0, 2**20])
+@pytest.mark.parametrize("seconds", [-86_400, 86_400])
+async def test_wrong_clocks_change_no_expiry(server, seconds, local):
+    """What a machine writes whose clock is wrong is a hit for all, until Redis ends it."""
+    right = time.time()
+
+    def cache(clock):
+        store = RedisStore(server.url, clock=clock)
+        return Cache.from_store(
+            NearCache(store, max_bytes=local, ttl=0.01) if local else store, clock=clock, ttl=600
+        )
+
+    wrong = cache(ManualClock(right + seconds))
+    async with wrong, cache(ManualClock(right)) as other:
+        upstream = Upstream()
+        assert await wrong.get_or_create("call", upstream) == {"call": 1}
+        await settled(wrong)
+        assert await wrong.set("value", 1)
+        for each in (other, wrong, other):
+            assert await each.get_or_create("call", upstream) == {"call": 1}
+            assert await each.get("value") == 1
+            assert each.stats().flaws == {}
+        assert await other.set("value", 2)
+        assert await wrong.get("value") == 2
+        with server.client() as client:
+            names = client.keys(
+                "*:????????????????????????????????????????????????????????????????"
+            )
+            assert len(names) == 2
+            for name in names:
+                assert 500 < client.ttl(name) <= 600
+                client.pexpire(name, 1)
+        await asyncio.sleep(0.05)
+        for each in (other, wrong):
+            assert await each.get("value") is None
+        assert await other.get_or_create("call", upstream) == {"call": 2}
 
 
 # -- whose keys ------------------------------------------------------------------------------------

@@ -58,8 +58,9 @@ class RedisStore(Store):
     """
 
     capabilities = Capabilities(
-        leases=True, messages=True, generations=True, releases=True, durable=True, remote=True
-    )
+        leases=True, messages=True, generations=True, releases=True, expires=True, durable=True,
+        remote=True,
+    )  # fmt: skip
 
     def __init__(
         self,

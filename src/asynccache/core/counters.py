@@ -69,7 +69,7 @@ class Stats(PlainData, frozen=True, kw_only=True):
         cacheable = self.hits + self.joined + self.misses
         return (self.hits + self.joined) / cacheable if cacheable else 0.0
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, int | float | str | dict[str, int]]:
         """Return all figures by name, ``calls`` and ``hit_rate`` included, as plain data.
 
         The dict suits ``json.dumps``, a web handler or a metrics client. It is a new one each time.

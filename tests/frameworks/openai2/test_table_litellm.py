@@ -67,6 +67,7 @@ class TestLiteLLM(FrameworkSuite):
                     await litellm.aresponses(
                         model="openai/gpt-4o", input="Hi", api_base=server.base_url, api_key="sk-a"
                     )
+        await litellm.close_litellm_async_clients()
         assert len(server.requests) == 2
         assert cache.stats().misses == cache.stats().bypassed == 0
 

@@ -18,8 +18,11 @@ from tests.helpers.inside import engines_of
 def elsewhere():
     """A loop that runs in another thread until the block ends."""
     loop = asyncio.new_event_loop()
+    running = threading.Event()
+    loop.call_soon(running.set)
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
+    running.wait()
     try:
         yield loop
     finally:

@@ -83,7 +83,7 @@ class EntryClient:
             changes["cache"] = cache
         seed = settings.cache_seed
         if seed is not UNSET and str(seed) != options.namespace(cache.settings.namespace).seed:
-            changes["cache_seed"] = seed
+            changes["cache_seed"] = str(seed)  # as a namespace has it
         if rule is not None:
             changes["store_if"] = rule
         if not changes:

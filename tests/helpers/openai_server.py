@@ -196,10 +196,11 @@ class _Uvicorn(uvicorn.Server):
     """Ends what clients leave open, who would never answer TLS's good-bye."""
 
     async def shutdown(self, sockets=None):
-        await super().shutdown(sockets)
+        # Before, as a transport that was closed twice can't be aborted any more.
         for connection in list(self.server_state.connections):
-            connection.transport.abort()
-        await asyncio.sleep(0)
+            if connection.transport.get_extra_info("ssl_object") is not None:
+                connection.transport.abort()
+        await super().shutdown(sockets)
 
 
 @contextmanager

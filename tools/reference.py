@@ -58,7 +58,7 @@ PAGES: Final[dict[str, tuple[str, str, dict[str, str]]]] = {
             "asynccache": "AsyncCacheError CacheClosedError ReplayMiss NotCanonicalError StoreError"
             " StoreUnavailableError StoreAuthError StoreFailoverError StoreLoadingError"
             " StoreThrottledError StoreTimeoutError StoreFullError StoreReadOnlyError"
-            " StoreDeniedError StoreRefusedError"
+            " StoreBusyError StoreDeniedError StoreRefusedError"
         },
     ),
     "openai": (

@@ -11,6 +11,7 @@
         │   ├── StoreLoadingError       is starting and not ready yet
         │   └── StoreThrottledError     limits the rate of requests
         ├── StoreTimeoutError       did not answer before the deadline
+        ├── StoreBusyError          another process keeps it from being written
         ├── StoreFullError          no room: disk full, quota, or memory limit
         ├── StoreReadOnlyError      can be read but not written
         ├── StoreDeniedError        does not allow this user to do this
@@ -79,6 +80,10 @@ class StoreThrottledError(StoreUnavailableError):
 
 class StoreTimeoutError(StoreError):
     """The store did not answer within ``store_timeout`` seconds."""
+
+
+class StoreBusyError(StoreError):
+    """Another process keeps the store from being written. What is there can still be read."""
 
 
 class StoreFullError(StoreError):

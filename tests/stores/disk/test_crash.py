@@ -12,12 +12,15 @@ import threading
 import time
 from pathlib import Path
 
+import anyio
 import pytest
 
+from asynccache import Cache
 from asynccache.keys.key import Namespace
 from asynccache.stores.base import Claim, Lease
 from asynccache.stores.disk import DiskStore, forks
 from asynccache.testing.records import body_of, key_of
+from tests.helpers.frozen import freeze
 
 NS = Namespace("42")
 KILLS = 50
@@ -228,6 +231,61 @@ async def test_a_killed_holders_lease_stays(tmp_path):
     (answer,) = await store.claim(NS, [Claim(key=key_of("a"), token=os.urandom(16))], 1)
     assert answer.holder == Lease(key_of("a"), token, 1)
     await store.aclose()
+
+
+FROZEN = """
+    import sqlite3
+
+    async def main():
+        store = DiskStore(root)
+        await store.open()
+        await store.set_many(NS, [record_of("a")])
+        await store.claim(NS, [Claim(key=key_of("b"), token=os.urandom(16))], 1)
+        held = [sqlite3.connect(f"{root}/42/{name}") for name in sys.argv[2].split()]
+        for connection in held:
+            connection.execute("BEGIN IMMEDIATE")
+        print("holding", flush=True)
+        sys.stdin.readline()
+
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("held", ["asynccache.db", "leases.db", "asynccache.db leases.db"])
+async def test_a_process_frozen_while_it_writes_keeps_nobody_from_reading(tmp_path, held):
+    """While it holds the locks, others open and read, and their calls are made."""
+    process = start(FROZEN, tmp_path / "cache", held)
+    assert await asyncio.to_thread(process.stdout.readline) == "holding\n"
+    freeze(process)
+    calls = []
+
+    async def create():
+        calls.append(1)
+        return 7
+
+    try:
+        store = DiskStore(tmp_path / "cache")
+        with anyio.fail_after(4):  # less than a writer waits for another
+            await store.open()
+            for _ in range(3):
+                assert list(await store.get_many(NS, [key_of("a"), key_of("b")])) == [
+                    body_of("a"), None
+                ]  # fmt: skip
+                assert store.peek(NS, key_of("a")) == body_of("a")
+        await store.aclose()
+        cache = Cache.disk(cache_path_root=tmp_path / "cache", store_timeout=2)
+        with anyio.fail_after(20):
+            async with cache:
+                for n in range(8):
+                    assert await cache.get_or_create(n, create) == 7
+                    assert await cache.get("none") is None
+        assert len(calls) == 8
+        stats = cache.stats()
+        assert set(stats.store_errors) <= {"busy"}
+        assert stats.breaker == "closed"
+    finally:
+        process.kill()
+        process.communicate()
 
 
 FORKING = """

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from asynccache.errors import (
+    StoreBusyError,
     StoreError,
     StoreFullError,
     StoreReadOnlyError,
     StoreRefusedError,
-    StoreTimeoutError,
     StoreUnavailableError,
 )
 
@@ -162,7 +162,7 @@ _READ_ONLY_ERRNO: Final = (errno.EROFS, errno.EACCES, errno.EPERM)
 _ERRORS: Final[tuple[tuple[type[StoreError], str, Sequence[int], Sequence[int]], ...]] = (
     (StoreFullError, "The disk has no room for the cache", _FULL, _FULL_ERRNO),
     (StoreReadOnlyError, "The cache can't be written", _READ_ONLY, _READ_ONLY_ERRNO),
-    (StoreTimeoutError, "Another process holds the cache's database", _BUSY, ()),
+    (StoreBusyError, "Another process holds the cache's database", _BUSY, ()),
     (StoreRefusedError, "The cache's database is damaged: move it away", _DAMAGED, ()),
 )
 """Each of our errors: its words, SQLite's codes and the system's that it stands for."""

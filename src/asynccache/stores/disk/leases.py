@@ -15,6 +15,7 @@ from asynccache.stores.disk.commit import CommitThread, FolderOf, Job, Work
 from asynccache.stores.disk.database import (
     connect_writer,
     entry_id,
+    is_busy,
     is_damaged,
     is_full,
     select_ids,
@@ -47,6 +48,7 @@ class LeaseThread(CommitThread[LeaseWork]):
 
     def __init__(self, folder_of: FolderOf, clock: Clock, room: Room) -> None:
         self._clock, self._room = clock, room
+        self._impatient = False
         super().__init__("asynccache-lease", folder_of)
 
     def path(self, folder: Folder) -> Path:
@@ -56,8 +58,11 @@ class LeaseThread(CommitThread[LeaseWork]):
     def relieve(self, seed: str, exc: Exception, size: int) -> bool:
         """Make a damaged database anew, which holds nothing of worth; make room on a full volume.
 
-        A power cut may damage it, since nothing in it is synced to the disk.
+        A power cut may damage it, since nothing in it is synced to the disk. A process that stands
+        still in the middle of a write is waited for once.
         """
+        if is_busy(exc) and seed in self._connections:
+            self._wait(seed, 0)
         if is_damaged(exc) or isinstance(exc, StoreRefusedError):
             path = self._folder_of(seed).leases
             if holds_nothing_else(path, LEASES):
@@ -65,14 +70,21 @@ class LeaseThread(CommitThread[LeaseWork]):
                 return True
         return is_full(exc) and self._room.give_up_spare()
 
+    def _wait(self, seed: str, seconds: float) -> None:
+        """Wait that long for other processes from now on."""
+        _, _, connection = self._connections[seed]
+        connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+        self._impatient = not seconds
+
     def connect(self, folder: Folder) -> sqlite3.Connection:
         """Open the connection to the leases, and remove those that are long forgotten."""
         prepare(folder.leases, LEASES)
-        connection = connect_writer(folder.leases, durable=False, timeout=_PATIENCE)
+        connection = connect_writer(folder.leases, durable=False, timeout=0)
         with suppress(sqlite3.Error):  # another process may be at it: tomorrow is soon enough
             connection.execute(
                 "DELETE FROM leases WHERE touched < ?", (self._clock.time_us() - _ABANDONED_US,)
             )
+        connection.execute(f"PRAGMA busy_timeout = {int(_PATIENCE * 1000)}")
         return connection
 
     def apply(
@@ -104,6 +116,8 @@ class LeaseThread(CommitThread[LeaseWork]):
         After the commit: who stored an entry did so before giving the lease back, so whoever is
         granted it sees the entry.
         """
+        if self._impatient:
+            self._wait(jobs[0].work.seed, _PATIENCE)
         granted: dict[str | None, list[tuple[Job[LeaseWork], int]]] = {}
         for job in jobs:
             for at, answer in enumerate(job.result):

@@ -33,6 +33,7 @@ _NOTE_BYTES: Final = (
     3 * 4096
 )  # of the log that a note may take: three pages, two of them of an index
 _NOTES: Final = 16  # of the limit: a use is noted once so much was written since the last one
+_SEEDS: Final = 50  # whose uses may be remembered: most of their folders are closed
 _IDLE_SECONDS: Final = 1.0  # between two looks whether there is something to note
 _FORGET_SECONDS: Final = 3600.0  # between two rounds of forgetting old generations
 _FINISH_SECONDS: Final = 5.0  # that closing may take to get below the limit
@@ -317,7 +318,8 @@ class WriterThread(CommitThread[EntryWork]):
                 self._forget_old(connection)
         if time.monotonic() - self._noted_at >= _IDLE_SECONDS:
             self._noted_at = time.monotonic()
-            if self._room.place() - self._noted_place >= self._room.limit // _NOTES:
+            much = self._room.place() - self._noted_place >= self._room.limit // _NOTES
+            if much or len(self._touched) > _SEEDS:
                 self._noting = self._note_uses()
         more = next(self._noting, self) is None
         return 0.0 if self.evictor.step() or more else _IDLE_SECONDS

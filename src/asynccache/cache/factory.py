@@ -49,9 +49,9 @@ class Cache:
                 model's ``seed``.
             cache_path_root: The folder that holds all seeds. It is made if it is missing. ``~`` is
                 your home folder.
-            max_bytes: The largest size of all seeds under the root together, in bytes. Beyond it
-                the least recently used entries are removed.
-            gitignore: Keep the folder out of git.
+            max_bytes: The largest size of all seeds under the root together, in bytes, and half of
+                the volume at most. Beyond it the least recently used entries are removed.
+            gitignore: Keep the folder out of git, if it is made here.
             **options: See `CacheOptions`.
 
         Raises:

@@ -8,6 +8,7 @@ import sqlite3
 import anyio
 import pytest
 
+from asynccache import Cache
 from asynccache.keys.key import Namespace
 from asynccache.stores.base import Record
 from asynccache.stores.disk import DiskStore, evict, writer
@@ -150,6 +151,40 @@ async def test_no_clock_turns_the_order_of_uses_round(store, clock, change):
     left = await there(store, range(300))
     assert left == list(range(300 - len(left), 300))
     assert 50 < len(left) < 250
+
+
+@pytest.mark.parametrize("ttl", [10, 3600, 10**6, None])
+async def test_what_a_clock_wrote_that_ran_ahead_is_made_anew(tmp_path, clock, ttl):
+    """After the clock was put right, what expires is a miss and stored anew; nothing is lost."""
+    made = []
+
+    async def create():
+        made.append(1)
+        return len(made)
+
+    store = DiskStore(tmp_path, clock=clock)
+    async with Cache.from_store(store, clock=clock, ttl=ttl) as cache:
+        clock._wall_us += 10**6 * 10**6
+        assert await cache.get_or_create("key", create) == 1
+    async with cache:  # all is stored
+        assert await cache.get_or_create("key", create) == 1
+        clock._wall_us -= 10**6 * 10**6
+        paid = 1 if ttl is None else 2
+        assert await cache.get_or_create("key", create) == paid
+    async with cache:
+        assert await cache.get_or_create("key", create) == paid
+        assert set(cache.stats().flaws) == (set() if ttl is None else {"ahead"})
+        if ttl is not None:
+            clock.advance(ttl + 1)
+            assert await cache.get_or_create("key", create) == 3
+    async with Cache.from_store(store, clock=clock, ttl=3600) as cache:
+        await cache.set("other", 1)
+        clock._wall_us -= 30 * 10**6  # as clocks are set right in passing
+        assert await cache.get("other") == 1
+        clock._wall_us -= 10**6 * 10**6
+        assert await cache.get("other") is None
+        clock._wall_us += 10**6 * 10**6  # it was this clock that was wrong: nothing was deleted
+        assert await cache.get("other") == 1
 
 
 async def test_large_bodies_count_and_their_files_go(store, clock, tmp_path):

@@ -54,10 +54,10 @@ class DiskStore(Store):
     Args:
         root: The folder of all seeds; made if it isn't there, private to its owner.
         seed: The folder below it that `open` opens; other namespaces' follow at first use.
-        max_bytes: The limit on all that lies under ``root``; beyond it the least recently used
-            entries are evicted.
+        max_bytes: The limit on all that lies under ``root``, and half of its volume at most; beyond
+            it the least recently used entries are evicted.
         max_entry_bytes: The largest entry that is read, whoever has written it.
-        gitignore: Keep ``root`` out of version control with a ``.gitignore`` of its own.
+        gitignore: Keep what is made out of version control with a ``.gitignore`` of its own.
         clock: Tells the time that entries expire by.
     """
 

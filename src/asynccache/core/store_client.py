@@ -22,7 +22,6 @@ _KNOWN_BYTES: Final = 16 * 1024  # bytes of the largest: all together stay below
 _PATIENT: Final = 10  # times store_timeout: for writes, which no caller waits for
 _WRITES: Final = 4096  # records: a turn's writes leave together, as one transaction if they can
 _WRITTEN: Final = 8 * 2**20  # bytes of them, so that large ones don't hold the rest up
-_AHEAD_US: Final = 60 * 10**6  # by which clocks are set right in passing
 _RECORD: Final = _WRITTEN // _WRITES  # bytes that even a small record counts as
 
 
@@ -128,23 +127,10 @@ class StoreClient:
         if isinstance(found, Flaw):
             context.counters.flaws[found.reason] += 1
             return None
-        if found.expires and self._is_ahead(found):
-            context.counters.flaws["ahead"] += 1
-            return None
         if not replayed and self._is_unusable(found):
             context.counters.flaws["unusable"] += 1
             return None
         return found
-
-    def _is_ahead(self, entry: Entry) -> bool:
-        """Return whether an entry was written by a clock that ran ahead, so that it would live on.
-
-        Clocks of other machines may differ, so that only a store on this one can tell.
-        """
-        if self.store.capabilities.remote:
-            return False
-        ahead = entry.created - self._context.clock.time_us()
-        return ahead > min(_AHEAD_US, entry.expires - entry.created)
 
     def _is_unusable(self, entry: Entry) -> bool:
         return entry.meta.unusable or (bool(self._rejected) and self.rejects(entry))

@@ -177,8 +177,8 @@ async def test_a_tiny_disk_costs_only_what_is_not_stored(island, size):
         stats = cache.stats()
         assert stats.stored + stats.not_stored.get("store", 0) == 20 * QUESTIONS
         assert stats.breaker == "closed"
-        assert stats.store["evicted"] > 0
         if size == "row":
+            assert stats.store["evicted"] > 0
             assert stats.store_errors == {}
             assert await swarm(cache, upstream, 19) == 0
         else:

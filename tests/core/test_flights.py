@@ -315,7 +315,7 @@ async def test_who_asks_anew_has_the_lease_of_the_call_that_failed():
         served = scene.streamed_call(caller=Caller(b"b"))
         first, second = await asyncio.gather(
             fetch(engine, refused), fetch(engine, served), return_exceptions=True
-        )
+        )  # type: tuple[Any, Any]
         assert isinstance(first, PermissionError)
         assert second.outcome == "miss"
         await settled(scene)

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import threading
+from typing import Any
 
 import pytest
 
@@ -84,7 +85,7 @@ async def test_calls_that_hold_their_loops_have_one_answer(tmp_path):
 @pytest.mark.parametrize("kind", ["memory", "disk"])
 async def test_who_took_a_lease_over_gives_what_was_stored_meanwhile(tmp_path, kind):
     """A call that took over from one that held its loop ends with the other's answer."""
-    options = {"lease_ttl": 0.3}
+    options: Any = {"lease_ttl": 0.3}
     if kind == "memory":
         cache = Cache.memory(**options)
     else:
@@ -163,7 +164,7 @@ async def test_one_cache_serves_one_loop_after_another(tmp_path):
 @pytest.mark.parametrize("kind", ["memory", "disk"])
 async def test_loop_that_ends_with_an_error_leaves_no_lease(tmp_path, kind):
     """A loop that ends as soon as its call has failed keeps no other from calling."""
-    options = {"lease_ttl": 1000.0}
+    options: Any = {"lease_ttl": 1000.0}
     if kind == "memory":
         cache = Cache.memory(**options)
     else:

@@ -13,6 +13,7 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import asynccache
 from asynccache import Cache
@@ -122,7 +123,7 @@ class RemotePlayer:
 
     async def start(self, url, now):
         """Start the process; the cache is open when this returns."""
-        self.process = await asyncio.create_subprocess_exec(
+        self.process: Any = await asyncio.create_subprocess_exec(
             sys.executable, "-m", __name__, url, str(now),
             cwd=HERE, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip

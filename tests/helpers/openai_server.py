@@ -157,6 +157,7 @@ class OpenAIServer:
     def __init__(self):
         self.requests: list[Seen] = []
         self.port = 0
+        self.authority = ""  # the certificate of who vouches for it, where it speaks TLS
         self._arrival = threading.Condition()
 
     @property

@@ -20,6 +20,7 @@ def spend_turns(monkeypatch):
 async def sampled(measure):
     """Yield the list of what a function returned in each turn of the loop."""
     samples = [measure()]
+    handle: asyncio.Handle
     loop = asyncio.get_running_loop()
 
     def sample():

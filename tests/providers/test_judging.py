@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -44,6 +45,15 @@ def calls(arguments, name="f", **more):
     return {"content": None, "tool_calls": [{"type": "function", "function": function}], **more}
 
 
+def work_of(path, request, chunks, *, streamed=False):
+    """Return the work of judging an answer to a request that demands something of it."""
+    judge = judge_of(path, request)
+    assert judge is not None
+    work = judge.work(chunks, streamed=streamed)
+    assert work is not None
+    return work
+
+
 def judged(request, *messages, path="/chat/completions", tick=never):
     """Return the verdict on messages of a chat, or on items of a response."""
     judge = judge_of(path, request)
@@ -59,7 +69,7 @@ def judged(request, *messages, path="/chat/completions", tick=never):
 JSON = {"response_format": {"type": "json_object"}}
 FENCED = '```json\n{"n": 1}\n```'
 CUSTOM = {"type": "custom", "custom": {"name": "f", "input": "{"}}
-CHAT = {
+CHAT: dict[str, Any] = {
     "json": (JSON, {"content": '{"n": 1}'}, True),
     "no json": (JSON, {"content": "n is 1"}, False),
     "cut off": (JSON, {"content": '{"n": 1'}, False),
@@ -217,9 +227,8 @@ STREAMS = {
 def test_streams_of_chats(kind):
     """The same, put together from events."""
     request, events, usable = STREAMS[kind]
-    work = judge_of("/chat/completions", request).work(
-        [*events, b"data: [DONE]\n\n"], streamed=True
-    )
+    chunks = [*events, b"data: [DONE]\n\n"]
+    work = work_of("/chat/completions", request, chunks, streamed=True)
     assert work(never)[0] is usable
 
 
@@ -229,7 +238,7 @@ def test_streams_of_responses(whole):
     done = {"type": "response.output_item.done", "output_index": 0, "item": says("{}")}
     ended = {"type": "response.completed", "response": {"output": [says("{}")] if whole else []}}
     chunks = [f"data: {json.dumps(data)}\n\n".encode() for data in (done, ended)]
-    work = judge_of("/responses", FORMAT).work(chunks, streamed=True)
+    work = work_of("/responses", FORMAT, chunks, streamed=True)
     assert work(never) == (False, frozenset())
 
 
@@ -314,9 +323,7 @@ def test_schemas_that_cannot_be_read(offline, kind):
 
     for _ in range(2):
         ticks = 0
-        work = judge_of("/chat/completions", shape(schema)).work(
-            [json.dumps(body).encode()], streamed=False
-        )
+        work = work_of("/chat/completions", shape(schema), [json.dumps(body).encode()])
         usable, unread = work(tick)
         assert (usable, [json.loads(one) for one in unread]) == (True, [schema])
     assert ticks < 10  # it isn't tried twice
@@ -343,9 +350,7 @@ def test_without_the_validator(monkeypatch):
     monkeypatch.setitem(sys.modules, "jsonschema.validators", None)
     schema = {"type": "integer", "title": "read where nothing can read it"}
     body = {"choices": [{"message": {"content": '"x"'}}]}
-    work = judge_of("/chat/completions", shape(schema)).work(
-        [json.dumps(body).encode()], streamed=False
-    )
+    work = work_of("/chat/completions", shape(schema), [json.dumps(body).encode()])
     usable, unread = work(never)
     assert usable
     assert len(unread) == 1

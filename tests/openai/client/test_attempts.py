@@ -428,7 +428,7 @@ async def test_wrong_numbers_of_retries_are_the_sdks_to_refuse(made, bare_client
     """Whatever the SDK says of them is said."""
     for wrong in (None, "2"):
         bare = bare_client(AsyncOpenAI)
-        bare.max_retries = wrong  # type: ignore[assignment]
+        bare.max_retries = wrong
         with pytest.raises(TypeError):
             await ask(bare)
         client = made(AsyncOpenAI)
@@ -444,7 +444,7 @@ async def test_the_last_error_is_what_the_caller_gets(made, api):
     with pytest.raises(openai.InternalServerError) as last:
         await ask(made(AsyncOpenAI, max_retries=1))
     assert last.value.status_code == 503
-    context = last.value.__context__
+    context: Any = last.value.__context__
     assert "503" in str(context)
     assert last.value.__cause__ is context.__context__ is None
     api.program = answer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+from typing import Any
 
 import pytest
 from openai import AsyncOpenAI, OpenAI
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ValidationError, field_validator
 import asynccache
 from asynccache import Cache, ReplayMiss
 from asynccache.openai.client import upstream
+from asynccache.providers.judging import judge_of
 from tests.helpers.openai_server import DONE, MESSAGES, Gate, choice, chunk, sse
 
 pytest_plugins = ("tests.helpers.openai_fixtures",)
@@ -111,7 +113,7 @@ def says(*texts):
 
 CHAT = {"model": "m", "messages": MESSAGES}
 RESPONSES = {"model": "m", "input": "Hello?"}
-REQUESTS = {
+REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "json_object": ("chat", {**CHAT, "response_format": {"type": "json_object"}}),
     "json_schema": (
         "chat",
@@ -125,6 +127,13 @@ REQUESTS = {
     "text.format object": ("responses", {**RESPONSES, "text": {"format": {"type": "json_object"}}}),
     "function": ("responses", {**RESPONSES, "tools": [{"type": "function", **TOOL}]}),
 }
+
+
+def outcome_of(response):
+    """Return how a call was answered."""
+    status = asynccache.status(response)
+    assert status is not None
+    return status.outcome
 
 
 async def create(client, kind, *, streamed=False):
@@ -173,7 +182,7 @@ async def test_what_does_not_fit_a_strict_schema(api, cached):
     request = {**CHAT, "response_format": {"type": "json_schema", "json_schema": loose}}
     for outcome in ("miss", "hit"):
         found = await cached.chat.completions.create(**request)
-        assert asynccache.status(found).outcome == outcome
+        assert outcome_of(found) == outcome
 
 
 async def test_replay_serves_it_and_other_modes_do_not(api, bare, tmp_path):
@@ -226,12 +235,12 @@ async def test_parse_asks_anew_where_it_failed(api, cached, api_cache):
     api.program = says(BAD, GOOD)
     with pytest.raises(ValidationError) as raised:
         await parsed(cached)
-    assert asynccache.status(raised.value).outcome == "miss"
+    assert outcome_of(raised.value) == "miss"
     assert "mode='refresh'" in "".join(raised.value.__notes__)
     for outcome in ("miss", "hit"):
         found = await parsed(cached)
         assert found.choices[0].message.parsed == Sum(total=3)
-        assert asynccache.status(found).outcome == outcome
+        assert outcome_of(found) == outcome
 
 
 async def raw_parsed(client, kind=Sum):
@@ -363,7 +372,7 @@ async def fails_as_a_hit_and_is_marked(api, bare, place, parse):
     async with place(bare) as client:
         with pytest.raises(ValidationError, match="even") as raised:
             await parse(client, OddSum)
-        assert asynccache.status(raised.value).outcome == "hit"
+        assert outcome_of(raised.value) == "hit"
     async with place(bare, "replay") as client:
         for _ in range(2):
             with pytest.raises(ValidationError, match="even") as raised:
@@ -371,9 +380,9 @@ async def fails_as_a_hit_and_is_marked(api, bare, place, parse):
         assert "replayed" in "".join(raised.value.__notes__)
     assert len(api.requests) == 1
     async with place(bare) as client:
-        assert asynccache.status(await parse(client, OddSum)).outcome == "miss"
+        assert outcome_of(await parse(client, OddSum)) == "miss"
     async with place(bare) as client:
-        assert asynccache.status(await parse(client, OddSum)).outcome == "hit"
+        assert outcome_of(await parse(client, OddSum)) == "hit"
 
 
 @pytest.mark.parametrize("parse", PARSING[:5])
@@ -394,7 +403,7 @@ async def test_what_another_could_parse_stays(api, cached):
     await parsed(cached, Sum)
     with pytest.raises(ValidationError, match="even"):
         await parsed(cached, OddSum)
-    assert asynccache.status(await parsed(cached, Sum)).outcome == "hit"
+    assert outcome_of(await parsed(cached, Sum)) == "hit"
     assert len(api.requests) == 1
 
 
@@ -418,7 +427,7 @@ async def test_a_newer_answer_is_not_marked(api, cached):
         late.parse()
     found = await parsed(cached)
     assert found.choices[0].message.parsed == Sum(total=6)
-    assert asynccache.status(found).outcome == "hit"
+    assert outcome_of(found) == "hit"
 
 
 async def test_what_was_deleted_is_not_brought_back_by_its_mark(api, cached, api_cache):
@@ -434,7 +443,7 @@ async def test_what_was_deleted_is_not_brought_back_by_its_mark(api, cached, api
 async def test_newcomers_wait_for_the_judgement(api, cached, monkeypatch):
     """Who asks while an answer is judged gets it if it is usable, and asks anew if it isn't."""
     judging, gate = Gate(), Gate()
-    judge = upstream.judge_of
+    judge = judge_of
 
     class Slow:
         def __init__(self, judge):
@@ -473,7 +482,7 @@ async def test_a_schema_that_cannot_be_read_is_counted_once(api, cached, api_cac
         request = {**CHAT, "response_format": {"type": "json_schema", "json_schema": shape}}
         for outcome in ("miss", "hit"):
             found = await cached.chat.completions.create(**request)
-            assert asynccache.status(found).outcome == outcome
+            assert outcome_of(found) == outcome
     assert api_cache.stats().unread_schemas == 1
 
 

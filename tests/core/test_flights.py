@@ -6,6 +6,7 @@ import asyncio
 import gc
 import itertools
 import threading
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -313,9 +314,10 @@ async def test_who_asks_anew_has_the_lease_of_the_call_that_failed():
             upstream=failing,
         )
         served = scene.streamed_call(caller=Caller(b"b"))
-        first, second = await asyncio.gather(
+        both: Any = await asyncio.gather(
             fetch(engine, refused), fetch(engine, served), return_exceptions=True
-        )  # type: tuple[Any, Any]
+        )
+        first, second = both
         assert isinstance(first, PermissionError)
         assert second.outcome == "miss"
         await settled(scene)

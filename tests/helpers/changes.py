@@ -13,7 +13,7 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import asynccache
 from asynccache import Cache
@@ -123,10 +123,11 @@ class RemotePlayer:
 
     async def start(self, url, now):
         """Start the process; the cache is open when this returns."""
-        self.process: Any = await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", __name__, url, str(now),
             cwd=HERE, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
+        self.process = cast("Any", process)
         assert await self.process.stdout.readline() == b"true\n"
         return self
 

@@ -454,5 +454,5 @@ async def test_a_swarm_pays_once(api, bare, api_cache, instrumented):
 
 def test_what_is_no_cache_is_refused():
     """A wrong argument is said at once."""
-    with pytest.raises(TypeError, match="AsyncCache, a SyncCache or None, not str"):
+    with pytest.raises(TypeError, match="AsyncCache, a SyncCache or None, not a str"):
         instrument_openai("redis://localhost")  # type: ignore[arg-type]

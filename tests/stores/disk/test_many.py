@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -53,11 +54,12 @@ async def test_three_hundred_seeds_cost_what_ten_do(tmp_path):
     for seed in range(0, 300, 60):
         await use(store, seed)
         assert opened() <= ten + 4
+    opened_session: Any = store._session
     assert len(store._folders) <= session._FOLDERS
-    assert len(store._session.writer._connections) <= commit._CONNECTIONS
-    assert len(store._session.leaser._connections) <= commit._CONNECTIONS
+    assert len(opened_session.writer._connections) <= commit._CONNECTIONS
+    assert len(opened_session.leaser._connections) <= commit._CONNECTIONS
     with anyio.fail_after(PATIENCE):
-        while len(store._session.touched) > writer._SEEDS:
+        while len(opened_session.touched) > writer._SEEDS:
             await use(store, 0)
             await use(store, 300)
             await anyio.sleep(0.1)
@@ -106,8 +108,9 @@ async def test_many_siblings_are_evicted_from_with_few_files(tmp_path):
     store = DiskStore(root, "made", max_bytes=limit)
     await store.open()
     fewest = most = opened()
+    room = cast("Any", store._session).room
     with anyio.fail_after(PATIENCE):
-        while store._session.room.look().size > limit:
+        while room.look().size > limit:
             for _ in range(100):
                 most = max(most, opened())
                 await anyio.sleep(0.001)

@@ -286,7 +286,7 @@ async def test_what_comes_back_as_it_was_is_stored(cache, value, kind):
     assert cache.stats().not_stored == {}
 
 
-@pytest.mark.parametrize(("value", "kind"), INEXACT, ids=repr)
+@pytest.mark.parametrize(("value", "kind"), INEXACT)
 async def test_what_would_come_back_otherwise_is_delivered_and_not_stored(
     cache, caplog, value, kind
 ):
@@ -394,7 +394,7 @@ async def test_setting_a_model_that_would_come_back_otherwise_is_refused(cache, 
     assert not await cache.contains("k")
 
 
-@pytest.mark.parametrize(("value", "kind"), INEXACT, ids=repr)
+@pytest.mark.parametrize(("value", "kind"), INEXACT)
 async def test_what_is_made_and_what_is_set_keep_one_rule(cache, value, kind):
     """What `get_or_create` delivers without storing it, `set` refuses, and says what helps."""
     with pytest.raises(TypeError) as caught:

@@ -149,7 +149,6 @@ class Callable:
         fails, 7, "dates", [7], [[first_word]], lambda body: body, Callable(),
         functools.partial(first_word),
     ],
-    ids=str,
 )  # fmt: skip
 def test_what_is_no_named_function_is_refused(given):
     """At once, with what to give instead."""
@@ -157,7 +156,7 @@ def test_what_is_no_named_function_is_refused(given):
         Cache.memory(normalize=given)
 
 
-@pytest.mark.parametrize("version", [None, first_word, True, 1.5], ids=str)
+@pytest.mark.parametrize("version", [None, first_word, True, 1.5])
 def test_versions_that_are_none(version):
     """`@normalizer` without its arguments is the likeliest of mistakes."""
     with pytest.raises(TypeError, match=r"@normalizer\(version=1\)"):

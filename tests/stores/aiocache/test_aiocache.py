@@ -81,7 +81,7 @@ def test_only_aiocache_caches_are_taken():
 
 def test_options_are_checked():
     """Options are those of every factory."""
-    with pytest.raises(TypeError, match="no option room"):
+    with pytest.raises(TypeError, match="no option 'room'"):
         Cache.aiocache(SimpleMemoryCache(), room=1)  # type: ignore[call-arg] # the point
 
 

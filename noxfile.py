@@ -193,8 +193,9 @@ def tests_openai2(session: nox.Session) -> None:
 def tests_openai_oldest(session: nox.Session) -> None:
     """Run the same on the oldest version of the SDK that is supported."""
     install(session, "test-openai2", extra="openai")
-    (needed,) = PROJECT["project"]["optional-dependencies"]["openai"]
-    session.install(needed.partition(",")[0].replace(">=", "=="))
+    needs = PROJECT["project"]["optional-dependencies"]["openai"]
+    (sdk,) = [each for each in needs if each.startswith("openai")]
+    session.install(sdk.partition(",")[0].replace(">=", "=="))
     run_client_tests(session)
 
 

@@ -68,7 +68,7 @@ def test_a_task_that_is_cut_off_still_uses_the_cache(cache, cut, eager, caplog):
             assert await cache.get_or_create(("paid", turn), pay) == "paid"
             ended.append(turn)
 
-    async def end_in(turn, tasks):
+    async def end_in(turn):
         await cache.open()
         tasks.append(asyncio.create_task(use(turn)))
         for _ in range(turn):
@@ -82,9 +82,10 @@ def test_a_task_that_is_cut_off_still_uses_the_cache(cache, cut, eager, caplog):
             return [await cache.get(("paid", turn)) for turn in turns]
 
     ended: list[int] = []
+    tasks: list[asyncio.Task[None]] = []  # or one that waits for nothing is collected
     turns = range(12)
     for turn in turns:
-        run(end_in(turn, []), eager=eager)
+        run(end_in(turn), eager=eager)
         run(closed())
     assert ended == list(turns)
     assert run(found()) == ["paid"] * len(turns)

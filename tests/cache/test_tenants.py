@@ -10,6 +10,7 @@ import pytest
 import asynccache
 from asynccache import Cache, options
 from asynccache.core.store_client import StoreClient
+from asynccache.testing import Gate
 from tests.helpers.inside import engines_of
 
 NAMES = ["acme", "ä/ö \N{HONEYBEE}", "x" * 5000, "a\0b", "..", "sha256:" + "0" * 64, "%", "42@acme"]
@@ -87,3 +88,35 @@ async def test_many_tenants_cost_no_more_than_some():
         assert len(engine._clients) <= 1100
         with options(tenant="tenant 0"):
             assert await cache.get("key") == 0
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "other_loop"])
+async def test_clearing_one_namespace_leaves_calls_of_the_others_alone(cache, elsewhere):
+    """The call is shared and stored for its own tenant; that of the cleared one is not stored."""
+    gate, calls = Gate(), []
+
+    async def create(name):
+        calls.append(name)
+        await gate.pass_through()
+        return name
+
+    async def ask(name):
+        with options(tenant=name):
+            return await cache.get_or_create("key", lambda: create(name))
+
+    first = [asyncio.create_task(ask(name)) for name in ("kept", "cleared")]
+    await gate.arrived(2)
+    with options(tenant="cleared"):
+        if elsewhere:
+            await asyncio.to_thread(lambda: asyncio.run(cache.clear()))
+        else:
+            await cache.clear()
+    joined = asyncio.create_task(ask("kept"))
+    await asyncio.sleep(0)
+    gate.release()
+    assert await asyncio.gather(*first, joined) == ["kept", "cleared", "kept"]
+    assert calls == ["kept", "cleared"]
+    with options(tenant="kept"):
+        assert await cache.get("key") == "kept"
+    with options(tenant="cleared"):
+        assert await cache.get("key") is None

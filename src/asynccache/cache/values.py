@@ -174,7 +174,7 @@ class Values:
             if start:
                 await pacer.slot()
             some = [record for _, record in records[start : start + _AT_ONCE]]
-            await self._settle({record.key for record in some})
+            await self._settle(scope.namespace, {record.key for record in some})
             writing.append(asyncio.gather(*map(scope.client.set, some)))
         each = [await writing[0]] if len(writing) == 1 else await asyncio.gather(*writing)
         places, found = iter(records), list[tuple[int, bool]]()
@@ -193,7 +193,7 @@ class Values:
     async def remove(self, namespace: Namespace, *digests: bytes) -> bool:
         """Remove entries by their digests; return whether there were any."""
         engine = self._engine()
-        await self._settle(digests)
+        await self._settle(namespace, digests)
         store = self._lifecycle.store
         removed: int = await engine.client(namespace).insist(
             lambda: store.delete_many(namespace, digests)
@@ -203,7 +203,7 @@ class Values:
     async def clear(self) -> int:
         """Remove every entry of the namespace in force; return how many there were."""
         scope = self._lifecycle.scope(current_options())
-        await self._settle(None)
+        await self._settle(scope.namespace, None)
         store, namespace = self._lifecycle.store, scope.namespace
         removed: int = await scope.client.insist(lambda: store.clear(namespace), bounded=False)
         return removed
@@ -211,21 +211,23 @@ class Values:
     def _engine(self) -> Engine:
         return self._lifecycle.scope(current_options()).engine
 
-    async def _settle(self, keys: Collection[bytes] | None) -> None:
-        """Keep calls under way for keys (None: all) from storing; wait for what is being stored.
+    async def _settle(self, namespace: Namespace, keys: Collection[bytes] | None) -> None:
+        """Keep calls for keys (None: all of a namespace) from storing; wait for what is stored.
 
         Then what goes to the store at once, before anything is awaited, comes last.
         """
         mine = self._engine()
         others = [engine for engine in self._lifecycle.engines() if engine is not mine]
         if others:
-            await asyncio.gather(*(_settle_elsewhere(engine, keys) for engine in others))
-        await mine.settle(keys)
+            await asyncio.gather(*(_settle_elsewhere(engine, namespace, keys) for engine in others))
+        await mine.settle(namespace, keys)
 
 
-async def _settle_elsewhere(engine: Engine, keys: Collection[bytes] | None) -> None:
+async def _settle_elsewhere(
+    engine: Engine, namespace: Namespace, keys: Collection[bytes] | None
+) -> None:
     patience = _FOREIGN_SETTLE
     if engine.loop is blocked_loop():  # it settles once it may go on, which is too late
-        engine.supersede(keys)
+        engine.supersede(namespace, keys)
         patience = 0
-    await done_in(engine.loop, lambda: engine.settle(keys), patience=patience)
+    await done_in(engine.loop, lambda: engine.settle(namespace, keys), patience=patience)

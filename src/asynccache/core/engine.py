@@ -231,6 +231,7 @@ class Engine:
         if self._closed:
             raise CacheClosedError("the cache was closed")
         flight = Flight(
+            call.namespace,
             call.key,
             call.caller,
             loop=self.loop,
@@ -353,33 +354,28 @@ class Engine:
             if storing and not self._closed:
                 self.spawn(self._runner.writer.marker.mark(client, entry, tasks))
 
-    def supersede(self, keys: Collection[bytes] | None) -> None:
-        """Let nothing be stored or joined of flights for keys (None: all).
+    def supersede(self, namespace: Namespace, keys: Collection[bytes] | None) -> None:
+        """Let nothing be stored or joined of flights for keys of a namespace (None: all of it).
 
         Only while the loop's own thread waits for the caller, so that nothing else touches them.
         """
-        for key in (None,) if keys is None else keys:
-            for flight in self._in_flight.matching(key):
-                flight.worsen(Fate.INVALIDATED)
-        for client in self._clients.values():
-            client.drop(keys)
+        for flight in self._in_flight.affected(namespace, keys):
+            flight.worsen(Fate.INVALIDATED)
+        self.client(namespace).drop(keys)
 
-    async def settle(self, keys: Collection[bytes] | None) -> None:
-        """Keep flights for keys (None: all) from storing and from taking newcomers.
+    async def settle(self, namespace: Namespace, keys: Collection[bytes] | None) -> None:
+        """Keep flights for keys of a namespace (None: all) from storing and taking newcomers.
 
         An answer that is whole already is stored first. Returns when nothing is being written for
         the keys any more.
         """
         while True:
-            storing: list[asyncio.Future[Any]] = [
-                write for client in self._clients.values() for write in client.writing(keys)
-            ]
-            for key in (None,) if keys is None else keys:
-                for flight in self._in_flight.matching(key):
-                    if flight.phase is Phase.STORE and flight.task is not None:
-                        storing.append(flight.task)
-                    else:
-                        self._invalidate(flight)
+            storing: list[asyncio.Future[Any]] = [*self.client(namespace).writing(keys)]
+            for flight in self._in_flight.affected(namespace, keys):
+                if flight.phase is Phase.STORE and flight.task is not None:
+                    storing.append(flight.task)
+                else:
+                    self._invalidate(flight)
             if not storing:
                 return
             await asyncio.wait(storing)

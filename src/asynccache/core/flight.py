@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
 import math
 from collections.abc import Callable, Collection, Iterator
 from enum import IntEnum
@@ -17,6 +18,7 @@ from asynccache.core.leases import HeldLease
 from asynccache.core.modes import Mode
 from asynccache.entries.entry import Entry, Meta
 from asynccache.errors import CacheClosedError
+from asynccache.keys.key import Namespace
 from asynccache.runtime.loops import call_in
 from asynccache.runtime.pacer import Pacer
 
@@ -150,6 +152,7 @@ class Flight:
     the last caller and the runner have let go. Belongs to one event loop.
 
     Args:
+        namespace: Where its answer belongs.
         key: What is asked for.
         starter: Whose credentials and patience the call has.
         limit: Bytes of body above which the flight takes no more callers and isn't stored.
@@ -159,12 +162,13 @@ class Flight:
     __slots__ = (
         "_abandon", "_growth", "_loop", "_pacer", "_readers", "base", "caller_count", "chunks",
         "entry", "error", "fate", "finished", "generation", "judging", "key", "lease", "limit",
-        "meta", "originals", "phase", "received", "rejected", "scope", "size", "source", "starter",
-        "storing", "task",
+        "meta", "namespace", "originals", "phase", "received", "rejected", "scope", "size",
+        "source", "starter", "storing", "task",
     )  # fmt: skip
 
     def __init__(
         self,
+        namespace: Namespace,
         key: bytes,
         starter: Caller,
         *,
@@ -173,6 +177,7 @@ class Flight:
         limit: int,
         abandon: Callable[[Flight], None],
     ) -> None:
+        self.namespace: Final = namespace
         self.key: Final = key
         self.starter: Final = starter
         self.limit: Final = limit
@@ -579,13 +584,18 @@ class InFlightTable:
             if flights.get(flight.key) is flight:
                 del flights[flight.key]
 
-    def matching(self, key: bytes | None) -> Iterator[Flight]:
-        """Return the flights for a key, all of them for None."""
+    def matching(self, key: bytes) -> Iterator[Flight]:
+        """Return the flights for a key."""
         for flights in (self.flights, self.refreshes):
-            if key is None:
-                yield from list(flights.values())
-            elif key in flights:
+            if key in flights:
                 yield flights[key]
+
+    def affected(self, namespace: Namespace, keys: Collection[bytes] | None) -> list[Flight]:
+        """Return the flights for keys of a namespace, all of that namespace for None."""
+        if keys is not None:
+            return [flight for key in keys for flight in self.matching(key)]
+        every = itertools.chain(self.flights.values(), self.refreshes.values())
+        return [flight for flight in every if flight.namespace == namespace]
 
 
 def own_copy(error: BaseException) -> BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -430,3 +431,39 @@ atexit.register(late)
     command = [sys.executable, "-c", script, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.returncode) == ("7\n", 0), done.stderr
+
+
+def test_a_database_that_another_is_making_is_nobodys_yet(tmp_path, monkeypatch):
+    """All that tells whose a database is, is read of one state of it."""
+    path = tmp_path / "asynccache.db"
+    with contextlib.closing(sqlite3.connect(path)) as maker:
+        maker.executescript("PRAGMA auto_vacuum=FULL; PRAGMA journal_mode=wal;")  # as it begins
+    path.chmod(0o600)
+    connect = opening.connect
+
+    def watched(*args):
+        connection = connect(*args)
+        connection.set_trace_callback(make)
+        return connection
+
+    def make(statement):
+        if "user_version" in statement:
+            monkeypatch.setattr(opening, "connect", connect)
+            opening._prepare(path, opening.ENTRIES, journal=False)
+
+    monkeypatch.setattr(opening, "connect", watched)
+    assert opening.inspect(path, opening.ENTRIES) is None
+    assert opening.inspect(path, opening.ENTRIES) is True
+
+
+def test_only_a_damaged_database_is_removed(tmp_path):
+    """One that another process has made anew meanwhile stays."""
+    path = tmp_path / "leases.db"
+    path.touch(0o600)
+    path.write_bytes(b"noise" * 1000)
+    assert opening.remove_damaged(path, opening.LEASES)
+    assert not path.exists()
+    opening.prepare(path, opening.LEASES)
+    made = path.stat().st_ino
+    assert opening.remove_damaged(path, opening.LEASES)
+    assert path.stat().st_ino == made

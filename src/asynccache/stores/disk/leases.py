@@ -21,7 +21,7 @@ from asynccache.stores.disk.database import (
     select_ids,
 )
 from asynccache.stores.disk.folder import Folder
-from asynccache.stores.disk.opening import LEASES, holds_nothing_else, prepare, remove
+from asynccache.stores.disk.opening import LEASES, prepare, remove_damaged
 from asynccache.stores.disk.room import Room
 
 _PATIENCE: Final = 1.0  # seconds for another process, which takes a millisecond or stands still
@@ -63,11 +63,9 @@ class LeaseThread(CommitThread[LeaseWork]):
         """
         if is_busy(exc) and seed in self._connections:
             self._wait(seed, 0)
-        if is_damaged(exc) or isinstance(exc, StoreRefusedError):
-            path = self._folder_of(seed).leases
-            if holds_nothing_else(path, LEASES):
-                remove(path)
-                return True
+        bad = is_damaged(exc) or isinstance(exc, StoreRefusedError)
+        if bad and remove_damaged(self._folder_of(seed).leases, LEASES):
+            return True
         return is_full(exc) and self._room.give_up_spare()
 
     def _wait(self, seed: str, seconds: float) -> None:
@@ -79,7 +77,8 @@ class LeaseThread(CommitThread[LeaseWork]):
     def connect(self, folder: Folder) -> sqlite3.Connection:
         """Open the connection to the leases, and remove those that are long forgotten."""
         prepare(folder.leases, LEASES)
-        connection = connect_writer(folder.leases, durable=False, timeout=0)
+        connection = connect_writer(folder.leases, durable=False, timeout=_PATIENCE)
+        connection.execute("PRAGMA busy_timeout = 0")
         with suppress(sqlite3.Error):  # another process may be at it: tomorrow is soon enough
             connection.execute(
                 "DELETE FROM leases WHERE touched < ?", (self._clock.time_us() - _ABANDONED_US,)

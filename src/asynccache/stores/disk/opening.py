@@ -166,7 +166,8 @@ def prepare(path: Path, schema: Schema) -> bool:
         sqlite3.Error, OSError: It can't be opened or written.
     """
     journal = on_network(path.parent)
-    with contextlib.suppress(FileNotFoundError, sqlite3.OperationalError):
+    # What is refused here may be half made by another process: it is looked at again below.
+    with contextlib.suppress(FileNotFoundError, sqlite3.OperationalError, StoreRefusedError):
         wal = inspect(path, schema)
         if wal is not None and wal is not journal:
             return wal
@@ -195,6 +196,38 @@ def remove(path: Path) -> None:
     """Remove a database with its log."""
     for suffix in ("", "-wal", "-shm", "-journal"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def remove_damaged(path: Path, schema: Schema) -> bool:
+    """Remove a database that is damaged and holds nothing but the schema's tables.
+
+    Returns:
+        Whether one that isn't damaged can be made or used there now.
+
+    Raises:
+        StoreRefusedError: It is no plain file of ours.
+        sqlite3.Error, OSError: It can't be opened.
+    """
+    with locked(path.parent, _PREPARING_SECONDS):
+        if not os.path.lexists(path) or _is_sound(path, schema):
+            return True  # another process was faster
+        if not holds_nothing_else(path, schema):
+            return False
+        remove(path)
+        return True
+
+
+def _is_sound(path: Path, schema: Schema) -> bool:
+    try:
+        inspect(path, schema)
+        with contextlib.closing(connect(path, "ro")) as connection:
+            return connection.execute("PRAGMA quick_check(1)").fetchall() == [("ok",)]
+    except StoreRefusedError:
+        return False
+    except sqlite3.DatabaseError as exc:
+        if is_damaged(exc):
+            return False
+        raise
 
 
 def holds_nothing_else(path: Path, schema: Schema) -> bool:
@@ -235,6 +268,7 @@ def inspect(path: Path, schema: Schema, mode: Mode | None = None) -> bool | None
     connection = connect(path, mode or ("ro" if pending else "rw"))
     try:
         connection.execute("PRAGMA query_only = ON")
+        connection.execute("BEGIN")  # all is read of one state, whoever makes it meanwhile
         application_id, version, journal = (
             connection.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("application_id", "user_version", "journal_mode")

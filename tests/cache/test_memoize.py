@@ -356,6 +356,48 @@ class Base:
             """Return a name."""
             return type(self).__name__
 
+    @classmethod
+    @asynccache.memoize(ignore=["klass"])
+    async def of_klass(klass) -> str:  # noqa: N804 - a name of one's own
+        """Do as the first."""
+        return klass.suffix
+
+    @asynccache.memoize(ignore=["agent"])
+    async def of_agent(agent) -> str:  # noqa: N805 - a name of one's own
+        """Do as the second."""
+        return agent.suffix
+
+    @asynccache.memoize(ignore=["given"])
+    async def of_any(*given) -> str:
+        """Do as the second."""
+        return given[0].suffix
+
+
+@asynccache.memoize(ignore=["agent"])
+async def of_patched(agent) -> str:
+    """Return what a derived class has another of."""
+    return agent.suffix
+
+
+Base.of_patched = of_patched  # type: ignore[attr-defined]
+
+
+class Kind(type):
+    """A class of classes."""
+
+    @asynccache.memoize(ignore=["kind"])
+    async def name_of(kind) -> str:  # noqa: N804 - a name of one's own
+        """Return the name of a class."""
+        return kind.__name__
+
+
+class Kinds(metaclass=Kind):
+    """Has another name than others of its kind."""
+
+
+class OtherKinds(metaclass=Kind):
+    """As above."""
+
 
 class Sub(Base):
     """Has other results."""
@@ -385,8 +427,14 @@ async def test_an_ignored_class_still_has_its_own_results(cache):
         assert await kind.of_class() == kind.suffix
         assert await kind().of_object() == kind.suffix
         assert await kind().of_class() == kind.suffix
+        assert await kind.of_klass() == kind.suffix
+        assert await kind().of_agent() == kind.suffix
+        assert await Base.of_agent(agent=kind()) == kind.suffix
+        assert await kind().of_any() == kind.suffix
+        assert await kind().of_patched() == kind.suffix
+    assert [await kind.name_of() for kind in (Kinds, OtherKinds)] == ["Kinds", "OtherKinds"]
     assert await Base.Inner().named() == "Inner"
-    assert cache.stats().misses == 2 * len(kinds) + 1
+    assert cache.stats().misses == 6 * len(kinds) + 3
 
 
 def test_classes_without_a_name_of_their_own_are_told_once(caplog):

@@ -62,6 +62,7 @@ class FunctionKeys:
         self.name: Final = f"{function.__module__}.{function.__qualname__}"
         self._function = function
         self._signature = inspect.signature(function)
+        self._first = next(iter(self._signature.parameters), None)
         self._ignore = frozenset(names_of("ignore", ignore))
         if unknown := self._ignore - self._signature.parameters.keys():
             raise TypeError(f"ignore= names {sorted(unknown)}, which {self.name} doesn't take")
@@ -92,9 +93,25 @@ class FunctionKeys:
                 raise TypeError(
                     f"{self.name}: {exc}. If results don't depend on it, say ignore=[{name!r}]."
                 ) from None
+        if self._first in self._ignore - {"self", "cls"}:
+            first = args[0] if args else kwargs.get(self._first)
+            if self._is_method_of(first):
+                classes.append(self._class(first))
         if self._place.startswith(_SESSION):
             self._tell(self.name)
         return (self._place, self._version, arguments, *classes)
+
+    def _is_method_of(self, value: object) -> bool:
+        """Tell whether a class, or the class of an object, has the function as a method."""
+        kinds = (value, type(value)) if isinstance(value, type) else (type(value),)
+        owner, _, name = self._function.__qualname__.rpartition(".")
+        module = self._function.__module__
+        return any(
+            (base.__qualname__ == owner and base.__module__ == module)
+            or inspect.unwrap(vars(base).get(name)) is inspect.unwrap(self._function)  # type: ignore[arg-type]
+            for kind in kinds
+            for base in kind.__mro__
+        )
 
     def _class(self, value: object) -> str:
         """Return the full name of a class, or of an object's."""

@@ -22,6 +22,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -562,6 +563,26 @@ def priced(price):
 FLAG, BITS = enum.Flag, enum.IntFlag
 
 
+class Settings:
+    """Has no form of its own."""
+
+    def __init__(self, model):
+        self.model = model
+
+
+class SubText(str):
+    __slots__ = ()
+
+
+class Price(NamedTuple):
+    dollars: int
+
+
+def sentence(text):
+    """Return a member that is a text of a derived class, too."""
+    return enum.Enum("Model", {"FAST": text}, type=SubText, module="script", qualname="Model").FAST  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -580,6 +601,18 @@ FLAG, BITS = enum.Flag, enum.IntFlag
         (priced(1), priced(2)),
         (priced((1, {"a": 2})), priced((1, {"a": 3}))),
         (named({"A": object}), priced(1)),
+        (named({"FAST": Price(1)}), named({"FAST": Price(2)})),
+        (named({"FAST": Price(1)}), named({"FAST": (1,)})),
+        (named({"FAST": SubText("gpt-4o")}), named({"FAST": SubText("gpt-5")})),
+        (sentence("gpt-4o"), sentence("gpt-5")),
+        (named({"FAST": Fraction(1, 2)}), named({"FAST": Fraction(1, 3)})),
+        (named({"FAST": OrderedDict(n=1)}), named({"FAST": OrderedDict(n=2)})),
+        (named({"FAST": partial(int, base=2)}), named({"FAST": partial(int, base=3)})),
+        (named({"FAST": {"f": [print], "n": 1}}), named({"FAST": {"f": [print], "n": 2}})),
+        (named({"FAST": len}), named({"FAST": print})),
+        (named({"FAST": [int]}), named({"FAST": [str]})),
+        (named({"FAST": Settings("gpt-4o")}), named({"FAST": Settings("gpt-5")})),
+        (having(named({"FAST": 1}), more=Price(1)), having(named({"FAST": 1}), more=Price(2))),
         (having(Beside(), beside=1), having(Beside(), beside=2)),
         (having(Beside(), beside=1), Beside()),
         (lacking(Beside(), "x"), Beside(x=None)),  # type: ignore[arg-type]
@@ -601,9 +634,12 @@ def test_what_a_name_alone_would_merge_is_told_apart(one, other):
 
 def test_a_value_without_a_form_leaves_a_member_its_name():
     """A member whose value is an object is known by its name, and the same in each process."""
-    one, again, other = (named({name: object()}) for name in ("FAST", "FAST", "SLOW"))
-    assert canonical_value(one) == canonical_value(again)
-    assert canonical_value(one) != canonical_value(other)
+    held = Settings("gpt-4o")
+    held.of = held  # type: ignore[attr-defined]  # its form would have no end
+    for make in (object, threading.Lock, lambda: held, lambda: [{}, lambda: 0], lambda: (1, held)):
+        one, again, other = (named({name: make()}) for name in ("FAST", "FAST", "SLOW"))
+        assert canonical_value(one) == canonical_value(again)
+        assert canonical_value(one) != canonical_value(other)
 
 
 class cached_property:  # noqa: N801 - as libraries call theirs
@@ -674,10 +710,19 @@ class WorkingFolder(Working, Folder):
     pass
 
 
+class WorkingValue(enum.Enum):
+    HELD = Working()
+
+    @property
+    def total(self):
+        """Work out what is held by the value."""
+        return self.value.total
+
+
 @pytest.mark.parametrize(
     "value",
     [WorkingDot(), WorkingPoint(), WorkingModel(), FrozenModel(), WorkingEnum.ONE,
-     WorkingFolder("a")],
+     WorkingFolder("a"), WorkingValue.HELD],
     ids=lambda value: type(value).__name__,
 )  # fmt: skip
 def test_what_was_worked_out_of_an_object_is_not_in_its_form(value):
@@ -689,10 +734,6 @@ def test_what_was_worked_out_of_an_object_is_not_in_its_form(value):
     if not isinstance(value, enum.Enum | FrozenModel | WorkingModel):
         value.more = 1
         assert canonical_value(value) != before
-
-
-class SubText(str):
-    __slots__ = ()
 
 
 class SubDict(dict):

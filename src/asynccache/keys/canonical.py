@@ -223,23 +223,56 @@ def class_name(kind: type[Any]) -> str:
 
 
 def _member(value: enum.Enum, depth: int) -> list[bytes]:
-    """Return a member's name, its value, and its attributes, as far as these have a form."""
-
-    def formed(part: object) -> bool:
-        try:
-            _one(part, depth)
-        except NotCanonicalError:
-            return False
-        return True
-
-    held = (value._value_,) if formed(value._value_) else ()
+    """Return a member's name, its value, and its attributes, as far as these can be told."""
     # Names like `_value_` are Python's own.
     own = {
-        name: part
+        name: told[0]
         for name, part in _own(type(value), vars(value)).items()
-        if name[0] + name[-1] != "__" and formed(part)
+        if name[0] + name[-1] != "__" and (told := _told(part, depth))
     }
-    return [_one(part, depth) for part in (value._name_, held, own)]
+    return [_one(part, depth) for part in (value._name_, _told(value._value_, depth), own)]
+
+
+def _told(value: object, depth: int) -> tuple[object, ...]:
+    """Return a value, or plain data that stands for it, if it can be told from others."""
+    with suppress(Exception):  # of a class that tells what its objects are made of
+        told = _outline(value, depth)
+        _one(told, depth)
+        return (told,)
+    return ()
+
+
+def _outline(value: Any, depth: int) -> object:  # noqa: ANN401 - any value
+    """Return a value if it has a form, else what it is made of, by the protocol of `pickle`.
+
+    Raises:
+        NotCanonicalError: It, or what is in it, has no name that it keeps.
+        Exception: What its class raises when it is taken apart.
+    """
+    if depth > _MAX_DEPTH:
+        raise NotCanonicalError("nested too deeply (or within itself)")
+    with suppress(NotCanonicalError):
+        _one(value, depth)
+        return value
+    kind: Any = type(value)
+    if kind is tuple or kind is list:
+        return kind(_outline(item, depth + 1) for item in value)
+    if kind is dict:
+        return {name: _outline(item, depth + 1) for name, item in value.items()}
+    if isinstance(value, type):
+        return ("class", class_name(value))
+    if callable(value) and "<" not in getattr(value, "__qualname__", "<"):
+        return ("function", value.__module__, value.__qualname__)
+    made = value.__reduce_ex__(2)
+    if isinstance(made, str):
+        return ("global", class_name(kind), made)
+    function, arguments, state, items, pairs = (*made, None, None, None)[:5]
+    states = [
+        _own(kind, part or {}) if isinstance(part, dict | None) else part
+        for part in (state if isinstance(state, tuple) else (state,))
+    ]
+    parts = [function, arguments, states, list(items or ()), list(pairs or ())]
+    return ("made", _outline(parts, depth + 1))
 
 
 def _fields(value: object) -> Mapping[object, object] | None:

@@ -190,6 +190,11 @@ def called(arguments, **more):
     return {"function": {"arguments": arguments}, **more}
 
 
+def begun(arguments, **more):
+    """Return what the first event of a call says, where each call has the index 0."""
+    return {"index": 0, "function": {"name": "f", "arguments": arguments}, **more}
+
+
 STREAMS = {
     "parts": (JSON, [event(content='{"n"'), event(content=": 1}")], True),
     "cut off": (JSON, [event(content='{"n"'), event(content=": 1")], False),
@@ -216,6 +221,24 @@ STREAMS = {
     "without index": (
         offering(),
         [event(tool_calls=[called("{}", id="a")]), event(tool_calls=[called("{}", id="b")])],
+        True,
+    ),
+    "one index": (
+        offering(),
+        [
+            event(tool_calls=[begun("{", id="a"), begun("{", id="b")]),
+            event(tool_calls=[called("}", index=0)]),
+        ],
+        False,  # the first was cut off, the second wasn't
+    ),
+    "one index, whole calls": (
+        offering(),
+        [event(tool_calls=[begun("{}", id="a")]), event(tool_calls=[begun("{}", id="b")])],
+        True,
+    ),
+    "an id for each part": (
+        offering(),
+        [event(tool_calls=[begun("{", id="a")]), event(tool_calls=[called("}", index=0, id="b")])],
         True,
     ),
     "a comment": (JSON, [b": keep-alive\n\n", event(content="{}")], True),

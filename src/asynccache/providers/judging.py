@@ -217,11 +217,20 @@ def _add_delta(into: dict[str, Any], delta: dict[str, Any]) -> None:
         # Some servers send whole calls without an index, one after the other.
         index = call.get("index")
         at = index if index is not None else len(calls) if call.get("id") or not calls else -1
-        same = next((known for known in calls if known["at"] == at), None)
-        if same is None and at != -1:
-            same = {"at": at}
+        same = next((known for known in reversed(calls) if known["at"] == at), None)
+        if at != -1 and (same is None or _is_another(call, same)):
+            same = {"at": at, "id": call.get("id")}
             calls.append(same)
         _add_delta(same or calls[-1], call)
+
+
+def _is_another(call: dict[str, Any], known: dict[str, Any]) -> bool:
+    """Tell whether a call begins though its index is a known one's: some servers count none.
+
+    Others give each part of one call an id of its own, but the name to the first alone.
+    """
+    ids = (call.get("id"), known["id"])
+    return all(ids) and ids[0] != ids[1] and bool((members(call.get("function")) or {}).get("name"))
 
 
 # -- responses ---------------------------------------------------------------------------------

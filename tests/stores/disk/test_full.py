@@ -8,6 +8,7 @@ import os
 import pytest
 
 from asynccache import MISSING, Cache
+from asynccache.stores.disk.room import Room
 from tests.helpers import mounts
 
 VOLUME = 60 * 2**20
@@ -167,3 +168,37 @@ async def test_what_nothing_helps_against_costs_only_what_is_not_stored(volume):
         assert await there(cache, range(40)) == left
         await put(cache, range(40), 100_000)
         assert await there(cache, range(40)) == list(range(40))
+
+
+@pytest.mark.parametrize("when", ["open", "closed"])
+async def test_what_leaves_no_room_to_delete_in_is_cleared(volume, size, when):
+    """Without a byte left and without a spare, a cache's own entries can still be cleared."""
+    cache = Cache.disk(cache_path_root=volume / "cache")
+    await cache.open()
+    names = range(6_000_000 // size)
+    await put(cache, names, size)
+    if when == "closed":
+        await cache.aclose()
+    use_up(volume, "others")
+    (volume / "cache" / ".asynccache" / "spare").unlink(missing_ok=True)
+    use_up(volume, "more")
+    if when == "closed":
+        await cache.open()
+    assert len(await there(cache, names)) == len(names)
+    assert await cache.clear() == len(names)
+    assert await there(cache, names) == []
+    await put(cache, range(3), size)
+    assert await there(cache, names) == [0, 1, 2]
+    await cache.aclose()
+
+
+def test_a_pipe_in_place_of_the_order_holds_nobody_up(tmp_path):
+    """What is no plain file says nothing, and is written by nobody."""
+    room = Room(tmp_path, 2**20)
+    room.prepare()
+    room.move(7)
+    order = tmp_path / ".asynccache" / "order"
+    order.unlink()
+    os.mkfifo(order)
+    room.move(8)
+    assert room.place() == 8

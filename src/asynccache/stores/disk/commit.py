@@ -186,6 +186,7 @@ class CommitThread(ABC, Generic[W]):
             Exception: What ``do`` or SQLite raised; nothing was changed.
         """
         for _ in range(_TRIES):
+            self._close_moved(seed)
             folder = self._folder_of(seed)
             there, connection = self._connected(seed, folder)
             try:
@@ -206,11 +207,15 @@ class CommitThread(ABC, Generic[W]):
         while self._connections:
             self._connections.popitem()[1][2].close()
 
+    def _close_moved(self, seed: str) -> None:
+        """Close a connection to a deleted file, whose room is free only then."""
+        found = self._connections.get(seed)
+        if found is not None and found[1] != identity(self.path(found[0])):
+            self._connections.pop(seed)[2].close()
+
     def _connected(self, seed: str, folder: Folder) -> tuple[object, sqlite3.Connection]:
         found = self._connections.pop(seed, None)
-        if found is not None and (
-            found[0] is not folder or found[1] != identity(self.path(folder))
-        ):
+        if found is not None and found[0] is not folder:
             found[2].close()
             found = None
         if found is None:

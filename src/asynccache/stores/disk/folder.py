@@ -137,6 +137,16 @@ class Folder:
         with self.reader() as connection:
             return generations.read(connection)
 
+    def count_alone(self, tenant: str | None) -> int | None:
+        """Return how many live entries a tenant has, or None if others have any."""
+        with self.reader() as connection:
+            ((live, others),) = connection.execute(
+                "SELECT count(*) FILTER (WHERE NOT expires BETWEEN 1 AND ?),"
+                " count(*) FILTER (WHERE tenant IS NOT ?) FROM entries",
+                (self._clock.time_us(), tenant),
+            ).fetchall()
+        return None if others else int(live)
+
     def page(self, tenant: str | None, cursor: str | None) -> Page:
         """Return the envelopes of the next live rows, in the order of their ids."""
         now = self._clock.time_us()

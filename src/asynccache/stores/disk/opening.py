@@ -198,6 +198,14 @@ def remove(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
+def remove_whole(database: Path) -> None:
+    """Remove a folder's database and bodies; whoever has it open opens a new one."""
+    with locked(database.parent, _PREPARING_SECONDS):
+        remove(database)
+        for body in database.with_name(BODIES).iterdir():
+            body.unlink(missing_ok=True)
+
+
 def remove_damaged(path: Path, schema: Schema) -> bool:
     """Remove a database that is damaged and holds nothing but the schema's tables.
 

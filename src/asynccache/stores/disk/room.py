@@ -25,7 +25,7 @@ _LEAST_UNIT, _LARGEST_UNIT = 64 * 2**10, 4 * 2**20
 _LOGS: Final = 8  # a log that a reader pins counts as an eighth of the limit: evicting frees none
 _PLACE: Final = struct.Struct("<q")
 _BEYOND: Final = 2**62  # a place that no cache reaches: the file is damaged
-_NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
+_FLAGS: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class Usage(Struct, frozen=True):
@@ -124,7 +124,7 @@ class Room:
     def place(self) -> int:
         """Return the latest place in the order of uses."""
         with suppress(OSError, struct.error):  # not there, cut off
-            fd = os.open(self._order, os.O_RDONLY | _NOFOLLOW)
+            fd = os.open(self._order, os.O_RDONLY | _FLAGS)
             try:
                 (found,) = _PLACE.unpack(os.read(fd, _PLACE.size))
             finally:
@@ -137,7 +137,7 @@ class Room:
         """Go on to a place in the order of uses."""
         self._place = place
         with suppress(OSError):  # each database holds the places of its own entries
-            fd = os.open(self._order, os.O_WRONLY | _NOFOLLOW)
+            fd = os.open(self._order, os.O_WRONLY | _FLAGS)
             try:
                 os.write(fd, _PLACE.pack(place))
             finally:

@@ -15,6 +15,7 @@ from threading import get_ident
 from typing import Final, TypeVar
 
 from asynccache.errors import (
+    StoreFullError,
     StoreReadOnlyError,
     StoreRefusedError,
     StoreUnavailableError,
@@ -25,7 +26,7 @@ from asynccache.stores.disk.folder import Folder
 from asynccache.stores.disk.forks import add, working
 from asynccache.stores.disk.inline import blocks_read
 from asynccache.stores.disk.leases import LeaseThread
-from asynccache.stores.disk.opening import open_folder
+from asynccache.stores.disk.opening import open_folder, remove_whole
 from asynccache.stores.disk.room import Room
 from asynccache.stores.disk.writer import WriterThread
 
@@ -95,6 +96,32 @@ class Session:
         """
         return await self._run(lambda: self.folder_of(seed))
 
+    async def remove(self, seed: str, tenant: str | None) -> int:
+        """Remove a database whole, where a volume is too full for deleting in it.
+
+        Returns:
+            How many live entries there were.
+
+        Raises:
+            StoreFullError: Others have entries there, too.
+            StoreError: It can't be removed.
+        """
+
+        def remove() -> int:
+            folder = self._find(seed)
+            live = 0 if folder is None else folder.count_alone(tenant)
+            if live is None:
+                raise StoreFullError(
+                    "The disk has no room to delete in, and the database holds entries of other"
+                    " tenants: free some room."
+                )
+            if folder is not None:
+                remove_whole(folder.database)
+                folder.close()
+            return live
+
+        return await self._run(remove)
+
     def folder_of(self, seed: str) -> Folder:
         """Return a seed's folder to write to; blocks.
 
@@ -103,6 +130,10 @@ class Session:
             StoreRefusedError, sqlite3.Error, OSError: It can't be opened.
         """
         folder = self._find(seed)
+        if folder is not None and not (folder.writable or self.read_only) and self.room.lack() > 0:
+            raise StoreFullError(
+                "The disk had no room for the cache when it was opened: free some."
+            )
         if folder is None or not folder.writable:
             raise StoreReadOnlyError("The disk store was, or can only be, opened for reading.")
         return folder
@@ -171,13 +202,13 @@ class Session:
             return found
         if seed in {"", os.curdir, os.pardir} or os.path.basename(seed) != seed:  # noqa: PTH119 - of a name, not a path
             raise StoreRefusedError(f"{seed!r} can't be a folder's name: choose another seed.")
+        if found is not None:
+            found.close()  # before the new one is made: a deleted file's room is free only then
         fresh = self._opened(seed)
         if fresh is None:
             self.folders.pop(seed, None)
         else:
             self.folders[seed] = fresh
-        if found is not None:
-            found.close()
         self._close_others(seed)
         return fresh
 

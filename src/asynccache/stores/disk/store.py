@@ -198,7 +198,7 @@ class DiskStore(Store):
                 live, after = await writer.submit(work)
             except StoreFullError:
                 if rows == 1:
-                    raise
+                    return cleared + await self._opened().remove(namespace.seed, namespace.owner)
                 rows = rows // 8 or 1  # which takes less of the log
                 continue
             cleared += int(live)

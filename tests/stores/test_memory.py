@@ -40,8 +40,42 @@ def consistent(store):
         for key in bucket
         if key[0] == number
     }
-    taken = sum(len(body) + ENTRY_OVERHEAD for body, _ in store._entries.values())
+    taken = sum(len(body) + ENTRY_OVERHEAD for body, *_ in store._entries.values())
     return listed == set(store._entries) and taken == store._bytes <= store._max_bytes
+
+
+async def test_sets_of_other_keys_refuse_no_call():
+    """However many other keys are set, or evicted while few are, a call's own key is as it was."""
+    store = MemoryStore()
+    (before,) = await store.generations(HOME, [key_of("slow")])
+    (read,) = await store.generations(HOME, [key_of("set")])
+    await store.set_many(HOME, [record("set", size=10)])
+    for start in range(0, 20_000, 1000):
+        await store.set_many(HOME, [record(n, size=10) for n in range(start, start + 1000)])
+    slow, late = record("slow", generation=before), record("set", generation=read)
+    assert await store.set_many(HOME, [slow, late]) == [True, False]
+
+
+@pytest.mark.parametrize("change", ["drop", "expire", "evict", "clear", "replace"])
+async def test_what_was_set_and_is_gone_is_still_a_change(change):
+    """A key that was set during a call and then removed isn't written by that call."""
+    clock = ManualClock()
+    store = MemoryStore(max_bytes=2 * ROOM, clock=clock)
+    (before,) = await store.generations(HOME, [key_of("a")])
+    await store.set_many(HOME, [record("a", expires=clock.time_us() + 1_000_000)])
+    if change == "drop":
+        store.drop(HOME, [key_of("a")])
+    elif change == "expire":
+        clock.advance(2)
+        assert store.peek(HOME, key_of("a")) is None
+    elif change == "evict":
+        await store.set_many(HOME, [record(n) for n in range(3)])
+    elif change == "clear":
+        await store.clear(HOME)
+    else:  # by a call that began later, whose writing is no change
+        (now,) = await store.generations(HOME, [key_of("a")])
+        assert await store.set_many(HOME, [record("a", generation=now)]) == [True]
+    assert await store.set_many(HOME, [record("a", generation=before)]) == [False]
 
 
 def test_a_store_without_room_is_refused():

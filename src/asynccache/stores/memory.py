@@ -33,13 +33,13 @@ DEFAULT_MAX_BYTES: Final = 256 * 2**20  # bytes: a hundred thousand answers of 2
 ENTRY_OVERHEAD: Final = 520  # bytes: key, tuples, dict slots, index and heap; measured 290 to 520
 _PAGE: Final = 1000  # envelopes from which on a scan's page ends with the bucket it is in
 _BUCKETS: Final = 256  # by the first byte of the key, so that a cursor survives sets and deletes
-_CHANGES: Final = 16_384  # keys whose generation is known: about 2 MB; older ones are refused
+_CHANGES: Final = 16_384  # removed keys whose change is known: about 2 MB; older ones are refused
 _ALL: Final = b""  # in place of a key: a whole namespace
 _SORTED_OUT: Final = 4  # expiries looked at for each new one, while too many are no entry's
 _SLICE: Final = 500  # entries handled in one turn of the loop: a few hundred microseconds
 
 _Place: TypeAlias = tuple[Namespace, bytes]
-_Kept: TypeAlias = tuple[bytes, int]  # body, expires
+_Kept: TypeAlias = tuple[bytes, int, int]  # body, expires, number of the change that set it
 _Expiry: TypeAlias = tuple[int, int, _Place]
 _Waiter: TypeAlias = "asyncio.Future[None]"
 
@@ -47,12 +47,14 @@ _Waiter: TypeAlias = "asyncio.Future[None]"
 class _Generations:
     """The generations of a store's keys: the number of the last change when each was read.
 
-    A key has a generation still unless it, or its whole namespace, was changed later.
+    A key has a generation still unless it, or its whole namespace, was changed later. The number
+    of the change that set an entry is kept with it; those of other changes are kept here.
     """
 
-    __slots__ = ("_changed", "_last", "_least")
+    __slots__ = ("_changed", "_entries", "_last", "_least")
 
-    def __init__(self) -> None:
+    def __init__(self, entries: Mapping[_Place, _Kept]) -> None:
+        self._entries = entries
         self._last = self._least = 0
         self._changed: OrderedDict[_Place, int] = OrderedDict()
 
@@ -63,15 +65,34 @@ class _Generations:
     def renew(self, place: _Place) -> None:
         """Give a key, or with `_ALL` a namespace, a new generation."""
         self._last += 1
-        self._changed[place] = self._last
-        self._changed.move_to_end(place)
-        if len(self._changed) > _CHANGES:
-            self._least = self._changed.popitem(last=False)[1]
+        self._note(place, self._last)
+
+    def set(self, place: _Place) -> int:
+        """Give a key that is set a new generation; return the number to keep with its entry."""
+        self._last += 1
+        self._changed.pop(place, None)
+        return self._last
+
+    def removed(self, place: _Place, number: int) -> None:
+        """Take over the number that was kept with an entry."""
+        if number > self._number(place):
+            self._note(place, number)
 
     def current(self, place: _Place, generation: bytes) -> bool:
         """Return whether a key has this generation still."""
+        kept = self._entries.get(place)
+        return max(self._number(place), 0 if kept is None else kept[2]) <= int(generation)
+
+    def _number(self, place: _Place) -> int:
+        """Return the last change of a key that is known here."""
         changed, whole = self._changed.get(place, 0), self._changed.get((place[0], _ALL), 0)
-        return max(self._least, changed, whole) <= int(generation)
+        return max(self._least, changed, whole)
+
+    def _note(self, place: _Place, number: int) -> None:
+        self._changed[place] = number
+        self._changed.move_to_end(place)
+        if len(self._changed) > _CHANGES:
+            self._least = max(self._least, self._changed.popitem(last=False)[1])
 
 
 class _Expiries:
@@ -145,7 +166,7 @@ class MemoryStore(Store):
         self._bytes = 0
         self._buckets: dict[tuple[Namespace, int], set[bytes]] = {}
         self._expiries = _Expiries(self._entries)
-        self._generations = _Generations()
+        self._generations = _Generations(self._entries)
         self._leases: dict[_Place, Lease] = {}
         self._waiters: dict[_Place, set[_Waiter]] = {}
         self._evicted = 0
@@ -171,7 +192,7 @@ class MemoryStore(Store):
         kept = self._find(place)
         if kept is None:
             return None
-        body, expires = kept
+        body, expires, _ = kept
         if expires and expires <= self._clock.time_us():
             self._drop_expired(place, kept)
             return None
@@ -253,7 +274,7 @@ class MemoryStore(Store):
         with self._lock:
             for number in range(first, _BUCKETS):
                 for key in self._buckets.get((namespace, number), ()):
-                    body, expires = self._entries[namespace, key]
+                    body, expires, _ = self._entries[namespace, key]
                     if not 0 < expires <= now:
                         envelopes.append(body[:ENVELOPE_BYTES])
                 if len(envelopes) >= _PAGE and number + 1 < _BUCKETS:
@@ -357,13 +378,16 @@ class MemoryStore(Store):
                 self._make_room()
             else:
                 return None
-            self._bytes += cost - _cost(self._find(place))
-            self._entries[place] = (record.body, record.expires)
+            before = self._find(place)
+            self._bytes += cost - _cost(before)
+            if record.generation is None:
+                number = generations.set(place)
+            else:
+                number = 0 if before is None else before[2]
+            self._entries[place] = (record.body, record.expires, number)
             if record.expires:
                 self._expiries.add(place, record.expires)
             self._touch(place)
-            if record.generation is None:
-                generations.renew(place)
             self._buckets.setdefault((namespace, key[0]), set()).add(key)
             woken = self._waiters.pop(place, ())
         _wake(woken)
@@ -411,6 +435,7 @@ class MemoryStore(Store):
     def _unlist(self, place: _Place, kept: _Kept) -> None:
         """Take an entry that was just removed out of the other tables; the lock is held."""
         self._bytes -= _cost(kept)
+        self._generations.removed(place, kept[2])
         namespace, key = place
         bucket = self._buckets[namespace, key[0]]
         bucket.discard(key)

@@ -9,6 +9,7 @@ import enum
 import fractions
 import itertools
 import pathlib
+import tracemalloc
 import uuid
 from array import array
 from decimal import Decimal
@@ -21,6 +22,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from asynccache import MISSING, Cache
+from asynccache.entries.values import decode_value, encode_exactly
 from asynccache.stores.base import UNKNOWN
 
 KEYS = itertools.count()
@@ -245,3 +247,21 @@ def test_what_can_be_kept_is_kept(cache, typed):
     value, kind = typed
     stored, _ = kept(cache, value, kind)
     assert stored or kind not in SURE
+
+
+def peak(work):
+    """Return how much memory some work takes at most, and what it returns."""
+    tracemalloc.start()
+    try:
+        made = work()
+        return tracemalloc.get_traced_memory()[1], made
+    finally:
+        tracemalloc.stop()
+
+
+def test_plain_data_is_copied_once_to_be_compared():
+    """A large value holds the loop for one copy of it, whatever its numbers look like in bytes."""
+    value = [{"a": number, "b": [1, 2, number]} for number in range(20_000)]
+    copied, data = peak(lambda: encode_exactly(value, Any))
+    once, _ = peak(lambda: decode_value(data, Any))
+    assert copied < 2 * once

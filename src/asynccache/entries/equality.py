@@ -9,13 +9,14 @@ from __future__ import annotations
 import copyreg
 import dataclasses
 import datetime as dt
+import io
 import marshal
+import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import repeat
 from typing import Any, Final, cast
 
-import msgspec
 from msgspec import inspect
 
 from asynccache.keys.canonical import is_cached
@@ -24,7 +25,6 @@ _SCALARS: Final = frozenset({bool, int, str, bytes, float, type(None)})
 _BUILTINS: Final = frozenset({
     int, float, str, bytes, bytearray, list, tuple, dict, set, frozenset,
 })  # fmt: skip
-_BUFFERS: Final = ((bytes,), (bytes, bytearray, memoryview))
 _TIMES: Final = frozenset({dt.datetime, dt.time})
 # Which of its fields a model of pydantic's was given is no part of its equality, and no value.
 _NO_CONTENTS: Final = frozenset({"__pydantic_fields_set__", "__fields_set__"})
@@ -40,6 +40,7 @@ _FORMS: Final[dict[type, tuple[type, ...]]] = {
 }
 # The last of marshal's formats that writes equal data alike, whatever else refers to its parts.
 _MARSHAL: Final = 2
+_PICKLE: Final = 4  # the last of pickle's that writes this name before each bytearray
 
 
 def difference(one: Any, other: Any, named: Any = None) -> str | None:  # noqa: ANN401 - any two
@@ -90,7 +91,8 @@ def difference(one: Any, other: Any, named: Any = None) -> str | None:  # noqa: 
 def same_builtins(one: Any, other: Any) -> bool:  # noqa: ANN401 - any two values
     """Tell fast that two values made of nothing but built-in types are the same.
 
-    False says nothing. What has the buffer protocol counts as the bytes in it: see `has_buffers`.
+    False says nothing. What has the buffer protocol counts as the bytes in it: `may_have_buffers`
+    tells whether that matters.
     """
     try:
         return marshal.dumps(one, _MARSHAL) == marshal.dumps(other, _MARSHAL)
@@ -98,10 +100,16 @@ def same_builtins(one: Any, other: Any) -> bool:  # noqa: ANN401 - any two value
         return False
 
 
-def has_buffers(value: Any) -> bool:  # noqa: ANN401 - a value of built-in types
-    """Tell fast whether there is a bytearray or memoryview in a value of built-in types."""
-    as_text, as_it_is = (msgspec.to_builtins(value, builtin_types=kept) for kept in _BUFFERS)
-    return bool(as_text != as_it_is)
+def may_have_buffers(value: Any) -> bool:  # noqa: ANN401 - a value of built-in types
+    """Tell fast whether there may be a bytearray or memoryview in a value of built-in types."""
+    written = io.BytesIO()
+    pickler = pickle.Pickler(written, _PICKLE)
+    pickler.fast = True  # it notes no part that it has met, which costs more than the rest
+    try:
+        pickler.dump(value)
+    except TypeError:  # pickle takes no memoryview
+        return True
+    return b"bytearray" in written.getvalue()
 
 
 def _became(one: Any, other: Any) -> bool:  # noqa: ANN401 - any two objects

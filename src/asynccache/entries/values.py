@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from asynccache.entries.equality import difference, has_buffers, named_by, same_builtins
+from asynccache.entries.equality import difference, may_have_buffers, named_by, same_builtins
 from asynccache.errors import described
 
 
@@ -75,7 +75,8 @@ def _lost(value: object, data: bytes, type: Any) -> str | None:  # noqa: ANN401 
     try:
         back = decode_value(data, type)
         if same_builtins(value, back) and not (
-            any(mark in data for mark in _BINARY) and (has_buffers(value) or has_buffers(back))
+            any(mark in data for mark in _BINARY)
+            and (may_have_buffers(value) or may_have_buffers(back))
         ):
             return None
         return difference(value, back, None if _is_open(type) else named_by(type))

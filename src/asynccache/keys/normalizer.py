@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import msgspec
 from msgspec import Struct
 
 from asynccache.errors import NotCanonicalError
-from asynccache.keys.canonical import SCRIPTS, canonical_value
+from asynccache.keys.canonical import SCRIPTS, absolute, canonical_value
 
 Body: TypeAlias = dict[str, Any]
 _DECODE: Final = msgspec.json.Decoder(dict[str, Any]).decode
@@ -130,5 +129,5 @@ def _name_of(function: Any) -> str:  # noqa: ANN401 - any callable
     module = function.__module__
     code = getattr(function, "__code__", None)
     if module in SCRIPTS and code is not None:  # every script is called so
-        module = str(Path(code.co_filename).resolve())
+        module = str(absolute(code.co_filename))
     return f"{module}:{name}"

@@ -7,12 +7,12 @@ import os
 import threading
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from threading import get_ident
 from typing import Any, Final
 
 from asynccache.entries.entry import ENVELOPE_BYTES
 from asynccache.errors import StoreFullError, StoreUnavailableError
+from asynccache.keys.canonical import absolute
 from asynccache.keys.key import Namespace
 from asynccache.runtime.clock import SYSTEM_CLOCK, Clock
 from asynccache.runtime.forks import forget_in_child
@@ -73,10 +73,7 @@ class DiskStore(Store):
         gitignore: bool = True,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        # Links are to be seen, not resolved. `abspath` and `getcwd` do the same, but detectors of
-        # blocking calls refuse them where a loop runs.
-        here = "" if os.path.isabs(root) else os.fsdecode(os.getcwdb())  # noqa: PTH109, PTH117 - as above
-        self._root = Path(os.path.normpath(os.path.join(here, root)))  # noqa: PTH118 - as above
+        self._root = absolute(root)  # links are to be seen, not resolved
         self._seed = seed
         self._largest = max_entry_bytes + ENVELOPE_BYTES
         self._start = partial(Session, self._root, clock, max_bytes=max_bytes, gitignore=gitignore)

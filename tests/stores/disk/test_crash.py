@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -18,7 +19,7 @@ import pytest
 from asynccache import Cache
 from asynccache.keys.key import Namespace
 from asynccache.stores.base import Claim, Lease
-from asynccache.stores.disk import DiskStore, forks
+from asynccache.stores.disk import DiskStore, forks, leases, opening
 from asynccache.testing.records import body_of, key_of
 from tests.helpers.frozen import freeze
 
@@ -181,6 +182,24 @@ async def test_many_processes_open_a_new_store_at_once(tmp_path):
     await store.open()
     found = await store.get_many(NS, [key_of(n) for n in range(8)])
     assert list(found) == [body_of(n) for n in range(8)]
+    await store.aclose()
+
+
+async def test_who_has_the_leases_for_a_moment_is_waited_for(tmp_path, monkeypatch):
+    """Who opens or closes a database has it alone meanwhile, and a claim comes after."""
+
+    def prepare_and_hold(path, schema):
+        opening.prepare(path, schema)
+        holder = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+        holder.execute("BEGIN IMMEDIATE")
+        threading.Timer(0.2, holder.close).start()
+
+    monkeypatch.setattr(leases, "prepare", prepare_and_hold)
+    store = DiskStore(tmp_path / "cache")
+    await store.open()
+    (answer,) = await store.claim(NS, [Claim(key=key_of("a"), token=bytes(16))], 1)
+    assert answer.granted
     await store.aclose()
 
 

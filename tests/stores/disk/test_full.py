@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 
+import anyio
 import pytest
 
 from asynccache import MISSING, Cache
+from asynccache.stores.disk.bodies import BodyFile
 from asynccache.stores.disk.room import Room
+from asynccache.testing.records import PATIENCE
 from tests.helpers import mounts
 
 VOLUME = 60 * 2**20
@@ -81,10 +85,12 @@ async def test_a_small_volume_is_filled_read_cleared_and_used_again(volume, size
     caplog.set_level(logging.INFO, "asynccache")
     async with Cache.disk(cache_path_root=root) as cache:
         await put(cache, names, size)
+        with anyio.fail_after(PATIENCE):
+            while free(volume) < 0.4 * VOLUME:  # eviction catches up
+                await anyio.sleep(0.01)
         left = await there(cache, names)
         assert left[-10:] == list(names[-10:])
         assert len(left) * size > 0.25 * VOLUME
-        assert free(volume) > 0.4 * VOLUME
         assert cache.stats().store_errors == {}
     async with Cache.disk(cache_path_root=root) as cache:
         again = await there(cache, names)
@@ -102,7 +108,7 @@ async def test_a_small_volume_is_filled_read_cleared_and_used_again(volume, size
 async def test_a_volume_that_others_fill_is_evicted_from(volume, size, caplog):
     """Without a byte left, all is read; sets, deletes and clear work, said once."""
     names = range(22 * 2**20 // size)
-    more, last = range(names.stop, names.stop + 50), range(names.stop + 50, names.stop + 100)
+    more, last = range(names.stop, names.stop + 40), range(names.stop + 40, names.stop + 80)
     root = volume / "cache"
     async with Cache.disk(cache_path_root=root) as cache:
         await put(cache, names, size)
@@ -125,7 +131,7 @@ async def test_a_volume_that_others_fill_is_evicted_from(volume, size, caplog):
         assert await there(cache, last) == list(last)
     use_up(volume, "yet more of others")
     async with Cache.disk(cache_path_root=root) as cache:
-        assert await cache.clear() > 50
+        assert await cache.clear() > len(last)
         assert taken(root) < 0.05 * VOLUME
         await put(cache, names[:50], size)
         assert await there(cache, names[:50]) == list(names[:50])
@@ -133,6 +139,26 @@ async def test_a_volume_that_others_fill_is_evicted_from(volume, size, caplog):
     told = [one.message for one in caplog.records if "is full" in one.message]
     assert 2 <= len(told) <= 3  # by each cache that met it
     assert not any(one.exc_info for one in caplog.records)
+
+
+async def test_what_is_half_written_is_gone_before_room_is_made(volume, monkeypatch):
+    """The last bytes went into a file that could not be finished: evicting needs them."""
+    discard = BodyFile.discard
+
+    def discard_late(body):
+        time.sleep(0.3)
+        discard(body)
+
+    monkeypatch.setattr(BodyFile, "discard", discard_late)
+    monkeypatch.setattr(Room, "keep_spare", lambda _: None)
+    async with Cache.disk(cache_path_root=volume / "cache") as cache:
+        await put(cache, range(20), 400_000)
+    use_up(volume, "others")
+    os.truncate(volume / "others", (volume / "others").stat().st_size - 200_000)
+    async with Cache.disk(cache_path_root=volume / "cache") as cache:
+        await put(cache, range(20, 25), 400_000)
+        assert await there(cache, range(20, 25)) == list(range(20, 25))
+        assert cache.stats().store_errors == {}
 
 
 async def test_leases_on_a_full_volume(volume):

@@ -15,7 +15,7 @@ import secrets
 import stat
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -99,20 +99,24 @@ async def write_body(folder: Path, key: bytes, data: bytes, worker: ThreadPoolEx
                 left = left[await file.write(left[:_PIECE]) :]
         await asyncio.wrap_future(worker.submit(body.finish, key))
     except BaseException as exc:
-        discard([body], worker)
+        undone = discard([body], worker)
         if isinstance(exc, OSError | RuntimeError):  # the latter if the store is closed meanwhile
+            for each in undone:  # making room on a full volume needs what it took
+                await asyncio.wrap_future(each)
             raise mapped(exc) from exc
         raise
     return body
 
 
-def discard(bodies: Iterable[BodyFile], worker: ThreadPoolExecutor) -> None:
-    """Remove files without waiting for it."""
+def discard(bodies: Iterable[BodyFile], worker: ThreadPoolExecutor) -> list[Future[None]]:
+    """Remove files without waiting for it; return what may be waited for."""
+    futures: list[Future[None]] = []
     for body in bodies:
         try:
-            worker.submit(body.discard)
+            futures.append(worker.submit(body.discard))
         except RuntimeError:  # the store is closed meanwhile, so it is this or an orphan
             body.discard()
+    return futures
 
 
 def read_body(folder: Path, name: str, size: int, limit: int | None = None) -> bytes | None:

@@ -173,11 +173,10 @@ class Evictor:
 
     def _advance(self) -> bool:
         """Go on with what is being evicted; return whether there is more."""
-        run, self._run = self._run, None
-        if run is None or next(run, run) is run:
-            return False
-        self._run = run
-        return True
+        if self._run is not None and next(self._run, self) is None:
+            return True
+        self._run = None
+        return False
 
     def _evict(self, usage: Usage, needed: int = 0) -> Iterator[None]:
         """Evict entries in the order of their use, by small steps.

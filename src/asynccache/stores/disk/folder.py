@@ -16,7 +16,6 @@ from asynccache.stores.base import Page
 from asynccache.stores.disk import generations
 from asynccache.stores.disk.bodies import read_body
 from asynccache.stores.disk.database import (
-    BUSY_SECONDS,
     CACHE,
     Mode,
     connect,
@@ -179,7 +178,9 @@ class Folder:
             return
         if not self._wal:
             return
-        fresh = Inline(self._connect(timeout=0), self.touched, self._clock, blocks, self.moved)
+        connection = self._connect()
+        connection.execute("PRAGMA busy_timeout = 0")  # a loop waits for nobody, a worker may
+        fresh = Inline(connection, self.touched, self._clock, blocks, self.moved)
         with self._lock:
             if self._closed or thread in self.inline:
                 surplus = fresh
@@ -214,7 +215,6 @@ class Folder:
             connection.close()
         return all(closed)
 
-    def _connect(self, timeout: float = BUSY_SECONDS) -> sqlite3.Connection:
+    def _connect(self) -> sqlite3.Connection:
         # Reads the schema too, here on the worker.
-        there = "SELECT 1 FROM entries LIMIT 1"
-        return connect(self.database, self._mode, CACHE, there, timeout=timeout)
+        return connect(self.database, self._mode, CACHE, "SELECT 1 FROM entries LIMIT 1")

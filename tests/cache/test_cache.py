@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import datetime as dt
 import enum
+import functools
 import json
 import pickle
 from types import SimpleNamespace
@@ -697,6 +698,18 @@ async def test_store_errors_are_raised_where_asked_for():
         store.heal()
 
 
+class AsyncRule:
+    """Can't be asked without awaiting."""
+
+    async def __call__(self, _):
+        return False
+
+
+async def async_generator(_):
+    """Can't be asked either."""
+    yield False
+
+
 async def lambda_async(answer):
     """Say yes, once somebody awaits it."""
     return bool(answer)
@@ -740,6 +753,10 @@ def test_from_url(tmp_path):
         ({"on_store_error": "ignore"}, ValueError),
         ({"store_if": 1}, TypeError),
         ({"store_if": lambda_async}, TypeError),
+        ({"store_if": AsyncRule()}, TypeError),
+        ({"store_if": functools.partial(AsyncRule())}, TypeError),
+        ({"store_if": async_generator}, TypeError),
+        ({"observer": AsyncRule()}, TypeError),
         ({"ignore": ["*"]}, ValueError),
         ({"ignore": "metadata"}, TypeError),
         ({"ignore": ["a..b"]}, ValueError),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from typing import Any
 
@@ -58,6 +59,32 @@ async def test_the_traceback_is_there_at_debug(broken, caplog):
     await used(cache)
     assert len(lines(caplog)) == 1
     assert [record for record in caplog.records if record.exc_info and record.levelname == "DEBUG"]
+
+
+@pytest.mark.parametrize("kind", ["observer", "store_if"])
+async def test_functions_of_the_users_that_return_coroutines_are_told_once(kind, caplog):
+    """It is no yes, nobody awaits it, and it is closed."""
+    caplog.set_level(logging.WARNING, "asynccache")
+    made = []
+
+    async def never():
+        """Do nothing."""
+
+    def returning(_):
+        made.append(never())
+        return made[-1]
+
+    options: dict[str, Any] = {kind: returning}
+    async with Cache.memory(**options) as cache:
+        for number in range(CALLS):
+            await cache.get_or_create(number, create)
+        await cache.set("key", 1)  # comes after all that was begun
+        stats = cache.stats()
+    assert len(made) == CALLS
+    assert {inspect.getcoroutinestate(one) for one in made} == {inspect.CORO_CLOSED}
+    (line,) = lines(caplog)
+    assert f"{kind} must be a plain function, and returned a coroutine" in line.getMessage()
+    assert stats.not_stored == ({"store_if": CALLS} if kind == "store_if" else {})
 
 
 @pytest.mark.parametrize("kind", ["observer", "store_if"])

@@ -19,6 +19,7 @@ from asynccache.errors import described
 
 SECRET = "hunter2"
 MADE: Any = Cache  # what is wrong by its types, too
+OPTIONS: Any = asynccache.options
 
 CALLS = {
     "redis, an address first": (
@@ -30,6 +31,18 @@ CALLS = {
     "disk, an absolute folder": (lambda: MADE.disk("/srv/c"), "cache_path_root='/srv/c'"),
     "disk, a folder at home": (lambda: MADE.disk("~/c"), "cache_path_root='~/c'"),
     "disk, a path": (lambda: MADE.disk(Path("a/b")), "cache_path_root='a/b'"),
+    "disk, a path of one part": (lambda: MADE.disk(Path("a")), "cache_path_root='a'"),
+    "disk, a hidden folder": (lambda: MADE.disk(".cache"), "cache_path_root='.cache'"),
+    "a cache by name": (lambda: MADE("disk"), "call Cache.disk(), Cache.memory()"),
+    "a cache by option": (lambda: MADE(mode="replay"), "call Cache.disk(), Cache.memory()"),
+    "options, misspelt": (
+        lambda: OPTIONS(tenent="x"),
+        "options: no option 'tenent' (did you mean tenant?); it takes mode, ttl, cache_seed,",
+    ),
+    "options, the cache's": (lambda: OPTIONS(max_bytes=1), "options: no option 'max_bytes'; it"),
+    "options, without a name": (lambda: OPTIONS("refresh"), "write options(mode='refresh')"),
+    "options, of no name": (lambda: OPTIONS(Cache.memory()), "options takes its options by name"),
+    "options, a secret": (lambda: OPTIONS(SECRET), "options takes its options by name"),
     "disk, here": (lambda: MADE.disk("."), "cache_path_root='.'"),
     "disk, a URL first": (lambda: MADE.disk("redis://host"), "Cache.from_url"),
     "memory, a URL first": (lambda: MADE.memory("redis://host"), "Cache.from_url"),

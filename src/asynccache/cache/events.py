@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, Protocol
 from msgspec import field
 
 from asynccache.cache.in_force import current_options, is_watched, recorders
+from asynccache.core.calls import plain
 from asynccache.core.counters import Outcome
 from asynccache.entries.entry import Entry
 from asynccache.errors import ReplayMiss
@@ -85,7 +86,7 @@ class SafeObserver:
     def __call__(self, event: CallEvent) -> None:
         """Tell the user's of an event."""
         try:
-            self._observer(event)
+            plain("observer", self._observer(event))
         except Exception as exc:  # noqa: BLE001 - the user's function; no call is lost over it
             if type(exc) not in self._told:
                 self._told.add(type(exc))

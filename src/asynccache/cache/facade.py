@@ -48,6 +48,7 @@ from asynccache.core.calls import (
     Fetched as Fetched,
     Status as Status,
     StoreIf as StoreIf,
+    plain as plain,
     status_of as status_of,
     store_good as store_good,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, Self, Unpack
+from typing import Final, Never, Self, Unpack
 
 from asynccache.cache.cache import AsyncCache
 from asynccache.cache.settings import CacheOptions, positive, seconds_of, settings_of
@@ -27,7 +27,7 @@ class Cache:
     `SyncCache` if it takes what ``with`` gives.
     """
 
-    def __new__(cls) -> Self:  # noqa: D102 - it only raises
+    def __new__(cls, *args: Never, **options: Never) -> Self:  # noqa: ARG004, D102 - it only raises
         raise TypeError(
             "Cache only makes caches: call Cache.disk(), Cache.memory(), Cache.redis() or"
             " Cache.from_url(...), and annotate with AsyncCache or SyncCache"

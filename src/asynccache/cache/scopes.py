@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, Literal, ParamSpec, TypeVar, cast
+from typing import Any, Final, Literal, Never, ParamSpec, TypeVar, cast
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from asynccache.cache import in_force
 from asynccache.cache.cache import AsyncCache, SyncCache
 from asynccache.cache.in_force import Samples, current_options
-from asynccache.cache.settings import mode_of, rule_of, seconds_of
+from asynccache.cache.settings import mode_of, refuse_others, rule_of, seconds_of
 from asynccache.core.calls import StoreIf
 from asynccache.core.modes import Mode
 from asynccache.errors import described
@@ -95,7 +95,7 @@ class OptionsBlock:
 
 
 def options(
-    *,
+    *unnamed: Never,
     mode: Mode | UnsetType = UNSET,
     ttl: float | timedelta | UnsetType | None = UNSET,
     cache_seed: int | str | UnsetType = UNSET,
@@ -103,6 +103,7 @@ def options(
     sample: int | Literal["each"] | UnsetType = UNSET,
     store_if: StoreIf | UnsetType = UNSET,
     cache: AsyncCache | SyncCache | UnsetType | None = UNSET,
+    **unknown: Never,
 ) -> OptionsBlock:
     """Set options for every cached call in a block, and in tasks that were started inside it.
 
@@ -110,6 +111,7 @@ def options(
     call of a function or a coroutine function into such a block.
 
     Args:
+        unnamed: Nothing: write ``options(mode="refresh")``, not ``options("refresh")``.
         mode: As the cache's ``mode``.
         ttl: Seconds or timedelta until answers that the block stores expire. None: never.
         cache_seed: Use this namespace of the same store.
@@ -119,11 +121,13 @@ def options(
         store_if: A plain function of an `Answer` that returns whether to store it. For a shared
             call the function of the caller that started it decides.
         cache: Use this cache, also in wrapped clients. None uses no cache.
+        **unknown: Nothing: there are no other options.
 
     Raises:
         ValueError: An option has no such value.
-        TypeError: An option has the wrong type.
+        TypeError: An option has the wrong type, or there is none of that name.
     """
+    refuse_others(unnamed, unknown, _OPTIONS)
     changes: dict[str, Any] = {}
     if mode is not UNSET:
         changes["mode"] = mode_of(mode)
@@ -144,6 +148,9 @@ def options(
     if cache is not UNSET:
         changes["cache"] = asynchronous(cache)
     return OptionsBlock(changes)
+
+
+_OPTIONS: Final = tuple(inspect.signature(options).parameters)[1:-1]
 
 
 def asynchronous(cache: object) -> AsyncCache | None:

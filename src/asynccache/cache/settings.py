@@ -98,7 +98,7 @@ class CacheOptions(TypedDict, total=False):
     """Give the events of misses a digest of each part of their requests; off by default."""
 
 
-_PLACE: Final = re.compile(r"[/\\:~]|\.{1,2}$")
+_PLACE: Final = re.compile(r"[/\\:~]|^\.|\.$")
 """What a name has no use for, and an address or a folder has."""
 _MEANT: Final = {
     "cache_path_root": "path dir directory folder root location cache_dir cache_path base_path",
@@ -119,6 +119,21 @@ _MEANT: Final = {
 """What an option is called elsewhere."""
 
 
+def refuse_others(
+    unnamed: tuple[object, ...], unknown: Collection[str], known: Collection[str]
+) -> None:
+    """Refuse what a block of options doesn't take.
+
+    Raises:
+        TypeError: An option was given without its name, or there is none of a name.
+    """
+    if unnamed:
+        mode = repr(unnamed[0]) if unnamed[0] in list(MODES) else "..."
+        raise TypeError(f"options takes its options by name: write options(mode={mode})")
+    if unknown:
+        raise TypeError(f"options: {no_option(unknown, known)}")
+
+
 def settings_of(
     factory: Callable[..., object], cache_seed: int | str, options: CacheOptions
 ) -> Settings:
@@ -136,7 +151,7 @@ def settings_of(
     given: dict[str, Any] = {**options}
     own = [name for name in inspect.signature(factory).parameters if name != "options"]
     name = f"Cache.{factory.__name__}"
-    if isinstance(cache_seed, os.PathLike | str) and _PLACE.search(str(cache_seed)):
+    if isinstance(cache_seed, os.PathLike) or _PLACE.search(str(cache_seed)):
         raise ValueError(_misplaced(name, own, str(cache_seed)))
     namespace = Namespace.of(cache_seed, given.pop("tenant", None))
     if unknown := sorted(given.keys() - _CHECKS.keys()):
@@ -214,8 +229,12 @@ def _one_of(option: str, words: Collection[str], word: str) -> str:
 
 
 def _plain(option: str, argument: str, function: object) -> object:
-    if inspect.iscoroutinefunction(function) or not callable(function):
-        raise TypeError(f"{option} must be a plain function of {argument}")
+    inner = function
+    while isinstance(inner, partial):
+        inner = inner.func
+    for one in (inner, type(inner).__call__ if callable(inner) else None):
+        if one is None or inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one):
+            raise TypeError(f"{option} must be a plain function of {argument}")
     return function
 
 

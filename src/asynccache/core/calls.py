@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -12,8 +13,11 @@ from asynccache.core.counters import Outcome
 from asynccache.core.flight import Caller, ErrorScope, Flight, Judging
 from asynccache.core.modes import Mode
 from asynccache.entries.entry import Entry, Meta
+from asynccache.errors import described
 from asynccache.keys.key import Namespace
 from asynccache.keys.plain import PlainData
+
+T = TypeVar("T")
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -51,6 +55,22 @@ class Answer(Struct, frozen=True, kw_only=True):
 
 
 StoreIf = Callable[[Answer], bool]
+
+
+def plain(option: str, made: T) -> T:
+    """Return what a plain function of the user's returned.
+
+    Raises:
+        TypeError: It has to be awaited, which nobody does. A coroutine is closed.
+    """
+    if inspect.isawaitable(made):
+        if inspect.iscoroutine(made):
+            made.close()
+        raise TypeError(
+            f"{option} must be a plain function, and returned {described(made)}: do in it only"
+            " what needs no await"
+        )
+    return made
 
 
 def store_good(answer: Answer) -> bool:

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
-from asynccache.core.calls import Answer, CallRequest
+from asynccache.core.calls import Answer, CallRequest, plain
 from asynccache.core.context import LoopContext
 from asynccache.core.flight import Fate, Flight
 from asynccache.core.leases import LeaseManager
@@ -100,7 +100,7 @@ class EntryWriter:
         if answer.private:
             return "secret"
         try:
-            return "" if call.store_if(answer) else "store_if"
+            return "" if plain("store_if", call.store_if(answer)) else "store_if"
         except Exception as exc:  # noqa: BLE001 - the user's function; the answer isn't lost over it
             if type(exc) not in self._told:
                 self._told.add(type(exc))

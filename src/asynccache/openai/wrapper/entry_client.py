@@ -13,7 +13,7 @@ from openai import AsyncOpenAI
 from openai.types import Completion
 from openai.types.chat import ChatCompletion
 
-from asynccache.cache.facade import Answer, AsyncCache, Options, StoreIf, under
+from asynccache.cache.facade import Answer, AsyncCache, Options, StoreIf, plain, under
 from asynccache.openai.wrapper.config import ConfigEntry, WrapperSettings, undotted
 from asynccache.openai.wrapper.results import figures_of
 from asynccache.runtime.bounded import BoundedDict
@@ -135,7 +135,7 @@ class FilterRule:
 
     def __call__(self, answer: Answer) -> bool:
         """Tell whether to store an answer that this very call has paid for."""
-        if not self._store_if(answer):
+        if not plain("store_if", self._store_if(answer)):
             return False
         body = msgspec.json.decode(answer.body)
         response = self._kind.construct(**body) if isinstance(body, dict) else body

@@ -49,6 +49,8 @@ async def test_pydantic_takes_it(record):
     adapter = pydantic.TypeAdapter(type(record))
     assert adapter.validate_python(record) is record
     assert json.loads(adapter.dump_json(record)) == record.as_dict()
+    for mode in ("validation", "serialization"):
+        assert adapter.json_schema(mode=mode)["type"] == "object"
     assert adapter.json_schema(mode="serialization")["type"] == "object"
 
 

@@ -11,7 +11,8 @@ from msgspec import Struct, to_builtins
 class PlainData(Struct, frozen=True):
     """A record that is plain data by ``as_dict()`` or ``dict(it)``.
 
-    FastAPI and pydantic take it as it is. For ``json.dumps`` and orjson pass ``default=dict``.
+    FastAPI and pydantic take it as it is. For ``json.dumps`` and orjson pass ``default=dict``. For
+    msgspec's encoders pass ``as_dict()``: they write the fields as they are stored here.
     """
 
     def as_dict(self) -> dict[str, Any]:
@@ -30,3 +31,7 @@ class PlainData(Struct, frozen=True):
             cls.as_dict, return_schema=core_schema.dict_schema()
         )
         return core_schema.is_instance_schema(cls, serialization=shown)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: object, handler: object) -> dict[str, Any]:
+        return {"type": "object", "title": cls.__name__}

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -19,7 +20,8 @@ import pytest
 from asynccache import Cache
 from asynccache.keys.key import Namespace
 from asynccache.stores.base import Claim, Lease
-from asynccache.stores.disk import DiskStore, forks, leases, opening
+from asynccache.stores.disk import DiskStore, forks, leases, opening, writer
+from asynccache.stores.disk.database import connect_writer
 from asynccache.testing.records import body_of, key_of
 from tests.helpers.frozen import freeze
 
@@ -271,7 +273,9 @@ FROZEN = """
 
 
 @pytest.mark.parametrize("held", ["asynccache.db", "leases.db", "asynccache.db leases.db"])
-async def test_a_process_frozen_while_it_writes_keeps_nobody_from_reading(tmp_path, held):
+async def test_a_process_frozen_while_it_writes_keeps_nobody_from_reading(
+    tmp_path, held, monkeypatch
+):
     """While it holds the locks, others open and read, and their calls are made."""
     process = start(FROZEN, tmp_path / "cache", held)
     assert await asyncio.to_thread(process.stdout.readline) == "holding\n"
@@ -292,6 +296,7 @@ async def test_a_process_frozen_while_it_writes_keeps_nobody_from_reading(tmp_pa
                 ]  # fmt: skip
                 assert store.peek(NS, key_of("a")) == body_of("a")
         await store.aclose()
+        monkeypatch.setattr(writer, "connect_writer", partial(connect_writer, timeout=0.5))
         cache = Cache.disk(cache_path_root=tmp_path / "cache", store_timeout=2)
         with anyio.fail_after(20):
             async with cache:

@@ -17,6 +17,7 @@ from asynccache.testing import ManualClock
 from asynccache.testing.records import PATIENCE, body_of, key_of, record_of
 
 LIMIT = 2**20
+TOGETHER = 5  # entries that are set at once
 FIRST, SECOND = Namespace("first"), Namespace("second")
 
 
@@ -41,10 +42,11 @@ def taken(root):
 
 
 async def fill(store, clock, names, namespace=FIRST, size=4000):
-    """Set entries, each a second after the one before."""
-    for name in names:
+    """Set entries in their order, a few at a time, each time a second later."""
+    for start in range(0, len(names), TOGETHER):
         clock.advance(1)
-        await store.set_many(namespace, [record_of(name, size=size)])
+        some = names[start : start + TOGETHER]
+        await store.set_many(namespace, [record_of(name, size=size) for name in some])
 
 
 async def within(store, limit=LIMIT):
@@ -216,16 +218,17 @@ async def test_one_limit_for_all_seeds(store, clock, tmp_path):
 @pytest.mark.parametrize("size", [2000, 300_000])
 async def test_the_sum_of_many_seeds_holds(tmp_path, clock, size, together):
     """However many seeds are used in turn, by one store or by one each, all files stay within."""
-    root, limit = tmp_path / "cache", 10 * 2**20
+    root, limit = tmp_path / "cache", 5 * 2**20
     most = 0
     store = DiskStore(root, "0", max_bytes=limit, clock=clock)
-    for seed in range(6):
+    for seed in range(4):
         if not together or not seed:
             store = DiskStore(root, str(seed), max_bytes=limit, clock=clock)
             await store.open()
-        for start in range(0, 9 * 2**20 // size, 300):
-            records = [record_of(n, size=size) for n in range(start, start + 300)]
-            await store.set_many(Namespace(str(seed)), records[: max(1, 600_000 // size)])
+        some = 300_000 // size
+        for start in range(0, 9 * 2**19 // size, some):
+            records = [record_of(n, size=size) for n in range(start, start + some)]
+            await store.set_many(Namespace(str(seed)), records)
             most = max(most, taken(root))
         if not together:
             await store.aclose()
@@ -243,7 +246,7 @@ async def test_what_is_cleared_and_deleted_is_given_back(tmp_path, clock, size):
     root = tmp_path / "cache"
     store = DiskStore(root, "first", clock=clock)
     await store.open()
-    names = range(min(20_000, 20 * 2**20 // size))
+    names = range(min(6000, 6 * 2**20 // size))
     for _ in range(2):
         for start in range(0, len(names), 1000):
             some = names[start : start + 1000]
@@ -319,8 +322,10 @@ async def test_expired_entries_are_purged_first(store, clock):
     assert len(await there(store, range(100, 200))) == 100
 
 
-async def test_a_limit_smaller_than_an_entry_ends(store, clock, tmp_path):
+async def test_a_limit_smaller_than_an_entry_ends(store, clock, tmp_path, monkeypatch):
     """A limit that nothing fits into evicts all and comes to rest."""
+    monkeypatch.setattr(evict, "_CHECK_SECONDS", 0.2)
+    monkeypatch.setattr(writer, "_IDLE_SECONDS", 0.1)
     await store.aclose()
     tiny = DiskStore(tmp_path / "cache", "first", max_bytes=1, clock=clock)
     await tiny.open()

@@ -41,17 +41,17 @@ async def use(store, seed):
     assert store.peek(namespace, key_of(seed)) == body_of(seed)
 
 
-async def test_three_hundred_seeds_cost_what_ten_do(tmp_path):
+async def test_eighty_seeds_cost_what_ten_do(tmp_path):
     """Files stay as few as with ten seeds; each seed answers again, and nothing is kept of one."""
     store = DiskStore(tmp_path / "cache", "0")
     await store.open()
     for seed in range(10):
         await use(store, seed)
     ten = opened()
-    for seed in range(10, 300):
+    for seed in range(10, 80):
         await use(store, seed)
         assert opened() <= ten + 4
-    for seed in range(0, 300, 60):
+    for seed in range(0, 80, 20):
         await use(store, seed)
         assert opened() <= ten + 4
     opened_session: Any = store._session
@@ -61,7 +61,7 @@ async def test_three_hundred_seeds_cost_what_ten_do(tmp_path):
     with anyio.fail_after(PATIENCE):
         while len(opened_session.touched) > writer._SEEDS:
             await use(store, 0)
-            await use(store, 300)
+            await use(store, 80)
             await anyio.sleep(0.1)
     before = opened()
     await store.aclose()

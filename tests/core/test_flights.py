@@ -13,11 +13,17 @@ from msgspec.structs import replace
 
 from asynccache import Cache, CacheClosedError, options
 from asynccache.core import writer
+from asynccache.core.bulk import BulkCall
 from asynccache.core.calls import Answer
 from asynccache.core.flight import Caller, WaitedTooLongError
 from asynccache.entries.entry import Meta
 from asynccache.testing import Gate
-from tests.helpers.inside import engine_of, fetch, put_store
+from tests.helpers.inside import (
+    callers_of_refreshes,
+    engine_of,
+    fetch,
+    put_store,
+)
 from tests.helpers.scenes import EVENTS, PHASES, Scene, settled
 
 WAITERS = 4
@@ -454,6 +460,155 @@ async def test_refresh_joins_only_refreshes():
         gate.release()
         assert await plain == {"answer": 1}
         assert await asyncio.gather(*fresh) == [{"answer": 2}] * 2
+        assert scene.upstream.calls == 2
+
+
+async def _ask_plainly(scene, call):
+    return (await fetch(engine_of(scene.cache), call)).entry.chunks
+
+
+async def _ask_streamed(scene, call):
+    fetched, reader = await engine_of(scene.cache).read(call)
+    if reader is None:
+        return fetched.entry.chunks
+    chunks = []
+    while (chunk := await reader.next()) is not None:
+        chunks.append(chunk)
+    return tuple(chunks)
+
+
+async def _ask_in_bulk(scene, call):
+    async def send(keys):
+        scene.upstream.calls += 1
+        return [Answer(meta=Meta("sse"), chunks=EVENTS) for _ in keys]
+
+    def request(_):
+        return replace(call, upstream=bulk.upstream, alone=False)
+
+    found: Any = {}
+    bulk = BulkCall(engine_of(scene.cache), send, request)
+    await bulk.fetch([call.key], call.caller, found)
+    return found[call.key].entry.chunks
+
+
+class Refreshing:
+    """A refresh under way, and calls that are made beside it."""
+
+    def __init__(self, *, hide_inline, ask, mode):
+        self.scene = Scene(hide_inline=hide_inline)
+        self.ask, self.mode = ask, mode
+        self.fails = False
+
+    async def begin(self):
+        """Begin a refresh; return its task and the gate that it waits at."""
+        gate = self.scene.upstream.hold()
+
+        async def upstream(flight):
+            if self.fails:
+                await self.scene.upstream()
+                raise PermissionError("not you")
+            return await self.scene.upstream.stream(flight)
+
+        caller = Caller(b"the one who refreshes")
+        call = replace(self.scene.streamed_call(), mode="refresh", upstream=upstream, caller=caller)
+        call = replace(call, scope=lambda _: "credentials")
+        task = asyncio.create_task(fetch(engine_of(self.scene.cache), call))
+        await gate.arrived()
+        self.scene.upstream.gate = None
+        return task, gate
+
+    def beside(self, credentials=b""):
+        """Ask as any other caller does."""
+        call = self.scene.streamed_call(caller=Caller(credentials))
+        return asyncio.create_task(self.ask(self.scene, replace(call, mode=self.mode)))
+
+    async def joined(self, count):
+        """Wait until so many wait for the refresh."""
+        while callers_of_refreshes(engine_of(self.scene.cache)) < count:
+            await asyncio.sleep(0)
+
+
+@pytest.fixture(params=["read_write", "read_only"])
+def mode(request):
+    """A mode that joins refreshes."""
+    return request.param
+
+
+@pytest.fixture(params=[False, True], ids=["inline", "awaited"])
+def hide_inline(request):
+    """Whether the store has to be awaited."""
+    return request.param
+
+
+@pytest.fixture(params=[_ask_plainly, _ask_streamed, _ask_in_bulk])
+def refreshing(request, mode, hide_inline):
+    """A refresh, and a way to ask beside it, for each kind of store."""
+    return Refreshing(hide_inline=hide_inline, ask=request.param, mode=mode)
+
+
+async def test_what_is_stored_is_had_during_a_refresh(refreshing):
+    """However the store is asked, and whatever becomes of the refresh."""
+    scene = refreshing.scene
+    async with scene.cache:
+        stored = await scene.ask_streamed()
+        await settled(scene)
+        refreshing.fails = True
+        refresh, gate = await refreshing.begin()
+        async with asyncio.timeout(30):
+            assert await refreshing.beside() == stored
+        gate.release()
+        with pytest.raises(PermissionError):
+            await refresh
+        assert scene.upstream.calls == 2
+
+
+async def test_what_is_not_stored_comes_of_the_refresh_under_way(refreshing):
+    """Those who find nothing make no call of their own."""
+    scene = refreshing.scene
+    async with scene.cache:
+        refresh, gate = await refreshing.begin()
+        tasks = [refreshing.beside() for _ in range(3)]
+        async with asyncio.timeout(30):
+            await refreshing.joined(4)
+        gate.release()
+        assert await asyncio.gather(*tasks) == [EVENTS] * 3
+        assert (await refresh).entry.chunks == EVENTS
+        assert scene.upstream.calls == 1
+
+
+@pytest.mark.parametrize("hide_inline", [True], ids=["awaited"], indirect=True)
+async def test_refresh_that_ends_during_a_lookup_is_not_missed(refreshing):
+    """The lookup finds nothing, and returns when the refresh's answer is stored."""
+    scene = refreshing.scene
+    async with scene.cache:
+        refresh, gate = await refreshing.begin()
+        lookup = scene.store.stall("get_many", after=True, times=1)
+        tasks = [refreshing.beside() for _ in range(3)]
+        async with asyncio.timeout(30):
+            await lookup.arrived()
+        gate.release()
+        await refresh
+        while not scene.cache.stats().stored:
+            await asyncio.sleep(0)
+        lookup.release()
+        assert await asyncio.gather(*tasks) == [EVENTS] * 3
+        assert scene.upstream.calls == 1
+
+
+async def test_error_of_a_refresh_is_shared_as_any_other(refreshing):
+    """Those of the same credentials have it, and the rest make one call between them."""
+    scene = refreshing.scene
+    async with scene.cache:
+        refreshing.fails = True
+        refresh, gate = await refreshing.begin()
+        same = refreshing.beside(b"the one who refreshes")
+        others = [refreshing.beside() for _ in range(3)]
+        async with asyncio.timeout(30):
+            await refreshing.joined(5)
+        gate.release()
+        results = await asyncio.gather(refresh, same, *others, return_exceptions=True)
+        assert all(isinstance(result, PermissionError) for result in results[:2])
+        assert results[2:] == [EVENTS] * 3
         assert scene.upstream.calls == 2
 
 

@@ -49,3 +49,8 @@ async def fetch(engine, call):
 def callers_of(engine):
     """Return how many callers wait for an engine's flights."""
     return sum(flight.caller_count for flight in engine._flying.values())
+
+
+def callers_of_refreshes(engine):
+    """Return how many callers wait for an engine's refreshes."""
+    return sum(flight.caller_count for flight in engine._in_flight.refreshes.values())

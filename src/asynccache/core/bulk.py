@@ -57,10 +57,12 @@ class BulkCall:
         """
         engine = self._engine
         deadline = engine.loop.time() + caller.patience
+        looked: set[bytes] = set()
         while missing := [key for key in keys if key not in found]:
             waiting: list[tuple[bytes, Flight, bool]] = []
             try:
-                await self._begin(missing, waiting, found)
+                await self._begin(missing, waiting, found, looked)
+                looked.clear()
                 while waiting:
                     if engine.pacer.is_due(len(waiting)):
                         await engine.pacer.slot()
@@ -73,6 +75,8 @@ class BulkCall:
                     if entry is not None:
                         how = flight.outcome(started=started)
                         found[key] = Fetched(entry, how, received=flight.received)
+                    elif flight.empty:
+                        looked.add(key)
                     # Else the error was another caller's fate: the next round starts anew.
             finally:
                 for _, flight, _ in waiting:
@@ -84,6 +88,7 @@ class BulkCall:
         keys: Sequence[bytes],
         waiting: list[tuple[bytes, Flight, bool]],
         found: dict[bytes, Fetched],
+        looked: Collection[bytes],
     ) -> None:
         """Find what is there, and join or start flights for the rest, in slices of the loop's time.
 
@@ -94,7 +99,7 @@ class BulkCall:
         for at, key in enumerate(keys):
             if pacer.is_due(at):
                 await pacer.slot()
-            answer = self._engine.get_or_start(self._request(key))
+            answer = self._engine.get_or_start(self._request(key), looked=key in looked)
             if isinstance(answer, Entry):
                 found[key] = Fetched(answer, "hit")
                 continue

@@ -134,10 +134,11 @@ class Engine:
         """
         flight, started = None if missing else self._join(mode, key), False
         call: CallRequest | None = None
+        looked = False
         while True:
             if flight is None:
                 call = call or prepare()
-                found = self.get_or_start(call, missing=missing)
+                found = self.get_or_start(call, missing=missing, looked=looked)
                 missing = False
                 if isinstance(found, Entry):
                     return self._served(found, "hit")
@@ -151,7 +152,7 @@ class Engine:
             if entry is not None:
                 break
             # The error was another caller's fate: the rest start one new flight between them.
-            flight = None
+            looked, flight = flight.empty, None
         original = None if flight.originals is None else (flight.originals.pop(),)
         how = flight.outcome(started=started, late=late)
         return self._served(entry, how, original, None if late else flight.received)
@@ -166,8 +167,9 @@ class Engine:
             WaitedTooLongError: The caller's patience ended.
             BaseException: As `fetch`.
         """
+        looked = False
         while True:
-            found = self.get_or_start(call)
+            found = self.get_or_start(call, looked=looked)
             if isinstance(found, Entry):
                 return self._served(found, "hit"), None
             flight, started = found
@@ -183,6 +185,7 @@ class Engine:
                 self.note_replay_miss(call.mode)
                 raise
             if meta is None:
+                looked = flight.empty
                 continue
             how = flight.outcome(started=started)
             if flight.entry is not None and how == "hit":
@@ -195,19 +198,20 @@ class Engine:
             return Fetched(entry, how, received=flight.received), reader
 
     def get_or_start(
-        self, call: CallRequest, *, missing: bool = False
+        self, call: CallRequest, *, missing: bool = False, looked: bool = False
     ) -> tuple[Flight, bool] | Entry:
         """Return what answers a call: an entry, or a flight and whether it was started for it.
 
         Nothing is awaited here: between the look at the flights, the inline read, and the entry of
         a new flight nobody else runs, so that no key ever has two. The caller has been counted in.
-        ``missing`` is as for `fetch`.
+        ``missing`` is as for `fetch`; ``looked`` is for who has waited for a flight that is empty.
         """
         key, client = call.key, self.client(call.namespace)
         if missing:
             return self._start(call, client, look=False), True
         in_flight = self._in_flight
         flight = in_flight.by_mode[call.mode].get(key)
+        refresh: Flight | None = None
         look = call.mode != "refresh"
         if look:
             replayed = call.mode == "replay"
@@ -218,16 +222,21 @@ class Engine:
             if isinstance(entry, Entry):
                 return entry
             if flight is None and call.mode != "replay":
-                flight = in_flight.refreshes.get(key)
+                refresh = in_flight.refreshes.get(key)
+            if refresh is not None and (looked or refresh.ended or not look):
+                flight = refresh  # else the store may have what needn't wait for it
         elif flight is not None and flight.entry is not None:
             flight.worsen(Fate.INVALIDATED)  # whole already, so that a refresh supersedes it
             flight = None
         if flight is not None and flight.joinable:
             flight.enter(storing=call.mode in STORING)
             return flight, False
-        return self._start(call, client, look=look), True
+        refreshed = flight is None and refresh is not None and refresh.joinable
+        return self._start(call, client, look=look, refreshed=refreshed), True
 
-    def _start(self, call: CallRequest, client: StoreClient, *, look: bool) -> Flight:
+    def _start(
+        self, call: CallRequest, client: StoreClient, *, look: bool, refreshed: bool = False
+    ) -> Flight:
         if self._closed:
             raise CacheClosedError("the cache was closed")
         flight = Flight(
@@ -244,7 +253,8 @@ class Engine:
             flight.lease = self._leases.adopt(call.key)
         self._in_flight.by_mode[call.mode][call.key] = flight
         looked_up = client.look_up(call.key) if look else None
-        task = flight.task = self.spawn(self._runner.run(flight, call, client, looked_up))
+        running = self._runner.run(flight, call, client, looked_up, refreshed=refreshed)
+        task = flight.task = self.spawn(running)
         self._flying[task] = flight
         task.add_done_callback(self._landed)
         return flight

@@ -237,6 +237,11 @@ class Flight:
         """Whether newcomers may wait for it. They learn at its end if it turns out private."""
         return self.fate is not Fate.INVALIDATED and not self.oversized
 
+    @property
+    def empty(self) -> bool:
+        """Whether it has ended for nothing but that the store has none: a refresh brings one."""
+        return self.phase is Phase.DONE and self.entry is None and self.error is None
+
     def worsen(self, fate: Fate) -> None:
         """Let no more become of the answer than this."""
         self.fate = max(self.fate, fate)
@@ -330,6 +335,7 @@ class Flight:
         """Note that nothing is left to do."""
         self.phase = Phase.DONE
         self.finished.open()
+        self._grown()
 
     def fail(self, error: BaseException, scope: ErrorScope) -> None:
         """End with an error, after whatever chunks came before it."""
@@ -474,7 +480,7 @@ class Reader:
         flight = self.flight
         deadline = self._loop.time() + self._caller.patience
         try:
-            while flight.meta is None and flight.error is None:
+            while flight.meta is None and not flight.ended:
                 deadline = await flight.wait_for_growth(deadline, started=self._started)
             if flight.meta is None:
                 flight.entry_for(self._caller, started=self._started)

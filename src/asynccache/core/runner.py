@@ -51,6 +51,8 @@ class FlightRunner:
         call: CallRequest,
         client: StoreClient,
         looked_up: asyncio.Future[bytes | Unknown | None] | None,
+        *,
+        refreshed: bool,
     ) -> None:
         """End a flight with an answer or an error.
 
@@ -59,10 +61,14 @@ class FlightRunner:
             call: What its first caller asked for.
             client: The way to the store.
             looked_up: The lookup; None where the store has nothing, or needn't be asked.
+            refreshed: A refresh of the key was under way before the lookup. Where this finds
+                nothing, the flight's callers ask anew: they join the refresh, or find its answer.
         """
         try:
             found = await self._found(call, client, looked_up)
             entry = None if isinstance(found, Unknown) else found
+            if entry is None and refreshed:
+                return
             if found is None:  # a store that couldn't tell isn't asked more: one delay is enough
                 entry = await self._prepare(flight, call, client)
             if entry is None:

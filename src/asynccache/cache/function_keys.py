@@ -102,7 +102,9 @@ class FunctionKeys:
 
     def _is_method_of(self, value: object) -> bool:
         """Tell whether a class, or the class of an object, has the function as a method."""
-        kinds = (value, type(value)) if isinstance(value, type) else (type(value),)
+        kinds: list[type] = [type(value)]
+        if isinstance(value, type):
+            kinds.append(value)
         owner, _, name = self._function.__qualname__.rpartition(".")
         module = self._function.__module__
         return any(

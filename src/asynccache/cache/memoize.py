@@ -29,7 +29,7 @@ def memoize(
         bare: Nothing: write ``@memoize()``, not ``@memoize``.
         ttl: Seconds or timedelta until a result expires; None leaves the cache's own.
         ignore: Names of parameters that don't matter to the result (``self``, a session, a logger).
-            The class of an ignored ``self`` or ``cls`` stays in the key.
+            The class of an ignored ``self`` or ``cls``, by whatever name, stays in the key.
         version: Part of the key: change it when the function's meaning changes.
         cache: Use this cache.
 

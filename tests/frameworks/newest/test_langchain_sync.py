@@ -25,7 +25,8 @@ def test_sync_cache_is_taken():
 @pytest.mark.parametrize("bad", ["disk:", 5, {}, Cache])
 def test_what_is_no_cache_is_refused(made, bad):
     """A URL, or whatever else isn't a cache, is refused where it is given, and not repeated."""
-    with pytest.raises(TypeError, match=r"a SyncCache or None, not (an? \w+|the class Cache): pass what Cache"):
+    said = r"a SyncCache or None, not (an? \w+|the class Cache): pass what Cache"
+    with pytest.raises(TypeError, match=said):
         made(bad)
 
 

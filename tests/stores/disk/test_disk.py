@@ -25,6 +25,7 @@ from asynccache.stores.disk import (
     inline,
     opening,
 )
+from asynccache.stores.disk.database import connect
 from asynccache.testing import ManualClock
 from asynccache.testing.records import body_of, key_of, record_of
 
@@ -439,7 +440,6 @@ def test_a_database_that_another_is_making_is_nobodys_yet(tmp_path, monkeypatch)
     with contextlib.closing(sqlite3.connect(path)) as maker:
         maker.executescript("PRAGMA auto_vacuum=FULL; PRAGMA journal_mode=wal;")  # as it begins
     path.chmod(0o600)
-    connect = opening.connect
 
     def watched(*args):
         connection = connect(*args)

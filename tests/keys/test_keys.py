@@ -607,7 +607,7 @@ def sentence(text):
         (sentence("gpt-4o"), sentence("gpt-5")),
         (named({"FAST": Fraction(1, 2)}), named({"FAST": Fraction(1, 3)})),
         (named({"FAST": OrderedDict(n=1)}), named({"FAST": OrderedDict(n=2)})),
-        (named({"FAST": partial(int, base=2)}), named({"FAST": partial(int, base=3)})),
+        (named({"FAST": [partial(int, base=2)]}), named({"FAST": [partial(int, base=3)]})),
         (named({"FAST": {"f": [print], "n": 1}}), named({"FAST": {"f": [print], "n": 2}})),
         (named({"FAST": len}), named({"FAST": print})),
         (named({"FAST": [int]}), named({"FAST": [str]})),

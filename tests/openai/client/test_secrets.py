@@ -78,7 +78,7 @@ def place(request, tmp_path):
         cache = Cache.from_store(store, **options)
 
         def at_rest():
-            return b"".join(body for body, _ in store._entries.values())
+            return b"".join(body for body, *_ in store._entries.values())
     else:
         cache = Cache.disk(cache_path_root=tmp_path / "cache", **options)
 

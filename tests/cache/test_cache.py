@@ -32,7 +32,7 @@ from asynccache.entries.values import decode_value
 from asynccache.keys.key import value_key
 from asynccache.stores.disk import DiskStore
 from asynccache.stores.memory import MemoryStore
-from asynccache.testing import FaultyStore, ManualClock
+from asynccache.testing import FaultyStore, Gate, ManualClock
 from tests.helpers.changes import CHANGES, old_answer_stays_out
 from tests.helpers.inside import engine_of
 from tests.helpers.openai_server import stored
@@ -916,3 +916,33 @@ async def test_a_clock_that_is_put_right_keeps_nothing_alive(tmp_path, kind):
             await settled(SimpleNamespace(cache=cache))
         clock.advance(61)
         assert await cache.get_or_create("call", create, ttl=60) == 3
+
+
+@pytest.mark.parametrize("hide_inline", [False, True], ids=["inline", "awaited"])
+@pytest.mark.parametrize("change", ["set", "delete", "clear", None])
+@pytest.mark.parametrize("read", ["get", "get_many", "contains"])
+async def test_reads_find_no_answer_that_another_cache_has_outdated(read, change, hide_inline):
+    """Right after a call its answer is there, unless another cache object changed the key."""
+    store = FaultyStore(MemoryStore(), hide_inline=hide_inline)
+    gate = Gate()
+
+    async def create():
+        await gate.pass_through()
+        return "old"
+
+    async with Cache.from_store(store) as cache, Cache.from_store(store) as other:
+        making = asyncio.create_task(cache.get_or_create("key", create))
+        await gate.arrived()
+        if change == "set":
+            await other.set("key", "new")
+        elif change is not None:
+            await getattr(other, change)(*(["key"] if change == "delete" else []))
+        gate.release()
+        assert await making == "old"
+        expected = {"set": "new", None: "old"}.get(change)
+        if read == "contains":
+            assert await cache.contains("key") is (expected is not None)
+        elif read == "get_many":
+            assert await cache.get_many(["key", "other"]) == [expected, None]
+        else:
+            assert await cache.get("key") == expected

@@ -18,7 +18,7 @@ from asynccache.entries.values import check_type, encode_exactly
 from asynccache.keys.key import Namespace, value_key
 from asynccache.runtime.background import blocked_loop
 from asynccache.runtime.loops import done_in
-from asynccache.stores.base import Record, Unknown
+from asynccache.stores.base import UNKNOWN, Record, Unknown
 
 _AT_ONCE: Final = 512  # keys that are looked up, or values that are written, together
 _LARGE: Final = 64 * 1024  # bytes: above, a value is packed off the loop
@@ -72,7 +72,9 @@ class Values:
             return None
         client = scope.client
         replayed = scope.mode == "replay"
-        entry = scope.engine.pending(digest) or client.peek(digest, replayed=replayed)
+        if (storing := scope.engine.storing(digest)) is not None:
+            await scope.engine.stored([storing])
+        entry = client.peek(digest, replayed=replayed)
         if isinstance(entry, Unknown):
             entry = await client.found(digest, client.look_up(digest), replayed=replayed)
         return entry if isinstance(entry, Entry) else None
@@ -99,17 +101,22 @@ class Values:
         client, engine, sample = scope.client, scope.engine, scope.options.sample
         found: list[Entry | None] = []
         unknown: list[tuple[int, bytes]] = []
+        storing: list[asyncio.Task[None]] = []
         for at, key in enumerate(keys):
             if engine.pacer.is_due(at):
                 await engine.pacer.slot()
             digest = value_key(scope.namespace, "value", key, sample)
             entry: Entry | Unknown | None = None
             if scope.mode not in _UNREAD:
-                entry = engine.pending(digest) or client.peek(digest)
+                if (task := engine.storing(digest)) is not None:
+                    storing.append(task)
+                entry = UNKNOWN if task is not None else client.peek(digest)
             if isinstance(entry, Unknown):
                 unknown.append((at, digest))
                 entry = None
             found.append(entry)
+        if storing:
+            await engine.stored(storing)
         looked_up = [(at, digest, client.look_up(digest)) for at, digest in unknown]
         for at, entry in await client.all_found(looked_up):
             found[at] = entry

@@ -103,9 +103,17 @@ class Engine:
             return in_flight.pending(key, replayed=mode == "replay") or UNKNOWN
         return self.client(namespace).peek(key, replayed=mode == "replay")
 
-    def pending(self, key: bytes) -> Entry | None:
-        """Return an answer that is whole and on its way into the store."""
-        return self._in_flight.pending(key)
+    def storing(self, key: bytes) -> asyncio.Task[None] | None:
+        """Return the task of a flight whose answer is whole, and not yet seen through."""
+        flight = self._in_flight.whole(key)
+        return None if flight is None else flight.task
+
+    async def stored(self, tasks: Collection[asyncio.Task[None]]) -> None:
+        """Wait until what `storing` returned has ended: only the store knows what then stands.
+
+        No longer than a store may take to answer.
+        """
+        await asyncio.wait(tasks, timeout=self._context.limits.store_timeout)
 
     async def fetch(
         self,

@@ -566,13 +566,18 @@ class InFlightTable:
         }
         """The flights that a mode joins first."""
 
-    def pending(self, key: bytes, *, replayed: bool = False) -> Entry | None:
-        """Return an answer that is whole and on its way into the store."""
+    def whole(self, key: bytes) -> Flight | None:
+        """Return a flight whose answer is whole, and not yet stored or refused."""
         for flights in (self.refreshes, self.flights):
             flight = flights.get(key)
             if flight is not None and flight.entry is not None:
-                return flight.answer(replayed=replayed)
+                return flight
         return None
+
+    def pending(self, key: bytes, *, replayed: bool = False) -> Entry | None:
+        """Return an answer that is whole and on its way into the store."""
+        flight = self.whole(key)
+        return None if flight is None else flight.answer(replayed=replayed)
 
     def reject(self, entry: Entry) -> list[asyncio.Task[None]]:
         """Let no newcomer have an answer that is being stored; return the tasks that store it."""

@@ -672,7 +672,7 @@ class CacheMachine(RuleBasedStateMachine):
             assert not any(each.store_errors for each in figures)
         if self.kind == "memory":
             kept = self.store._entries.values()
-            assert self.store._bytes == sum(len(body) + ENTRY_OVERHEAD for body, _ in kept)
+            assert self.store._bytes == sum(len(body) + ENTRY_OVERHEAD for body, *_ in kept)
             assert self.store._bytes <= self.store._max_bytes
 
 

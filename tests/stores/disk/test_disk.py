@@ -26,6 +26,7 @@ from asynccache.stores.disk import (
     opening,
 )
 from asynccache.stores.disk.database import connect
+from asynccache.stores.disk.folder import Folder
 from asynccache.testing import ManualClock
 from asynccache.testing.records import body_of, key_of, record_of
 
@@ -467,3 +468,19 @@ def test_only_a_damaged_database_is_removed(tmp_path):
     made = path.stat().st_ino
     assert opening.remove_damaged(path, opening.LEASES)
     assert path.stat().st_ino == made
+
+
+async def test_a_database_that_is_removed_while_it_is_read_is_made_anew(store, monkeypatch):
+    """As the evictor does with one that is empty: the reader looks into the one that follows."""
+    await store.set_many(NS, [record_of("a")])
+    page = Folder.page
+
+    def removed(folder, *args):
+        monkeypatch.undo()
+        folder.disconnect()
+        for path in folder.database.parent.glob("*.db*"):
+            path.unlink()
+        return page(folder, *args)
+
+    monkeypatch.setattr(Folder, "page", removed)
+    assert list((await store.scan(NS)).envelopes) == []

@@ -31,6 +31,7 @@ from asynccache.stores.disk.room import Room
 from asynccache.stores.disk.writer import WriterThread
 
 _FOLDERS: Final = 10  # open at once; the one asked for longest ago is closed, so that files are few
+_TRIES: Final = 3  # a database removed while it is read; three times in a row is no accident
 _READ_THREADS: Final = 2  # one may be held up by a cold read
 
 T = TypeVar("T")
@@ -79,12 +80,20 @@ class Session:
         thread, blocks = get_ident(), blocks_read()
 
         def read() -> T:
-            folder = self._find(seed)
-            if folder is None:
-                return nothing
-            result = do(folder)
-            folder.warm(thread, blocks)
-            return result
+            for tried in range(_TRIES):
+                folder = self._find(seed)
+                if folder is None:
+                    return nothing
+                try:
+                    result = do(folder)
+                    folder.warm(thread, blocks)
+                except (sqlite3.Error, OSError):
+                    # Removed just now, by a user, or as it was empty: the next one is read.
+                    if tried + 1 == _TRIES or not folder.moved():
+                        raise
+                else:
+                    return result
+            raise AssertionError  # the last try returns or raises
 
         return await self._run(read)
 

@@ -519,7 +519,12 @@ class Refreshing:
 
     def beside(self, credentials=b""):
         """Ask as any other caller does."""
-        call = self.scene.streamed_call(caller=Caller(credentials))
+
+        async def upstream(flight):
+            await asyncio.sleep(0.01)  # no call is over in the turn in which it begins
+            return await self.scene.upstream.stream(flight)
+
+        call = replace(self.scene.streamed_call(caller=Caller(credentials)), upstream=upstream)
         return asyncio.create_task(self.ask(self.scene, replace(call, mode=self.mode)))
 
     async def joined(self, count):

@@ -692,6 +692,19 @@ class StoreContract:
         await _assert_found(store, "a", body_of("a", 60))
 
     @_needs("generations")
+    @pytest.mark.parametrize("tenant", ["acme", "acme" * 100, "sha256:acme"])
+    async def test_a_tenant_s_generation_is_renewed(self, store: Store, tenant: str) -> None:
+        """What was begun before a renewal is refused, however the store keeps the tenant's name."""
+        namespace, key = Namespace.of("contract", tenant), key_of("a")
+        (old,) = await store.generations(namespace, [key])
+        (new,) = await store.generations(namespace, [key], renew=True)
+        for generation, size in ((old, 50), (new, 60)):
+            await store.set_many(namespace, [record_of("a", size=size, generation=generation)])
+        assert list(await store.get_many(namespace, [key])) == [body_of("a", 60)]
+        await store.set_many(namespace, [record_of("a", size=50, generation=old)])
+        assert list(await store.get_many(namespace, [key])) == [body_of("a", 60)]
+
+    @_needs("generations")
     async def test_generations_outlive_closing(self, store: Store) -> None:
         """What was begun before a store was closed and changed is refused after it is opened."""
         (old,) = await store.generations(HOME, [key_of("a")])

@@ -216,7 +216,7 @@ class DiskStore(Store):
         """Return the generation of each key; new ones survive power loss."""
         session, seed = self._opened(), namespace.seed
         if renew:
-            renewed: list[bytes] = await session.writer.submit(Renew(seed, namespace.tenant, keys))
+            renewed: list[bytes] = await session.writer.submit(Renew(seed, namespace.owner, keys))
             return renewed
         return [await session.read(seed, Folder.generation, b"-1")] * len(keys)
 

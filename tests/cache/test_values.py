@@ -22,6 +22,7 @@ from pydantic import BaseModel, Field, PrivateAttr, SecretStr
 
 from asynccache import MISSING, Cache, options
 from asynccache.cache.facade import VALUE_META, values_of
+from asynccache.cache.values import packed
 from tests.helpers.scenes import Scene
 
 if TYPE_CHECKING:  # so that it is unknown
@@ -467,6 +468,24 @@ async def test_what_cannot_be_read_is_said(planted):
     with pytest.raises(msgspec.ValidationError), options(mode="replay"):
         await planted.get_or_create("k", Made([1]), type=list[int])
     assert await planted.contains("k")
+
+
+@pytest.mark.parametrize("store", ["memory", "disk"])
+async def test_replay_finds_what_is_unusable_alone_and_among_many(store, tmp_path):
+    """An answer that no caller could use is found by its replay alone, by each way to look."""
+
+    def pack(value, type):
+        meta, data = packed(value, type)
+        return msgspec.structs.replace(meta, unusable=True), data
+
+    cache = Cache.memory() if store == "memory" else Cache.disk(cache_path_root=tmp_path)
+    async with cache:
+        await values_of(cache).put([("k", "answer")], pack)
+        assert await cache.get("k") is None
+        assert await cache.get_many(["k", "other"]) == [None, None]
+        with options(mode="replay"):
+            assert await cache.get("k") == "answer"
+            assert await cache.get_many(["k", "other"]) == ["answer", None]
 
 
 class Picky:

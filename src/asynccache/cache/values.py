@@ -99,6 +99,7 @@ class Values:
 
     async def _find_some(self, scope: Scope, keys: Sequence[object]) -> list[Entry | None]:
         client, engine, sample = scope.client, scope.engine, scope.options.sample
+        replayed = scope.mode == "replay"
         found: list[Entry | None] = []
         unknown: list[tuple[int, bytes]] = []
         storing: list[asyncio.Task[None]] = []
@@ -110,7 +111,7 @@ class Values:
             if scope.mode not in _UNREAD:
                 if (task := engine.storing(digest)) is not None:
                     storing.append(task)
-                entry = UNKNOWN if task is not None else client.peek(digest)
+                entry = UNKNOWN if task is not None else client.peek(digest, replayed=replayed)
             if isinstance(entry, Unknown):
                 unknown.append((at, digest))
                 entry = None
@@ -118,7 +119,7 @@ class Values:
         if storing:
             await engine.stored(storing)
         looked_up = [(at, digest, client.look_up(digest)) for at, digest in unknown]
-        for at, entry in await client.all_found(looked_up):
+        for at, entry in await client.all_found(looked_up, replayed=replayed):
             found[at] = entry
         return found
 

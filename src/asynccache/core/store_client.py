@@ -72,7 +72,7 @@ class StoreClient:
     def peek(self, key: bytes, *, replayed: bool = False) -> Entry | Unknown | None:
         """Look an entry up without waiting; UNKNOWN where only `look_up` can tell.
 
-        What is unusable is found only if it is to be ``replayed``; so in `found` and `checked`.
+        What is unusable is found only if it is to be ``replayed``; so in all ways to look.
         """
         try:
             data = self.store.peek(self.namespace, key)
@@ -156,7 +156,10 @@ class StoreClient:
         return self._rejected.get(entry.key) == _identity(entry)
 
     async def all_found(
-        self, looked_up: Sequence[tuple[int, bytes, asyncio.Future[bytes | Unknown | None]]]
+        self,
+        looked_up: Sequence[tuple[int, bytes, asyncio.Future[bytes | Unknown | None]]],
+        *,
+        replayed: bool,
     ) -> list[tuple[int, Entry | None]]:
         """Return what lookups have found, by their place; None also where the store couldn't tell.
 
@@ -169,7 +172,7 @@ class StoreClient:
             for at, key, future in looked_up:
                 if pacer.is_due(len(entries)):
                     await pacer.slot()
-                entry = await self.found(key, future)
+                entry = await self.found(key, future, replayed=replayed)
                 entries.append((at, None if isinstance(entry, Unknown) else entry))
         finally:  # of the rest, if this ends early, nobody wants to hear
             for *_, future in looked_up[len(entries) :]:

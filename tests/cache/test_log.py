@@ -35,7 +35,6 @@ def lines(caplog):
 def broken(request, tmp_path):
     """A cache whose store can't be used, and what its line has to name."""
     if request.param == "redis":
-        pytest.importorskip("redis")
         return Cache.redis(redis_url="redis://127.0.0.1:1/0"), "127.0.0.1:1"
     (tmp_path / "file").write_text("in the way")
     return Cache.disk(cache_path_root=tmp_path / "file" / "cache"), str(tmp_path / "file")

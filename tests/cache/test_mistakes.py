@@ -11,6 +11,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import aiocache
 import pytest
 
 import asynccache
@@ -119,8 +120,6 @@ def test_the_message_mends_the_mistake(call, said):
 @pytest.mark.parametrize("kind", ["memory", "disk", "redis", "aiocache"])
 def test_half_a_character_is_no_tenant_in_any_store(kind, tmp_path):
     """It is refused when the cache is made, not by some stores at their first write."""
-    aiocache = pytest.importorskip("aiocache")
-    pytest.importorskip("redis")
     made: dict[str, Any] = {
         "memory": Cache.memory,
         "disk": lambda **options: Cache.disk(cache_path_root=tmp_path, **options),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import fastapi
 import msgspec
+import pydantic
 import pytest
 
 import asynccache
@@ -45,7 +47,6 @@ async def test_as_dict_is_what_json_encoders_take(record):
 
 async def test_pydantic_takes_it(record):
     """In a model of the user's, and by its type alone."""
-    pydantic = pytest.importorskip("pydantic")
     adapter = pydantic.TypeAdapter(type(record))
     assert adapter.validate_python(record) is record
     assert json.loads(adapter.dump_json(record)) == record.as_dict()
@@ -56,7 +57,6 @@ async def test_pydantic_takes_it(record):
 
 async def test_fastapi_takes_it(record):
     """As what a handler returns, with its return type told or not."""
-    fastapi = pytest.importorskip("fastapi")
     app = fastapi.FastAPI()
 
     @app.get("/untold")

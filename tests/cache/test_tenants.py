@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 
+import aiocache
 import pytest
 
 import asynccache
@@ -20,7 +21,6 @@ NAMES = ["acme", "ä/ö \N{HONEYBEE}", "x" * 5000, "a\0b", "..", "sha256:" + "0"
 async def cache(request, tmp_path):
     """A cache of each kind, open."""
     if request.param == "aiocache":
-        aiocache = pytest.importorskip("aiocache")
         made = Cache.aiocache(aiocache.SimpleMemoryCache())
     elif request.param == "disk":
         made = Cache.disk(cache_path_root=tmp_path)

@@ -45,11 +45,11 @@ class Row:
         """Note whether a thousand paid once."""
         self._at_once[where] = passed
 
-    def is_complete(self):
-        """Tell whether every column was run at each address."""
-        return self._works.keys() == {(kind, where) for kind in self.kinds for where in WHERE} and (
-            self._at_once.keys() == {*WHERE} or AT_ONCE in self._reasons
-        )
+    def missing(self):
+        """Return each column and address that wasn't run."""
+        kinds = {(kind, where) for kind in self.kinds for where in WHERE} - self._works.keys()
+        at_once = set() if AT_ONCE in self._reasons else {*WHERE} - self._at_once.keys()
+        return sorted(kinds | {(AT_ONCE, where) for where in at_once})
 
     def markdown(self):
         """Return the row."""

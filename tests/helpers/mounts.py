@@ -12,10 +12,13 @@ ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
 
 def mount(*args):
-    """Mount something; return whether that worked."""
-    return ROOT and not subprocess.run(
-        ["mount", *map(str, args)], check=False, capture_output=True
-    ).returncode  # fmt: skip
+    """Mount something; return what kept it from working, nothing if it worked."""
+    if not ROOT:
+        return "only root may mount"
+    done = subprocess.run(
+        ["mount", *map(str, args)], check=False, capture_output=True, text=True
+    )  # fmt: skip
+    return (done.stderr.strip() or f"mount ended with {done.returncode}") if done.returncode else ""
 
 
 def unmount(place):
@@ -27,10 +30,10 @@ def unmount(place):
 def island(place, *, size):
     """Make a small file system of its own; the test is skipped where nothing may be mounted."""
     place.mkdir(0o700)
-    if not mount("-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", place):
+    if wrong := mount("-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", place):
         pytest.skip(
-            "a file system that is full or read-only has to be mounted, which this user may not:"
-            " be root, in a container with CAP_SYS_ADMIN"
+            "a file system that is full or read-only has to be mounted, as root, in a container"
+            f" with CAP_SYS_ADMIN: {wrong}"
         )
     try:
         yield place

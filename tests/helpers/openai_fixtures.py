@@ -56,7 +56,10 @@ def official_thread():
 def official_api(official_thread, monkeypatch, anyio_backend):
     """The server that the official names lead to, as if it were new."""
     if isinstance(anyio_backend, tuple) and anyio_backend[1].get("use_uvloop"):
-        pytest.skip("uvloop resolves names and connects past Python's own sockets")
+        pytest.skip(
+            "uvloop resolves names and connects past Python's own sockets, so that the official"
+            " names can't be led to a server here"
+        )
     official_thread.requests = []
     vars(official_thread).pop("program", None)
     with at_official_names(official_thread, monkeypatch):

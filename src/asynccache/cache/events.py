@@ -94,7 +94,10 @@ class SafeObserver:
 
 
 class Recording:
-    """What `record` returns: a context manager for one block."""
+    """What `record` returns: a context manager for one block.
+
+    No `contextlib.contextmanager`: that would decorate a coroutine function, and record nothing.
+    """
 
     def __init__(self, *, paths: bool) -> None:
         self.paths: Final = paths

@@ -165,6 +165,7 @@ class StoreClient:
 
         Args:
             looked_up: Of each lookup its place among others, its key, and what `look_up` gave.
+            replayed: As for `peek`.
         """
         pacer = self._context.pacer
         entries: list[tuple[int, Entry | None]] = []

@@ -11,6 +11,7 @@ from zlib import crc32
 
 from asynccache.keys.canonical import canonical_json, canonical_value
 from asynccache.keys.denied import is_denied_query, kept_headers
+from asynccache.keys.paths import flat_paths, path_digests
 from asynccache.keys.plain import PlainData
 
 KEY_BYTES: Final = 32
@@ -113,7 +114,7 @@ class Prefix:
         self.digests: Final = {
             f"@{name}": crc32(canonical_value(fact)) for name, fact in self.facts.items()
         }
-        """A digest of each fact, by its name after an ``@``, to stand beside `path_digests`."""
+        """A digest of each fact, by its name after an ``@``."""
         self._hash = sha256(_FORM)
         self._hash.update(canonical_value(("request", namespace.seed, namespace.tenant)))
         self._hash.update(canonical_value(self.facts))
@@ -125,6 +126,10 @@ class Prefix:
         state.update(body)
         digest: bytes = state.digest()
         return digest
+
+    def paths(self, body: bytes) -> dict[str, int]:
+        """Return a digest of each part of a request with a canonical body, by its path."""
+        return {**flat_paths(path_digests(body)), **self.digests}
 
     def _numbered(self, sample: int) -> Any:  # noqa: ANN401 - hashlib names no public type for it
         state = self._hash.copy()

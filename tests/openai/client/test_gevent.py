@@ -64,11 +64,11 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="gevent isn't installed on Windows")
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize("store", ["memory", "disk"])
 async def test_greenlets_share_answers(store, api, tmp_path):
     """Calls are stored and shared, and while one waits the other greenlets go on."""
-    pytest.importorskip("gevent")
 
     async def program(seen):
         await asyncio.sleep(0.2)

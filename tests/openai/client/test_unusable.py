@@ -323,7 +323,7 @@ async def test_clients_that_are_cached_where_they_are_made(api, bare, api_cache,
 @pytest.fixture(scope="module")
 def valkey():
     """Run a server for a module, where its driver is installed."""
-    pytest.importorskip("redis", reason="an environment of the SDK alone")
+    pytest.importorskip("redis", reason="redis isn't installed beside the SDK alone")
     from tests.helpers.redis_servers import Valkey
 
     with Valkey() as running:
@@ -333,7 +333,7 @@ def valkey():
 @pytest.fixture(scope="module")
 def cosmos():
     """Run a server for a module, where its driver is installed."""
-    pytest.importorskip("azure.cosmos", reason="an environment of the SDK alone")
+    pytest.importorskip("azure.cosmos", reason="azure-cosmos isn't installed beside the SDK alone")
     from tests.helpers.cosmos_servers import CosmosServer
 
     with CosmosServer() as running:

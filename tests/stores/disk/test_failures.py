@@ -104,13 +104,13 @@ def unwritable(folder):
     """Make a folder read-only, also for root, and also while files in it are open."""
     if ROOT:
         # A read-only view on top of it: remounting fails while a file is open for writing.
-        if not mount("--bind", folder, folder):
+        if wrong := mount("--bind", folder, folder):
             pytest.skip(
-                "root may not mount here (a container without CAP_SYS_ADMIN?), and nothing else"
-                " makes a folder read-only for root"
+                "only a mount makes a folder read-only for root, in a container one with"
+                f" CAP_SYS_ADMIN: {wrong}"
             )
         try:
-            assert mount("-o", "remount,bind,ro", folder)
+            assert not mount("-o", "remount,bind,ro", folder)
             yield
         finally:
             unmount(folder)
@@ -183,7 +183,7 @@ async def test_a_tiny_disk_costs_only_what_is_not_stored(island, size):
             assert await swarm(cache, upstream, 19) == 0
         else:
             assert set(stats.store_errors) <= {"full"}
-        assert mount("-o", "remount,size=40m", island)
+        assert not mount("-o", "remount,size=40m", island)
         await works(cache, upstream, "after")
         assert cache.stats().store_errors == stats.store_errors
     async with cache:

@@ -40,7 +40,6 @@ from asynccache.integrations.autogen.identity import (
 )
 from asynccache.keys.canonical import canonical_json, without_paths
 from asynccache.keys.key import Namespace, Prefix
-from asynccache.keys.paths import flat_paths, path_digests
 
 T = TypeVar("T")
 
@@ -249,11 +248,7 @@ async def looked_up(
     key = prefix.key(canonical)
     if sample := scope.sample(key):
         key = prefix.key(canonical, sample)
-
-    def paths() -> dict[str, int]:
-        return {**flat_paths(path_digests(canonical)), **prefix.digests}
-
-    watcher = watch(scope.settings, path, identity.model, key, paths)
+    watcher = watch(scope.settings, path, identity.model, key, lambda: prefix.paths(canonical))
     caller = Caller(identity.credentials)
     return AutoGenLookup(scope, path, prefix, canonical, key, arguments, caller, watcher)
 

@@ -9,7 +9,6 @@ from msgspec import Struct
 
 from asynccache.cache.facade import Scope
 from asynccache.keys.key import Prefix
-from asynccache.keys.paths import flat_paths, path_digests
 from asynccache.openai.client.address import RequestAddress
 from asynccache.openai.client.endpoints import Endpoint
 
@@ -108,7 +107,7 @@ class KeyedCall(Struct, frozen=True, gc=False):
 
     def paths(self) -> dict[str, int]:
         """Return a digest of each part of the request, by its path."""
-        return {**flat_paths(path_digests(self.canonical)), **self.prefix.digests}
+        return self.prefix.paths(self.canonical)
 
     @property
     def about(self) -> str:

@@ -38,10 +38,10 @@ from asynccache.openai.client.parsing import mark, note_parsing, parsing_of
 from asynccache.openai.client.replay import FINISH, built
 from asynccache.openai.client.upstream import (
     PAST,
-    SENDING,
     OutboundCheck,
     UpstreamCall,
     check_of,
+    is_beneath,
 )
 from asynccache.providers.bodies import LOOKED_AT, keyed_form
 from asynccache.providers.secrets import DOMAIN_SECRETS, MCP
@@ -238,8 +238,7 @@ class ClientCache:
 
         ``missing`` is true where the engine knows that there is none: see `Engine.fetch`.
         """
-        sending = SENDING.get()
-        if sending is not None and sending.key == call.key:  # it would wait for itself
+        if is_beneath(call.key):  # it would wait for itself
             return await call.way.past(call.given)
         if call.scope.cache.stands_still(call.key):
             return await self.past(call, STANDS_STILL)

@@ -47,7 +47,7 @@ _NO_REST: Final = frozenset({b"", b"data: " + DONE, b"data:" + DONE})
 _DRAIN: Final = 1.0  # seconds to read on after the last event, so that the connection can be reused
 
 
-SENDING: Final[ContextVar[OutboundCheck | None]] = ContextVar("asynccache_sending", default=None)
+_sending: Final[ContextVar[OutboundCheck | None]] = ContextVar("asynccache_sending", default=None)
 
 
 class OutboundCheck:
@@ -85,12 +85,12 @@ class OutboundCheck:
 
     async def over(self, call: Callable[[], Awaitable[T]]) -> T:
         """Await a call whose requests are let pass."""
-        before = SENDING.get()
-        SENDING.set(self)
+        before = _sending.get()
+        _sending.set(self)
         try:
             return await call()
         finally:
-            SENDING.set(before)
+            _sending.set(before)
             # A connection that was opened meanwhile keeps the context it was opened in, and us.
             self._matches = self._single = None
 
@@ -101,12 +101,12 @@ PAST: Final = OutboundCheck()
 
 def current_sending() -> OutboundCheck | None:
     """Return the call of ours that the caller is beneath, if it is."""
-    return SENDING.get()
+    return _sending.get()
 
 
 def is_beneath(key: bytes) -> bool:
     """Tell whether the caller is beneath a call of ours for the same, which waits for it."""
-    sending = SENDING.get()
+    sending = _sending.get()
     return sending is not None and sending.key == key
 
 

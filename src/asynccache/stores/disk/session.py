@@ -80,20 +80,21 @@ class Session:
         thread, blocks = get_ident(), blocks_read()
 
         def read() -> T:
-            for tried in range(_TRIES):
+            tries = 0
+            while True:
                 folder = self._find(seed)
                 if folder is None:
                     return nothing
+                tries += 1
                 try:
                     result = do(folder)
                     folder.warm(thread, blocks)
                 except (sqlite3.Error, OSError):
                     # Removed just now, by a user, or as it was empty: the next one is read.
-                    if tried + 1 == _TRIES or not folder.moved():
+                    if tries == _TRIES or not folder.moved():
                         raise
                 else:
                     return result
-            raise AssertionError  # the last try returns or raises
 
         return await self._run(read)
 

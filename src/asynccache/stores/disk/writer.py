@@ -29,9 +29,7 @@ from asynccache.stores.disk.generations import ALL, Generations, forget_old
 from asynccache.stores.disk.room import Room
 
 _NOTE_ROWS: Final = 250  # uses noted per transaction, so that sets get in between
-_NOTE_BYTES: Final = (
-    3 * 4096
-)  # of the log that a note may take: three pages, two of them of an index
+_NOTE_BYTES: Final = 3 * 4096  # of the log that a note may take: three pages, two of an index
 _NOTES: Final = 16  # of the limit: a use is noted once so much was written since the last one
 _SEEDS: Final = 50  # whose uses may be remembered: most of their folders are closed
 _IDLE_SECONDS: Final = 1.0  # between two looks whether there is something to note

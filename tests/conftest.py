@@ -5,6 +5,7 @@ A test that hangs is ended by pytest-timeout (`pyproject.toml`), so none needs a
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import sys
@@ -38,6 +39,13 @@ elif importlib.util.find_spec("uvloop"):  # not on Windows
 def anyio_backend(request):
     """Run every asynchronous test on asyncio's own loop and on uvloop, or under eager tasks."""
     return request.param
+
+
+@pytest.fixture(scope="module", autouse=True)
+def swept():
+    """Collect what a file's tests leave behind: asyncio would log it in the middle of others."""
+    yield
+    gc.collect()
 
 
 def pytest_addoption(parser):

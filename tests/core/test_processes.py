@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import threading
-from typing import Any
 
 import pytest
 
@@ -19,6 +18,13 @@ from tests.helpers.swarm import Swarm
 def anyio_backend():
     """Only the workers' loops matter here, and they are asyncio's."""
     return "asyncio"
+
+
+def local_cache(kind, folder, **options):
+    """Return a cache of this process, or one of this machine."""
+    if kind == "memory":
+        return Cache.memory(**options)
+    return Cache.disk(cache_path_root=folder / "cache", **options)
 
 
 async def test_four_processes_pay_once(tmp_path):
@@ -85,11 +91,7 @@ async def test_calls_that_hold_their_loops_have_one_answer(tmp_path):
 @pytest.mark.parametrize("kind", ["memory", "disk"])
 async def test_who_took_a_lease_over_gives_what_was_stored_meanwhile(tmp_path, kind):
     """A call that took over from one that held its loop ends with the other's answer."""
-    options: Any = {"lease_ttl": 0.3}
-    if kind == "memory":
-        cache = Cache.memory(**options)
-    else:
-        cache = Cache.disk(cache_path_root=tmp_path / "cache", **options)
+    cache = local_cache(kind, tmp_path, lease_ttl=0.3)
     began, taken_over, answered = threading.Event(), threading.Event(), threading.Event()
 
     async def hold_the_loop():
@@ -121,7 +123,7 @@ async def test_who_took_a_lease_over_gives_what_was_stored_meanwhile(tmp_path, k
 @pytest.mark.parametrize("kind", ["memory", "disk"])
 async def test_two_loops_in_two_threads_pay_once(tmp_path, kind):
     """One cache object used from two event loops in two threads makes one call."""
-    cache = Cache.memory() if kind == "memory" else Cache.disk(cache_path_root=tmp_path / "cache")
+    cache = local_cache(kind, tmp_path)
     both_ask = threading.Barrier(2)
     calls = []
 
@@ -164,11 +166,7 @@ async def test_one_cache_serves_one_loop_after_another(tmp_path):
 @pytest.mark.parametrize("kind", ["memory", "disk"])
 async def test_loop_that_ends_with_an_error_leaves_no_lease(tmp_path, kind):
     """A loop that ends as soon as its call has failed keeps no other from calling."""
-    options: Any = {"lease_ttl": 1000.0}
-    if kind == "memory":
-        cache = Cache.memory(**options)
-    else:
-        cache = Cache.disk(cache_path_root=tmp_path / "cache", **options)
+    cache = local_cache(kind, tmp_path, lease_ttl=1000.0)
 
     async def fail():
         await asyncio.sleep(0)
@@ -187,7 +185,7 @@ async def test_loop_that_ends_with_an_error_leaves_no_lease(tmp_path, kind):
 @pytest.mark.parametrize("kind", ["memory", "disk"])
 async def test_loop_that_ends_at_once_stores_what_it_paid(tmp_path, kind):
     """A loop that ends as soon as it has its answer, without closing the cache, has stored it."""
-    cache = Cache.memory() if kind == "memory" else Cache.disk(cache_path_root=tmp_path / "cache")
+    cache = local_cache(kind, tmp_path)
 
     async def pay():
         await asyncio.sleep(0)

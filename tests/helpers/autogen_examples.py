@@ -7,9 +7,11 @@ which is this library's, and for the addresses of servers, which are the test's.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import warnings
 
+import openai
 import pytest
 
 import asynccache
@@ -51,6 +53,23 @@ EXAMPLES = {
     "redis": REDIS, "disk": DISK, "cosmos": COSMOS, "create": CREATE, "seed": SEED, "root": ROOT
 }  # fmt: skip
 TASK = "Plot a chart of NVDA's stock price."
+
+
+@pytest.fixture(autouse=True)
+def closed_clients(monkeypatch):
+    """Close the clients that AutoGen makes: it never does, and Python warns of their sockets."""
+    made = []
+    init = openai.OpenAI.__init__
+
+    @functools.wraps(init)
+    def kept(client, *args, **kwargs):
+        init(client, *args, **kwargs)
+        made.append(client)
+
+    monkeypatch.setattr(openai.OpenAI, "__init__", kept)
+    yield
+    for client in made:
+        client.close()
 
 
 @pytest.fixture

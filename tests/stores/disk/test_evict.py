@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import time
 
 import anyio
 import pytest
@@ -13,6 +14,7 @@ from asynccache.keys.key import Namespace
 from asynccache.stores.base import Record
 from asynccache.stores.disk import DiskStore, evict, writer
 from asynccache.stores.disk.database import entry_id
+from asynccache.stores.disk.room import Room
 from asynccache.testing import ManualClock
 from asynccache.testing.records import PATIENCE, body_of, key_of, record_of
 
@@ -238,6 +240,26 @@ async def test_the_sum_of_many_seeds_holds(tmp_path, clock, size, together):
         await store.aclose()
         assert taken(root) < limit
     assert most < 2 * limit  # what is being written takes several times its size in the log
+
+
+async def test_a_slow_disk_doesnt_lift_the_limit(tmp_path, clock, monkeypatch):
+    """However long it takes to look at the size, what is written meanwhile stays bounded."""
+    look = Room.look
+
+    def slow(room):
+        time.sleep(0.05)
+        return look(room)
+
+    monkeypatch.setattr(Room, "look", slow)
+    root, limit = tmp_path / "cache", 5 * 2**20
+    store = DiskStore(root, "first", max_bytes=limit, clock=clock)
+    await store.open()
+    most = 0
+    for name in range(60):
+        await store.set_many(FIRST, [record_of(name, size=300_000)])
+        most = max(most, taken(root))
+    await store.aclose()
+    assert limit < most < 2 * limit
 
 
 @pytest.mark.parametrize("size", [100, 4000, 300_000])

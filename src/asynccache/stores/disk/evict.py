@@ -25,6 +25,7 @@ _CHECK_SECONDS: Final = 4.0  # after which a look is due for whatever was writte
 _GROWTH: Final = 4  # times what is written is evicted meanwhile: pages may be half full
 _STEP_SECONDS: Final = 0.5  # that sets may have to wait; a fork waits as long
 _CALM: Final = 10  # times as long as a look has taken passes before the next one
+_URGENT: Final = 8  # units of the room: once so much is written, a look is due in spite of that
 _TARGET: Final = 0.9  # of the limit, so that eviction comes in runs and not with every write
 _BATCH: Final = 500  # rows per transaction, so that sets get in between
 _UNIT_PER_ROW: Final = 1024  # bytes of what may be written at once, for each row evicted at once
@@ -169,7 +170,8 @@ class Evictor:
         now = time.monotonic()
         much = self._rows >= _CHECK_ROWS or self._bytes >= self._room.unit
         late = bool(self._rows or self._bytes) and now - self._looked >= _CHECK_SECONDS
-        return (self.is_due or much or late) and now >= self._calm_until
+        urgent = self._bytes >= _URGENT * self._room.unit
+        return urgent or ((self.is_due or much or late) and now >= self._calm_until)
 
     def _advance(self) -> bool:
         """Go on with what is being evicted; return whether there is more."""

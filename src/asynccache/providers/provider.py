@@ -1,0 +1,84 @@
+"""What is known of a provider: where it is found, which requests are cached, how answers are read.
+
+A request is cached if its host, a header that marks the provider's clients, or a registration says
+whose it is, and its body has the members of the operation. A path alone never does: other people's
+APIs have the same ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from asynccache.entries.entry import Kind
+from asynccache.providers.facts import Facts, choices_of
+from asynccache.providers.judging import Judge
+
+
+def asks_for_stream(body: Mapping[str, Any], path: str) -> bool:
+    """Tell whether a request asks for a stream, as most providers have it: by ``stream``."""
+    return body.get("stream") is True
+
+
+class Operation(Struct, frozen=True, kw_only=True):
+    """One kind of request whose answers are cached."""
+
+    name: str
+    """Of its own among all, e.g. "openai-chat": what ``endpoint(like=...)`` refers to."""
+    path: re.Pattern[str]
+    """Matches the end of a URL's path; what stands before it is the server's address.
+
+    A group ``model`` names the model. A group ``deployment`` belongs to the address, unless it
+    names the very model that the body asks for.
+    """
+    required: frozenset[str]
+    """Members that a body must have."""
+    holds: frozenset[str]
+    """Members of which a plain answer must have one. Another answer isn't stored."""
+    facts: type[Facts] = Facts
+    """Reads what an answer says of itself."""
+    streams: Callable[[Mapping[str, Any], str], bool] = asks_for_stream
+    """Tells from body and path whether a stream is asked for."""
+    streamed: Kind = "sse"
+    """How a stream is framed."""
+    choices: Callable[[Mapping[str, Any]], int] = choices_of
+    """Returns how many choices a request asks for."""
+    judge: Callable[[Mapping[str, Any]], Judge | None] | None = None
+    """Returns what judges the answers to a body; None where there is nothing to judge."""
+    stateful: frozenset[str] = frozenset()
+    """Members with which an answer depends on state at the server: such a request isn't cached."""
+    inputs: str = ""
+    """The member that holds several inputs, each of which is an entry; "" where there is none."""
+    anywhere: bool = False
+    """Path and body say enough at any host."""
+
+
+class Provider(Struct, frozen=True, kw_only=True):
+    """One provider, or one kind of server."""
+
+    name: str
+    """What people read in events and summaries, e.g. "anthropic"."""
+    operations: tuple[Operation, ...]
+    hosts: tuple[str, ...] = ()
+    """Where it is found: "api.anthropic.com", "localhost:11434"; ".example" is all below it."""
+    markers: tuple[tuple[str, str], ...] = ()
+    """Headers that only its clients send: a name in lower case, and how the value begins."""
+    base: str = ""
+    """How paths begin; for servers that do other things as well."""
+    kept_headers: tuple[str, ...] = ()
+    """Headers of answers that are stored, in lower case, besides those that all have."""
+
+    def is_at(self, host: str) -> bool:
+        """Tell whether a host, with its port if that is named, is one of this provider's."""
+        name = host.rpartition(":")[0] or host
+        return any(
+            name.endswith(known) if known.startswith(".") else known in {host, name}
+            for known in self.hosts
+        )
+
+    def is_marked(self, headers: Mapping[str, str]) -> bool:
+        """Tell whether a request's headers, by names in lower case, are of this provider's."""
+        return any(headers.get(name, "\0").startswith(value) for name, value in self.markers)

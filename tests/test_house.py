@@ -89,6 +89,7 @@ HEADERS = {
 }  # fmt: skip
 HEADERS_ELSEWHERE = {
     "openai.client.upstream": "`openai-organization` is kept of responses",
+    "providers.openai": "as in `openai.client.upstream`",
     "providers.secrets": "`authorization` is a member of bodies there",
 }
 # Methods of the store contract that nothing calls yet.

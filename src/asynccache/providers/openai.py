@@ -15,7 +15,7 @@ _DEPLOYMENT: Final = r"(?P<deployment>/deployments/[^/]+)?"
 """Azure's name for a model, before the endpoint's path."""
 
 
-def _one(body: Mapping[str, Any]) -> int:
+def _one(_: Mapping[str, Any]) -> int:
     return 1
 
 

@@ -18,7 +18,7 @@ from asynccache.providers.facts import Facts, choices_of
 from asynccache.providers.judging import Judge
 
 
-def asks_for_stream(body: Mapping[str, Any], path: str) -> bool:
+def asks_for_stream(body: Mapping[str, Any], _path: str) -> bool:
     """Tell whether a request asks for a stream, as most providers have it: by ``stream``."""
     return body.get("stream") is True
 

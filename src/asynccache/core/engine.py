@@ -338,11 +338,11 @@ class Engine:
     def _abandon(self, flight: Flight) -> None:
         """End a flight that nobody waits for. A newcomer meanwhile gets a new one."""
         self.counters.abandoned += 1
-        self._invalidate(flight)
+        self.invalidate(flight)
         if flight.task is not None:
             flight.task.cancel()
 
-    def _invalidate(self, flight: Flight) -> None:
+    def invalidate(self, flight: Flight) -> None:
         """Keep a flight from storing and from being joined; the next for its key has its lease."""
         flight.worsen(Fate.INVALIDATED)
         self._in_flight.remove(flight)
@@ -393,7 +393,7 @@ class Engine:
                 if flight.phase is Phase.STORE and flight.task is not None:
                     storing.append(flight.task)
                 else:
-                    self._invalidate(flight)
+                    self.invalidate(flight)
             if not storing:
                 return
             await asyncio.wait(storing)

@@ -41,6 +41,9 @@ raises `TimeoutError`.
 """
 
 
+_LAST_MOMENT: Final = 1.0  # seconds that a stream may take to end once nobody reads it any more
+
+
 class Phase(IntEnum):
     """How far a flight is. It can be abandoned before `STORE`."""
 
@@ -161,8 +164,8 @@ class Flight:
 
     __slots__ = (
         "_abandon", "_growth", "_loop", "_pacer", "_readers", "base", "caller_count", "chunks",
-        "entry", "error", "fate", "finished", "generation", "judging", "key", "lease", "limit",
-        "meta", "namespace", "originals", "phase", "received", "rejected", "scope", "size",
+        "ending", "entry", "error", "fate", "finished", "generation", "judging", "key", "lease",
+        "limit", "meta", "namespace", "originals", "phase", "received", "rejected", "scope", "size",
         "source", "starter", "storing", "task",
     )  # fmt: skip
 
@@ -201,6 +204,7 @@ class Flight:
         self.size = 0
         self.error: BaseException | None = None
         self.scope: ErrorScope = "all"
+        self.ending = False  # all that matters of a stream has come, but not its end
         self.caller_count = 0
         self.finished = Waiters(loop, pacer)
         # Made when there is a reader first: thousands of flights are asked plainly, and each object
@@ -361,8 +365,17 @@ class Flight:
         self.storing = self.storing or storing
 
     def leave(self) -> None:
-        """Count a caller out. The last one out ends the flight, unless its body is whole."""
+        """Count a caller out. The last one out ends the flight, unless its body is whole.
+
+        A stream that is about to end has a moment for that: many clients hang up before it does.
+        """
         self.caller_count -= 1
+        if self.ending and not self.ended:
+            self._loop.call_later(_LAST_MOMENT, self._end_unread)
+        else:
+            self._end_unread()
+
+    def _end_unread(self) -> None:
         if self.caller_count == 0 and not self.ended:
             self._abandon(self)
 

@@ -31,7 +31,8 @@ _COPY_BELOW: Final = 64 * 1024  # bytes: a copy is cheaper to hash than a view, 
 _COMPRESS_ABOVE: Final = 4096  # bytes: below, zstd saves less than its 20 microseconds are worth
 _SKEW: Final = 60_000_000  # microseconds by which the clocks of those who share a store may differ
 
-Kind = Literal["json", "sse", "value"]
+Kind = Literal["json", "sse", "lines", "value"]
+"""A JSON document, server-sent events, JSON line by line, or a value of the user's own."""
 
 
 class Meta(Struct, frozen=True, array_like=True, gc=False):

@@ -44,6 +44,10 @@ class Facts:
         """
         return len(self._finished) >= choices and self._finished == self._begun
 
+    def is_ending(self, choices: int) -> bool:
+        """Tell whether all that matters of a stream has come: a finish reason for each choice."""
+        return Facts.is_finished(self, choices)
+
     def read(self, data: bytes) -> None:
         """Take in a JSON document; one that isn't JSON, or no object, is an error."""
         found = _object(data)

@@ -1,4 +1,4 @@
-"""Server-sent events as bytes: cut into whole events without changing any, and read for their data.
+"""Streams as bytes: cut into events or lines without changing any; events are read for their data.
 
 Line ends, event ends and fields follow the HTML standard, "Interpreting an event stream". Where the
 decoders of OpenAI's and Anthropic's SDKs differ from it, they are followed: an event without data
@@ -53,6 +53,30 @@ class EventSplitter:
     def rest(self) -> bytes:
         """Return what was left after the last whole event, at the end of the response."""
         rest, self._rest = self._rest, b""
+        return rest
+
+
+class LineSplitter:
+    """Cuts pieces of a response as they arrive into lines, each with its line end."""
+
+    __slots__ = ("_rest",)
+
+    def __init__(self) -> None:
+        self._rest: list[bytes] = []
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """Return the lines that are whole now."""
+        *whole, rest = piece.split(b"\n")
+        if not whole:
+            self._rest.append(rest)
+            return []
+        lines = [b"".join((*self._rest, whole[0], b"\n")), *(line + b"\n" for line in whole[1:])]
+        self._rest = [rest]
+        return lines
+
+    def rest(self) -> bytes:
+        """Return what was left after the last whole line, at the end of the response."""
+        rest, self._rest = b"".join(self._rest), []
         return rest
 
 

@@ -86,7 +86,7 @@ _AGENTS: Final = {
     "mistral": ("mistral-client-python/",),
 }
 """How the user agents of their clients begin."""
-_KEPT_HEADERS: Final = (
+KEPT_HEADERS: Final = (
     "openai-model",
     "openai-organization",
     "openai-processing-ms",
@@ -104,7 +104,7 @@ PROVIDERS: Final = tuple(
         hosts=hosts,
         markers=tuple(("user-agent", agent) for agent in _AGENTS.get(name, ())),
         operations=OPERATIONS,
-        kept_headers=_KEPT_HEADERS,
+        kept_headers=KEPT_HEADERS,
     )
     for name, hosts in _HOSTS.items()
 )

@@ -18,7 +18,7 @@ from asynccache.openai.client.cached_method import copied
 from asynccache.openai.client.call import KeyedCall, RawCall, Read, ResultForm, WayIn
 from asynccache.openai.client.client_cache import ClientCache
 from asynccache.openai.client.endpoints import Endpoint
-from asynccache.openai.client.upstream import current_sending
+from asynccache.providers.sending import current_sending
 
 
 class RequestArguments(Struct, frozen=True):

@@ -36,15 +36,11 @@ from asynccache.openai.client.call import KeyedCall, WayIn
 from asynccache.openai.client.endpoints import Endpoint
 from asynccache.openai.client.parsing import mark, note_parsing, parsing_of
 from asynccache.openai.client.replay import FINISH, built
-from asynccache.openai.client.upstream import (
-    PAST,
-    OutboundCheck,
-    UpstreamCall,
-    check_of,
-    is_beneath,
-)
+from asynccache.openai.client.upstream import OutboundCheck, UpstreamCall, check_of
+from asynccache.providers.answers import Received
 from asynccache.providers.bodies import LOOKED_AT, keyed_form
 from asynccache.providers.secrets import DOMAIN_SECRETS, MCP
+from asynccache.providers.sending import PAST, is_beneath
 
 STANDS_STILL: Final = (
     "a synchronous client was called in the thread of an event loop that is making the same call,"
@@ -325,7 +321,7 @@ class ClientCache:
     ) -> Any:
         """Return an answer as its caller wants it, marked for `asynccache.status`."""
         status = self.status(call, entry, how, parts)
-        came = received if isinstance(received, sdk_responses.Received) else None
+        came = received if isinstance(received, Received) else None
         if came is not None and how != "miss":
             came = came.for_others()
         return built(

@@ -90,6 +90,7 @@ class Parsing:
         if entry is not None:
             scope.engine.reject(scope.namespace, entry, storing=scope.mode != "read_only")
         elif self._reader is not None and (task := self._reader.flight.task) is not None:
+            self._reader.flight.ending = False  # of no use, unless somebody else reads it
             task.add_done_callback(self._reject_whole)
 
     def _reject_whole(self, _: object) -> None:

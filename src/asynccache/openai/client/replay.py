@@ -16,6 +16,7 @@ from asynccache.openai.client.call import KeyedCall
 from asynccache.openai.client.parsing import Parsing, mark, note_parsing
 from asynccache.openai.client.stream import EventSource, ReplayedStream, StreamBody
 from asynccache.openai.client.sync_stream import SyncStreamBody
+from asynccache.providers.answers import Received
 
 _REQUEST_ID: Final = "x-request-id"
 FINISH: Final = "_asynccache_finish"
@@ -31,7 +32,7 @@ def built(
     status: Status,
     *,
     reader: Reader | None,
-    received: sdk_responses.Received | None,
+    received: Received | None,
     retries: int,
 ) -> Any:
     """Return an answer as its caller wants it, marked for `asynccache.status`.
@@ -80,7 +81,7 @@ def _response(
     call: KeyedCall,
     entry: Entry,
     reader: Reader | None,
-    received: sdk_responses.Received | None,
+    received: Received | None,
 ) -> Any:
     """Return an answer as the HTTP response it came with."""
     url = call.address.url
@@ -120,7 +121,7 @@ def _typed(
     call: KeyedCall,
     entry: Entry,
     finish: Finish | None,
-    received: sdk_responses.Received | None,
+    received: Received | None,
 ) -> Any:
     """Return the object of a JSON body.
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
 from openai import BaseModel
 from openai._legacy_response import LegacyAPIResponse
 from openai._models import FinalRequestOptions, add_request_id
@@ -16,6 +15,7 @@ from openai._response import APIResponse, AsyncAPIResponse
 from asynccache.entries.entry import Meta
 from asynccache.openai.client import sdk
 from asynccache.openai.client.call import ResultForm
+from asynccache.providers.answers import Received
 
 if TYPE_CHECKING:
     import httpx2 as httpx
@@ -24,24 +24,6 @@ else:
 
 AsyncByteStream = httpx.AsyncByteStream
 SyncByteStream = httpx.SyncByteStream
-
-
-_COOKIES: Final = frozenset({b"set-cookie", b"set-cookie2"})
-_SAID_OF_HTTP: Final = ("http_version", "reason_phrase")
-
-
-class Received(Struct, frozen=True):
-    """What a server sent with an answer, for those who wait for it. None of it is stored."""
-
-    headers: list[tuple[bytes, bytes]]
-    extensions: dict[str, Any]
-    """HTTP's version and the server's words for the status."""
-    request: Any = None
-    """The request that was sent; None for a caller who hasn't sent it."""
-
-    def for_others(self) -> Received:
-        """Return what callers may have who haven't sent the request: it holds credentials."""
-        return Received(self.headers, self.extensions)
 
 
 def received(response: Any, asked: str) -> Received:
@@ -55,11 +37,7 @@ def received(response: Any, asked: str) -> Received:
     request.headers.pop(sdk.RAW_HEADER, None)  # ours
     if asked:
         request.headers[sdk.RAW_HEADER] = asked
-    return Received(
-        [one for one in response.headers.raw if one[0].lower() not in _COOKIES],
-        {name: value for name, value in response.extensions.items() if name in _SAID_OF_HTTP},
-        request,
-    )
+    return Received.of(response.headers.raw, response.extensions, request)
 
 
 def made_response(

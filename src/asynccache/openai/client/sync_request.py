@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from asynccache.openai.client.cached_request import CachedRequest, RequestArguments, placed
 from asynccache.openai.client.client_cache import ClientCache
 from asynccache.openai.client.sync_stream import AsyncReading
-from asynccache.openai.client.upstream import PAST, current_sending
+from asynccache.providers.sending import PAST, current_sending
 from asynccache.runtime import background
 from asynccache.runtime.background import BlockedCaller
 

@@ -8,11 +8,9 @@ override, another version of the SDK) can then cost an entry, but never make a w
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from contextvars import ContextVar
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from asynccache.cache.facade import Answer, Fate, Flight, Judging
 from asynccache.entries.entry import Kind, Meta
@@ -20,63 +18,41 @@ from asynccache.errors import NotCanonicalError
 from asynccache.openai.client import sdk, sdk_responses
 from asynccache.openai.client.attempts import Attempts
 from asynccache.openai.client.call import KeyedCall, RawCall
+from asynccache.providers import answers
 from asynccache.providers.bodies import keyed_form
-from asynccache.providers.facts import DONE, Facts, choices_of
-from asynccache.providers.frames import EventReader, EventSplitter
+from asynccache.providers.facts import Facts, choices_of
 from asynccache.providers.judging import judge_of
+from asynccache.providers.openai import KEPT_HEADERS
+from asynccache.providers.recording import StreamRecorder
 from asynccache.providers.secrets import repeats
+from asynccache.providers.sending import Sending
+from asynccache.runtime.draining import drained
 
 T = TypeVar("T")
 
-_KEPT_HEADERS: Final = (
-    "x-request-id",
-    "openai-model",
-    "openai-organization",
-    "openai-processing-ms",
-    "openai-project",
-    "openai-version",
-    "apim-request-id",
-    "azureml-model-session",
-    "x-ms-deployment-name",
-    "x-ms-rai-invoked",
-    "x-ms-region",
-)
-"""What tells of the answer, and not of the moment and the account that it was sent to."""
-_NO_REST: Final = frozenset({b"", b"data: " + DONE, b"data:" + DONE})
-"""What may follow a stream's last event: a server's last line may lack its empty line."""
-_DRAIN: Final = 1.0  # seconds to read on after the last event, so that the connection can be reused
 
-
-_sending: Final[ContextVar[OutboundCheck | None]] = ContextVar("asynccache_sending", default=None)
-
-
-class OutboundCheck:
+class OutboundCheck(Sending):
     """One call of ours that goes upstream.
 
     Args:
-        key: The request's; empty for none.
-        matches: Tells whether the options of a request are what the key stands for; None for a
-            call that has no key.
-        single: Makes options of one attempt of a request's; None for the SDK's own retries.
+        key: The request's.
+        matches: Tells whether the options of a request are what the key stands for.
+        single: Makes options of one attempt of a request's.
     """
 
-    __slots__ = ("_matches", "_single", "_strayed", "key", "same")
+    __slots__ = ("_matches", "_single", "_strayed", "same")
 
     def __init__(
-        self,
-        key: bytes = b"",
-        matches: Callable[[Any], bool] | None = None,
-        single: Callable[[Any], Any] | None = None,
+        self, key: bytes, matches: Callable[[Any], bool], single: Callable[[Any], Any]
     ) -> None:
-        self.key: Final = key
+        super().__init__(key)
         self.same = False
         """Whether the request of the key was really sent, and no other."""
-        self._matches = matches
-        self._single = single
+        self._matches: Callable[[Any], bool] | None = matches
+        self._single: Callable[[Any], Any] | None = single
         self._strayed = False
 
     def note(self, options: Any) -> Any:
-        """Look at a request that is being sent, and return the options that it is sent with."""
         # Once something else was sent, nobody knows which of the answers came back.
         if self._matches is not None and not self._strayed:
             self.same = self._matches(options)
@@ -84,30 +60,11 @@ class OutboundCheck:
         return options if self._single is None else self._single(options)
 
     async def over(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Await a call whose requests are let pass."""
-        before = _sending.get()
-        _sending.set(self)
         try:
-            return await call()
+            return await super().over(call)
         finally:
-            _sending.set(before)
             # A connection that was opened meanwhile keeps the context it was opened in, and us.
             self._matches = self._single = None
-
-
-PAST: Final = OutboundCheck()
-"""A call that goes past the cache."""
-
-
-def current_sending() -> OutboundCheck | None:
-    """Return the call of ours that the caller is beneath, if it is."""
-    return _sending.get()
-
-
-def is_beneath(key: bytes) -> bool:
-    """Tell whether the caller is beneath a call of ours for the same, which waits for it."""
-    sending = _sending.get()
-    return sending is not None and sending.key == key
 
 
 def check_of(client: Any, call: KeyedCall, canonical: bytes, attempts: Attempts) -> OutboundCheck:
@@ -194,10 +151,12 @@ class UpstreamCall:
         received = self._received(response)
         flight.start_body(meta_of(facts, response, "sse"), received)
         try:
-            left = await _record(flight, facts, pieces)
+            engine = self._call.scope.engine
+            recorder = StreamRecorder(
+                flight, facts, "sse", self._choices, lambda: engine.invalidate(flight)
+            )
+            complete = await recorder.record(pieces)
             chunks = tuple(flight.chunks)
-            whole = facts.closed or (left in _NO_REST and facts.is_finished(self._choices))
-            complete = whole and facts.complete
             return self._answer(facts, response, "sse", chunks, received, complete=complete)
         except Exception as exc:
             error = sdk.as_sdk_error(exc, response.request)
@@ -209,7 +168,7 @@ class UpstreamCall:
             unread = pieces if facts.closed else None
             self._call.scope.engine.spawn(_finish(raw, response, unread))
 
-    def _received(self, response: Any) -> sdk_responses.Received:
+    def _received(self, response: Any) -> answers.Received:
         return sdk_responses.received(response, self._call.form.raw)
 
     def _answer(
@@ -218,7 +177,7 @@ class UpstreamCall:
         response: Any,
         kind: Kind,
         chunks: tuple[bytes, ...],
-        received: sdk_responses.Received,
+        received: answers.Received,
         *,
         complete: bool,
     ) -> Answer:
@@ -234,46 +193,10 @@ class UpstreamCall:
         )
 
 
-async def _record(flight: Flight, facts: Facts, pieces: Any) -> bytes:
-    """Hand a stream's events over as they come; return what came after the last whole one."""
-    splitter, reader = EventSplitter(), EventReader()
-    async for piece in pieces:
-        for event in splitter.feed(piece):
-            _read(facts, reader, event)
-            flight.add(event)
-            if facts.closed:
-                return b""
-    rest = splitter.rest()
-    if rest:  # no event, but what came came
-        flight.add(rest)
-    return rest.strip()
-
-
-def _read(facts: Facts, reader: EventReader, event: bytes) -> None:
-    try:
-        found = reader.read(event)
-    except UnicodeDecodeError:
-        facts.error = True  # who reads the stream will see it
-        return
-    for data in found:
-        facts.read_event(data)
-        if facts.closed:
-            return
-
-
 def meta_of(facts: Facts, response: Any, kind: Kind) -> Meta:
     """Return what is kept of a response beside its body."""
-    headers = response.headers
-    return Meta(
-        kind,
-        status=response.status_code,
-        content_type=headers.get("content-type", ""),
-        headers=tuple((name, headers[name]) for name in _KEPT_HEADERS if name in headers),
-        model=facts.model,
-        input_tokens=facts.input_tokens,
-        output_tokens=facts.output_tokens,
-        cut=facts.cut,
-    )
+    kept = KEPT_HEADERS
+    return answers.meta_of(facts, response.status_code, response.headers, kind, kept)
 
 
 async def _finish(raw: Any, response: Any, rest: Any) -> None:
@@ -282,9 +205,7 @@ async def _finish(raw: Any, response: Any, rest: Any) -> None:
     with suppress(Exception):
         try:
             if rest is not None:
-                async with asyncio.timeout(_DRAIN):
-                    async for _ in rest:
-                        pass
+                await drained(rest)
         finally:
             if sdk_responses.is_opened(raw):
                 async with raw:  # whoever made a stream of it waits for its end

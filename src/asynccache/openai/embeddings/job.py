@@ -34,17 +34,13 @@ from asynccache.openai.client.call import KeyedCall, RawCall
 from asynccache.openai.client.client_cache import CHANGED, STANDS_STILL, ClientCache
 from asynccache.openai.client.parsing import mark
 from asynccache.openai.client.replay import is_buildable, request_id
-from asynccache.openai.client.upstream import (
-    PAST,
-    OutboundCheck,
-    check_of,
-    is_beneath,
-    meta_of,
-)
+from asynccache.openai.client.upstream import OutboundCheck, check_of, meta_of
 from asynccache.openai.embeddings import assembly
 from asynccache.openai.embeddings.inputs import ENCODE, inputs_of, keys_of, shares_of
+from asynccache.providers.answers import Received
 from asynccache.providers.bodies import keyed_form
 from asynccache.providers.facts import Facts
+from asynccache.providers.sending import PAST, Sending, is_beneath
 
 _OTHER_BATCH: Final = bytes(KEY_BYTES)  # of a call for some of a caller's inputs: no request's key
 
@@ -221,9 +217,7 @@ class _Job:
         }
         return [answers[key] for key in keys]
 
-    async def _called(
-        self, check: OutboundCheck, value: Any
-    ) -> tuple[bytes, Meta, bool, sdk_responses.Received]:
+    async def _called(self, check: Sending, value: Any) -> tuple[bytes, Meta, bool, Received]:
         """Make a call; return its answer, head, whether it is an error, and what came with it."""
         make = self._prepared()
         response = (await check.over(lambda: make(value))).http_response

@@ -21,8 +21,9 @@ from asynccache.cache.facade import (
 from asynccache.entries.entry import Entry
 from asynccache.openai.client.call import KeyedCall
 from asynccache.openai.client.client_cache import ClientCache
-from asynccache.openai.client.upstream import OutboundCheck, current_sending
+from asynccache.openai.client.upstream import OutboundCheck
 from asynccache.openai.wrapping import CLIENT_CACHE, ENDPOINTS
+from asynccache.providers.sending import current_sending
 
 _log = logging.getLogger("asynccache")
 

@@ -19,9 +19,9 @@ from asynccache.openai.client.cached_request import CachedRequest
 from asynccache.openai.client.endpoints import Endpoint
 from asynccache.openai.client.helpers import watched_helper
 from asynccache.openai.client.sync_request import SyncCachedRequest
-from asynccache.openai.client.upstream import current_sending
 from asynccache.openai.instrument.ambient import anything_to_do, client_cache_of, passes
 from asynccache.openai.wrapping import CACHED_METHODS
+from asynccache.providers.sending import current_sending
 
 _CLASSES: Final = {
     "chat.completions": chat.completions.AsyncCompletions,

@@ -338,13 +338,17 @@ class Engine:
     def _abandon(self, flight: Flight) -> None:
         """End a flight that nobody waits for. A newcomer meanwhile gets a new one."""
         self.counters.abandoned += 1
-        self.invalidate(flight)
+        self._invalidate(flight)
         if flight.task is not None:
             flight.task.cancel()
 
-    def invalidate(self, flight: Flight) -> None:
-        """Keep a flight from storing and from being joined; the next for its key has its lease."""
+    def _invalidate(self, flight: Flight) -> None:
+        """Keep a flight from storing and from being joined."""
         flight.worsen(Fate.INVALIDATED)
+        self.give_up(flight)
+
+    def give_up(self, flight: Flight) -> None:
+        """Let no newcomer join a flight any more; the next for its key has its lease."""
         self._in_flight.remove(flight)
         held, flight.lease = flight.lease, None
         if held is not None:
@@ -393,7 +397,7 @@ class Engine:
                 if flight.phase is Phase.STORE and flight.task is not None:
                     storing.append(flight.task)
                 else:
-                    self.invalidate(flight)
+                    self._invalidate(flight)
             if not storing:
                 return
             await asyncio.wait(storing)

@@ -34,7 +34,7 @@ class StreamRecorder:
         failed: Called once, when the stream says that it has failed.
     """
 
-    __slots__ = ("_choices", "_facts", "_failed", "_into", "_read", "_splitter", "_undecoded")
+    __slots__ = ("_choices", "_facts", "_failed", "_into", "_read", "_splitter")
 
     def __init__(
         self,
@@ -52,7 +52,6 @@ class StreamRecorder:
         self._read: Callable[[bytes], Sequence[bytes]] = (
             _line if framed == "lines" else EventReader().read
         )
-        self._undecoded = False
 
     async def record(self, pieces: AsyncIterable[bytes]) -> bool:
         """Record a body, however it was cut into pieces; tell whether it is whole."""
@@ -62,7 +61,7 @@ class StreamRecorder:
                 self._take(chunk)
                 self._into.add(chunk)
                 if facts.closed:
-                    return self._is_good()
+                    return facts.complete
         rest = self._splitter.rest()
         if rest:  # no whole chunk, but what came came
             if rest.strip() not in _NO_REST:
@@ -70,25 +69,20 @@ class StreamRecorder:
             self._into.add(rest)
         whole = isinstance(self._splitter, LineSplitter) or rest.strip() in _NO_REST
         whole = whole and facts.is_finished(self._choices)
-        return (whole or facts.closed) and self._is_good()
-
-    def _is_good(self) -> bool:
-        return self._facts.complete and not self._undecoded
+        return (whole or facts.closed) and facts.complete
 
     def _take(self, chunk: bytes) -> None:
         facts = self._facts
         try:
-            found = self._read(chunk)
-        except UnicodeDecodeError:  # who reads the stream will see it
-            self._undecoded = True
-            return
-        for data in found:
-            facts.read_event(data)
-            if facts.error and self._failed is not None:
-                self._failed()
-                self._failed = None
-            if facts.closed:
-                return
+            for data in self._read(chunk):
+                facts.read_event(data)
+                if facts.closed:
+                    break
+        except UnicodeDecodeError:
+            facts.error = True  # who reads the stream will see it
+        if facts.error and self._failed is not None:
+            self._failed()
+            self._failed = None
         self._into.ending = self._into.ending or facts.is_ending(self._choices)
 
 

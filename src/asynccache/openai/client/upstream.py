@@ -153,7 +153,7 @@ class UpstreamCall:
         try:
             engine = self._call.scope.engine
             recorder = StreamRecorder(
-                flight, facts, "sse", self._choices, lambda: engine.invalidate(flight)
+                flight, facts, "sse", self._choices, lambda: engine.give_up(flight)
             )
             complete = await recorder.record(pieces)
             chunks = tuple(flight.chunks)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import gc
 import importlib.util
 import os
-import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.helpers import eager
+from tests.helpers.matrix import MATRICES
 
 settings.register_profile(
     "local",
@@ -26,7 +26,7 @@ settings.register_profile(
 settings.register_profile("ci", settings.get_profile("local"), derandomize=True, database=None)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
-DOORS = pytest.StashKey[tuple[str, str]]()
+TABLES = pytest.StashKey[list[tuple[str, str]]]()
 
 _LOOPS = [pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio")]
 if eager.WANTED:
@@ -56,30 +56,28 @@ def pytest_addoption(parser):
 
 
 def pytest_sessionfinish(session):
-    """Hand the table of doors on, where a worker has measured it, to the process that prints it."""
+    """Hand the tables on, where a worker has measured them, to the process that prints them."""
     handed = getattr(session.config, "workeroutput", None)  # a worker of pytest-xdist has it
     if handed is not None:
-        handed["doors"] = _doors()
+        handed["tables"] = _tables()
 
 
 @pytest.hookimpl(optionalhook=True)  # pytest-xdist's
 def pytest_testnodedown(node, error):
     """Keep what a worker has measured."""
-    if (doors := getattr(node, "workeroutput", {}).get("doors")) is not None:
-        node.config.stash[DOORS] = doors
+    tables = getattr(node, "workeroutput", {}).get("tables", [])
+    node.config.stash.setdefault(TABLES, []).extend(tables)
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """Print the table of doors, where it was measured."""
-    if (doors := _doors() or config.stash.get(DOORS, None)) is not None:
-        title, table = doors
-        terminalreporter.section(f"doors, openai {title}")
+    """Print the tables that were measured."""
+    for title, table in [*_tables(), *config.stash.get(TABLES, [])]:
+        terminalreporter.section(title)
         terminalreporter.write_line(table)
 
 
-def _doors():
-    """Return the title and the table of what this process has measured, None if nothing was."""
-    matrix = sys.modules.get("tests.helpers.openai_matrix")
-    if matrix is None or (table := matrix.for_terminal()) is None:
-        return None
-    return matrix.TITLE, table
+def _tables():
+    """Return the title and the text of each table that this process has measured."""
+    return [
+        (matrix.title, text) for matrix in MATRICES if (text := matrix.for_terminal()) is not None
+    ]

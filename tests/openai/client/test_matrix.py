@@ -18,6 +18,7 @@ from openai import AsyncAzureOpenAI, AsyncOpenAI
 import asynccache
 from asynccache import Cache
 from tests.helpers import openai_matrix
+from tests.helpers.matrix import mark
 from tests.helpers.openai_api import whole_api
 from tests.helpers.openai_doors import ASKED, DOORS, KINDS, WIRE, plain, variants
 from tests.helpers.openai_server import stored
@@ -25,6 +26,7 @@ from tests.helpers.whole_runs import check_whole
 
 pytest_plugins = ("tests.helpers.openai_fixtures",)
 
+MATRIX = openai_matrix.MATRIX
 CALLERS = 100
 SETTLED = 3  # seconds: a bound for an answer that is never stored
 
@@ -82,11 +84,11 @@ CELLS = [
     for door in DOORS
     for kind in door.kinds()
 ] + [pytest.param(door, way, WAY_KINDS, *how) for door in MAIN_DOORS for way, how in WAYS.items()]
-openai_matrix.TABLES[:] = [
+MATRIX.tables[:] = [
     ([door.name for door in DOORS], list(KINDS)),
     ([door.name for door in MAIN_DOORS], list(WAYS)),
 ]
-openai_matrix.MEASURED.update(
+MATRIX.measured.update(
     {
         **{(door.name, kind): "" for door in DOORS for kind in door.kinds()},
         **{(door.name, way): "" for door in MAIN_DOORS for way in WAYS},
@@ -150,15 +152,13 @@ async def test_cell(  # noqa: PLR0917 - what makes a cell
 ):
     """The first pays once, the second nothing, results are equal, and a hundred pay once."""
     cell = (door.name, column)
-    openai_matrix.MEASURED[cell] = openai_matrix.mark([False] * 4)
+    MATRIX.measured[cell] = mark([False] * 4)
     async with make(server) as bare:
         found = {
             name: await checked(server, bare, call, lambda client: take(client, door))
             for name, call in variants(door, kinds)
         }
-    openai_matrix.MEASURED[cell] = openai_matrix.mark(
-        all(checks) for checks in zip(*found.values(), strict=True)
-    )
+    MATRIX.measured[cell] = mark(all(checks) for checks in zip(*found.values(), strict=True))
     assert all(all(checks) for checks in found.values()), found
 
 
@@ -240,12 +240,10 @@ async def test_raw_headers_worth_keeping(bare, server):
 
 def test_the_docs_show_what_was_measured(request):
     """The table of docs/supported-endpoints.md is that of this run; `--update-docs` writes it."""
-    check_whole(
-        request.config, [cell for cell, marks in openai_matrix.MEASURED.items() if not marks]
-    )
+    check_whole(request.config, [cell for cell, marks in MATRIX.measured.items() if not marks])
     if request.config.getoption("update_docs"):
         openai_matrix.write_docs()
-    assert openai_matrix.in_docs() == openai_matrix.markdown(), (
+    assert openai_matrix.in_docs() == MATRIX.markdown(), (
         "to write it: .venv/bin/nox -s tests tests_openai2 --"
         " tests/openai/client/test_matrix.py --update-docs"
     )

@@ -1,0 +1,371 @@
+"""The SDKs of all providers: how each has a client, and how each asks for the same things.
+
+None is imported before it is used, as that takes seconds for all of them together. A way of asking
+returns what the SDK returns; `outcome` and `sync_outcome` make plain data of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import inspect
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+
+from tests.helpers.providers_answers import TOOL
+
+KINDS = ("plain", "tools", "structured", "streamed")
+KEY = "sk-test"
+MESSAGES: Any = [{"role": "user", "content": "What is the weather in Paris?"}]
+CITY: Any = {"city": {"type": "string"}}
+PARAMETERS: Any = {"type": "object", "properties": CITY, "required": ["city"]}
+FUNCTION: Any = {"name": TOOL, "description": "Return the weather.", "parameters": PARAMETERS}
+TOOLS: Any = {"tools": [{"type": "function", "function": FUNCTION}]}
+STREAM: Any = {"stream": True}
+
+
+class Weather(BaseModel):
+    """What a structured answer holds."""
+
+    city: str
+    degrees: int
+
+
+SCHEMA: Any = {**Weather.model_json_schema(), "additionalProperties": False}
+FORMAT: Any = {
+    "response_format": {
+        "type": "json_schema",
+        "json_schema": {"name": "Weather", "schema": SCHEMA, "strict": True},
+    }
+}
+SPECIAL: dict[str, dict] = {"tools": TOOLS, "structured": FORMAT, "streamed": STREAM}
+"""How most SDKs are asked for a kind."""
+
+
+class Sdk:
+    """An SDK over one HTTP library.
+
+    Attributes:
+        name: As it stands in the table.
+        host: Where it goes if it is told nothing.
+        module: What is imported.
+        has_sync: Whether the SDK has a synchronous client that isn't another SDK's of the table.
+        wrapped: Whether `wrap` takes its client; what has none is reached by `instrument` alone.
+    """
+
+    name: str
+    host: str
+    module: str
+    has_sync = True
+    wrapped = True
+
+    def is_there(self):
+        """Tell whether it is installed."""
+        return importlib.util.find_spec(self.module.partition(".")[0]) is not None
+
+    def made(self, url, *, sync):
+        """Return a client of a server, or, for "", of the provider's own."""
+        raise NotImplementedError
+
+    @asynccontextmanager
+    async def opened(self, url):
+        """Have an asynchronous client until the block is left."""
+        async with self.made(url, sync=False) as client:
+            yield client
+
+    @contextmanager
+    def opened_sync(self, url):
+        """Have a synchronous client until the block is left."""
+        with self.made(url, sync=True) as client:
+            yield client
+
+    def ask(self, client, kind):
+        """Ask for one of the `KINDS`; what a synchronous client is asked for is there at once."""
+        raise NotImplementedError
+
+    def _imported(self):
+        return importlib.import_module(self.module)
+
+
+def _at(name, url, path=""):
+    return {name: url + path} if url else {}
+
+
+class Stainless(Sdk):
+    """SDKs that one generator has made: OpenAI's and its kin."""
+
+    def __init__(self, name, host, module, classes, model, *, path="", over=""):
+        self.name, self.host, self.module = name, host, module
+        self._classes, self._model, self._path, self._over = classes, model, path, over
+        self.has_sync = not over
+
+    def made(self, url, *, sync):
+        module = self._imported()
+        options = {"http_client": getattr(module, self._over)()} if self._over else {}
+        at = _at("base_url", url, self._path)
+        kind = getattr(module, ("" if sync else "Async") + self._classes)
+        return kind(api_key=KEY, max_retries=0, **at, **options)
+
+    def ask(self, client, kind):
+        return client.chat.completions.create(
+            model=self._model, messages=MESSAGES, **SPECIAL.get(kind, {})
+        )
+
+
+class Anthropic(Stainless):
+    """Anthropic's own."""
+
+    def ask(self, client, kind):
+        asked = {"model": self._model, "max_tokens": 99, "messages": MESSAGES}
+        if kind == "structured":
+            return client.messages.parse(**asked, output_format=Weather)
+        tool = {"name": TOOL, "description": "Return the weather.", "input_schema": PARAMETERS}
+        special: dict = {"tools": {"tools": [tool]}, "streamed": STREAM}
+        return client.messages.create(**asked, **special.get(kind, {}))
+
+
+class Sync(NamedTuple):
+    """The synchronous side of a client that has both."""
+
+    both: Any
+
+
+class Mistral(Sdk):
+    """Mistral's own: one client for both."""
+
+    name, host, module = "mistralai", "api.mistral.ai", "mistralai.client"
+
+    def made(self, url, *, sync):
+        return self._imported().Mistral(api_key=KEY, **_at("server_url", url))
+
+    @contextmanager
+    def opened_sync(self, url):
+        with self.made(url, sync=True) as client:
+            yield Sync(client)
+
+    def ask(self, client, kind):
+        chat, end = (client.both.chat, "") if isinstance(client, Sync) else (client.chat, "_async")
+        asked = {"model": "mistral-small-latest", "messages": MESSAGES}
+        if kind == "structured":
+            return getattr(chat, f"parse{end}")(response_format=Weather, **asked)
+        if kind == "streamed":
+            return getattr(chat, f"stream{end}")(**asked)
+        return getattr(chat, f"complete{end}")(**asked, **SPECIAL.get(kind, {}))
+
+
+class Gemini(Sdk):
+    """google-genai, over aiohttp, which it prefers where that is installed, or over httpx."""
+
+    host, module = "generativelanguage.googleapis.com", "google.genai"
+
+    def __init__(self, name, over=""):
+        self.name, self._over = name, over
+        self.has_sync = bool(over)  # stands on httpx alone
+
+    def _over_client(self, url, options):
+        module = self._imported()
+        at = module.types.HttpOptions(**_at("base_url", url), **options)
+        return module.Client(api_key=KEY, http_options=at)
+
+    @asynccontextmanager
+    async def opened(self, url):
+        async with AsyncExitStack() as stack:
+            options = {}
+            if self._over:
+                theirs = importlib.import_module(self._over).AsyncClient()
+                options["httpx_async_client"] = await stack.enter_async_context(theirs)
+            client = stack.enter_context(self._over_client(url, options))
+            await stack.enter_async_context(client.aio)
+            yield client
+
+    @contextmanager
+    def opened_sync(self, url):
+        with self._over_client(url, {}) as client:
+            yield Sync(client)
+
+    def ask(self, client, kind):
+        models = client.both.models if isinstance(client, Sync) else client.aio.models
+        asked = {"model": "gemini-2.5-flash", "contents": MESSAGES[0]["content"]}
+        if kind == "streamed":
+            return models.generate_content_stream(**asked)
+        function = {name: FUNCTION[name] for name in ("name", "description")}
+        function["parameters_json_schema"] = PARAMETERS
+        configs: dict = {
+            "tools": {"tools": [{"function_declarations": [function]}]},
+            "structured": {
+                "response_mime_type": "application/json", "response_schema": Weather,
+            },
+        }  # fmt: skip
+        return models.generate_content(**asked, config=configs.get(kind))
+
+
+class Cohere(Sdk):
+    """Cohere's own, version 2: over httpx-aiohttp where that is installed and nothing is said."""
+
+    host, module = "api.cohere.com", "cohere"
+
+    def __init__(self, name, over=""):
+        self.name, self._over = name, over
+        self.has_sync = bool(over)
+
+    def made(self, url, *, sync):
+        options = {}
+        if self._over and not sync:
+            options["httpx_client"] = importlib.import_module(self._over).AsyncClient(timeout=60)
+        kind = getattr(self._imported(), "ClientV2" if sync else "AsyncClientV2")
+        at = _at("base_url", url)
+        return kind(api_key=KEY, log_warning_experimental_features=False, **at, **options)
+
+    def ask(self, client, kind):
+        asked: dict = {"model": "command-a", "messages": MESSAGES}
+        asked["request_options"] = {"max_retries": 0}
+        if kind == "streamed":
+            return client.chat_stream(**asked)
+        form = {"response_format": {"type": "json_object", "schema": SCHEMA}}
+        return client.chat(**asked, **{"tools": TOOLS, "structured": form}.get(kind, {}))
+
+
+class Ollama(Sdk):
+    """Ollama's own."""
+
+    name, host, module = "ollama", "ollama.com", "ollama"
+
+    def made(self, url, *, sync):
+        kind = getattr(self._imported(), "Client" if sync else "AsyncClient")
+        return kind(host=url or f"https://{self.host}")
+
+    def ask(self, client, kind):
+        special = {**SPECIAL, "structured": {"format": SCHEMA}}
+        return client.chat(model="llama3.2", messages=MESSAGES, **special.get(kind, {}))
+
+
+class HuggingFace(Sdk):
+    """huggingface_hub's inference client."""
+
+    name, host, module = "huggingface_hub", "router.huggingface.co", "huggingface_hub"
+
+    def made(self, url, *, sync):
+        kind = getattr(self._imported(), "InferenceClient" if sync else "AsyncInferenceClient")
+        return kind(base_url=f"{url or 'https://' + self.host}/v1", api_key=KEY)
+
+    def ask(self, client, kind):
+        return client.chat_completion(
+            model="meta-llama/Llama-3.3-70B-Instruct", messages=MESSAGES, **SPECIAL.get(kind, {})
+        )
+
+
+class LiteLLM(Sdk):
+    """LiteLLM with the model of one provider: functions, not a client."""
+
+    module = "litellm"
+    wrapped = False
+
+    def __init__(self, model, host, path=""):
+        self.name, self.host = f"litellm {model.partition('/')[0]}", host
+        self._model, self._path = model, path
+
+    def made(self, url, *, sync):
+        module = self._imported()
+        at = _at("api_base", url, self._path)
+        function = module.completion if sync else module.acompletion
+        return partial(function, model=self._model, api_key=KEY, max_retries=0, **at)
+
+    @asynccontextmanager
+    async def opened(self, url):
+        yield self.made(url, sync=False)
+        module = importlib.import_module("litellm.llms.custom_httpx.async_client_cleanup")
+        await module.close_litellm_async_clients()
+        self._imported().in_memory_llm_clients_cache.flush_cache()
+
+    @contextmanager
+    def opened_sync(self, url):
+        yield self.made(url, sync=True)
+        clients = self._imported().in_memory_llm_clients_cache
+        for client in clients.cache_dict.values():
+            if hasattr(client, "close"):
+                client.close()
+        clients.flush_cache()
+
+    def ask(self, client, kind):
+        return client(messages=MESSAGES, **SPECIAL.get(kind, {}))
+
+
+_CLAUDE = ("api.anthropic.com", "anthropic", "Anthropic", "claude-sonnet-5")
+_GPT = ("api.openai.com", "openai", "OpenAI", "gpt-4o")
+SDKS = {
+    sdk.name: sdk
+    for sdk in (
+        Anthropic("anthropic", *_CLAUDE),
+        Anthropic("anthropic, aiohttp", *_CLAUDE, over="DefaultAioHttpClient"),
+        Stainless("openai", *_GPT, path="/v1"),
+        Stainless("openai, aiohttp", *_GPT, path="/v1", over="DefaultAioHttpClient"),
+        Gemini("google-genai, aiohttp"),
+        Gemini("google-genai, httpx2", "httpx2"),
+        Mistral(),
+        Stainless("groq", "api.groq.com", "groq", "Groq", "openai/gpt-oss-20b"),
+        Stainless(
+            "together", "api.together.ai", "together", "Together", "openai/gpt-oss-20b", path="/v1"
+        ),
+        Stainless("cerebras", "api.cerebras.ai", "cerebras.cloud.sdk", "Cerebras", "llama-3.3-70b"),
+        Cohere("cohere, aiohttp"),
+        Cohere("cohere, httpx", "httpx"),
+        Ollama(),
+        HuggingFace(),
+        LiteLLM("anthropic/claude-sonnet-5", "api.anthropic.com"),
+        LiteLLM("openai/gpt-4o", "api.openai.com", "/v1"),
+        LiteLLM("gemini/gemini-2.5-flash", "generativelanguage.googleapis.com"),
+        LiteLLM("groq/openai/gpt-oss-20b", "api.groq.com", "/openai/v1"),
+        LiteLLM("mistral/mistral-small-latest", "api.mistral.ai", "/v1"),
+        LiteLLM("ollama_chat/llama3.2", "ollama.com"),
+    )
+}
+
+
+async def outcome(answer):
+    """Return what an asynchronous client has given, as plain data."""
+    if inspect.isawaitable(answer):
+        answer = await answer
+    if hasattr(answer, "__aiter__"):
+        return [told(event) async for event in answer]
+    return told(answer)
+
+
+def sync_outcome(answer):
+    """Return what a synchronous client has given, as plain data."""
+    if hasattr(answer, "__next__"):
+        return [told(event) for event in answer]
+    return told(answer)
+
+
+def told(one):
+    """Return all that can be told of an object of an SDK, less what each call has of its own."""
+    if isinstance(one, BaseModel):
+        dumped = one.model_dump(warnings=False)
+        response = dumped.get("sdk_http_response")  # of google-genai: with the headers
+        if response:
+            response["headers"] = _lowered(response["headers"])["content-type"]
+        if type(one).__module__.startswith("litellm."):  # it makes these up
+            del dumped["id"], dumped["created"]
+        return type(one), dumped, getattr(one, "_request_id", None)
+    if dataclasses.is_dataclass(one) and not isinstance(one, type):
+        return type(one), dataclasses.asdict(one)
+    raise TypeError(f"nothing is known of {type(one)}")
+
+
+def _lowered(headers):
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def failure(error):
+    """Return all that can be told of an error of an SDK."""
+    response = getattr(error, "response", None) or getattr(error, "raw_response", None)
+    headers = getattr(response, "headers", None) or getattr(error, "headers", None) or {}
+    text = str(error)
+    if "headers: " in text:  # of Cohere: with the date
+        text = str(error.body)
+    retry_after = _lowered(headers).get("retry-after")
+    return type(error), text, getattr(error, "status_code", None), retry_after

@@ -35,6 +35,7 @@ ORDER = {
     "core": {"errors", "keys", "entries", "runtime", "stores"},
     "cache": {"errors", "keys", "normalizers", "entries", "runtime", "stores", "core"},
     "providers": {"errors", "keys", "entries"},
+    "http": {"errors", "keys", "entries", "runtime", "core", "cache", "providers"},
     "openai": {"errors", "keys", "entries", "runtime", "core", "cache", "providers"},
     "integrations": {"errors", "keys", "entries", "runtime", "core", "cache", "providers"},
     "testing": {"errors", "keys", "entries", "runtime", "stores", "core", "cache"},
@@ -42,7 +43,7 @@ ORDER = {
 # Of the stores, the packages beside them know the contract alone; `cache` loads the rest lazily.
 CONTRACT = "stores.base"
 # The ways into `core` and `cache` for the packages above them.
-OUTER = ("openai", "integrations")
+OUTER = ("http", "openai", "integrations")
 FACADE = {"cache.facade"}
 # Each part of these packages is for itself; modules that all parts share are named.
 SHARED = {
@@ -60,6 +61,8 @@ LAZY = {
 NAMED = {
     ("", "*"): "`import asynccache` costs nothing until a name is used",
     ("cache.clients", "openai"): "the SDK is there when a client of its is wrapped",
+    ("cache.clients", "http"): "as for the SDK",
+    ("cache.clients", "http.wrapping"): "as for the SDK",
     ("cache.instrument", "openai.instrument.instrumentation"): "as in `cache.clients`",
     ("cache.objects", "integrations.ag2"): "AG2 is there when an object of its is kept",
     ("cache.objects", "openai.objects"): "the SDK is there when an object of its is kept",

@@ -17,7 +17,7 @@ from typing import Any, Final, Never, ParamSpec, Self, TypeVar, overload
 from weakref import WeakSet
 
 from asynccache.cache import computing, function_keys, in_force, objects
-from asynccache.cache.clients import wrap_client
+from asynccache.cache.clients import transport_over, wrap_client
 from asynccache.cache.in_force import ScopeFrame
 from asynccache.cache.lifecycle import Lifecycle, behind
 from asynccache.cache.settings import Settings, seconds_of
@@ -365,8 +365,9 @@ class AsyncCache:
         """Return a client of the same type whose cacheable calls go through this cache.
 
         Args:
-            client: An ``AsyncOpenAI`` or ``OpenAI`` client, or one of a subclass. It stays as it
-                is. The two clients share connections.
+            client: A client of openai, httpx, httpx2 or aiohttp, or of an SDK that stands on one of
+                them, such as ``AsyncAnthropic``. It stays as it is. The two clients share
+                connections.
             upstream: A name for the server. It replaces the address in keys. Give one if the
                 address changes from run to run.
 
@@ -374,6 +375,27 @@ class AsyncCache:
             TypeError: This kind of client can't be wrapped.
         """
         return wrap_client(client, cache=self, upstream=upstream)
+
+    def transport(self, inner: object = None, *, upstream: str | None = None) -> Any:  # noqa: ANN401 - of httpx or httpx2
+        """Return a transport for a client of httpx or httpx2 that answers from this cache.
+
+        What isn't a cacheable request to a model provider is sent as it comes.
+
+        Args:
+            inner: The transport that sends what isn't answered: an asynchronous or a synchronous
+                one of either library. None is an asynchronous one of httpx2 or, where that isn't
+                installed, of httpx.
+            upstream: As for `wrap`.
+
+        Raises:
+            TypeError: ``inner`` is no transport.
+            ImportError: Neither library is installed.
+
+        Example::
+
+            http = httpx2.AsyncClient(transport=cache.transport())
+        """
+        return transport_over(inner, cache=self, upstream=upstream, is_sync=False)
 
     def bind(self, function: Callable[P, T]) -> Callable[P, T]:
         """Return a function that uses this cache as the current one, in any thread.
@@ -747,6 +769,10 @@ class SyncCache:
     def wrap(self, client: T, *, upstream: str | None = None) -> T:
         """Return a client of the same type whose calls go through this cache."""
         return self._cache.wrap(client, upstream=upstream)
+
+    def transport(self, inner: object = None, *, upstream: str | None = None) -> Any:  # noqa: ANN401 - as there
+        """Return a transport as `AsyncCache.transport` does; for None a synchronous one."""
+        return transport_over(inner, cache=self._cache, upstream=upstream, is_sync=True)
 
     def bind(self, function: Callable[P, T]) -> Callable[P, T]:
         """Return a function that uses this cache as the current one, in any thread."""

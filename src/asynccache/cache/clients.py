@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import importlib
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from asynccache.errors import described
 
 ClientT = TypeVar("ClientT")
 
-_WRAPPERS: Final = {"openai": "asynccache.openai"}
+_HTTP: Final = (
+    "httpx", "httpx2", "aiohttp", "anthropic", "cerebras", "cohere", "google", "groq",
+    "huggingface_hub", "mistralai", "ollama", "together",
+)  # fmt: skip
+_WRAPPERS: Final = {"openai": "asynccache.openai", **dict.fromkeys(_HTTP, "asynccache.http")}
 """By the package of a client's class: the module whose ``wrap`` takes it."""
+
+
+def transport_over(inner: object, **options: object) -> Any:  # noqa: ANN401 - of httpx or httpx2
+    """Return what `asynccache.http` makes of a transport."""
+    return importlib.import_module("asynccache.http.wrapping").transport(inner, **options)
 
 
 def wrap_client(client: ClientT, **options: object) -> ClientT:

@@ -10,8 +10,9 @@ from typing import Any, Final, Literal, Protocol
 from msgspec import field
 
 from asynccache.cache.in_force import current_options, is_watched, recorders
-from asynccache.core.calls import plain
+from asynccache.core.calls import Fetched, plain
 from asynccache.core.counters import Outcome
+from asynccache.core.flight import Reader
 from asynccache.entries.entry import Entry
 from asynccache.errors import ReplayMiss
 from asynccache.keys.key import Namespace
@@ -175,6 +176,29 @@ class CallWatch:
             namespace=self._namespace,
             paths=self._asked_paths() if outcome == "miss" else {},
         ))  # fmt: skip
+
+    def answered(self, fetched: Fetched, reader: Reader | None, now: Callable[[], int]) -> None:
+        """Tell of an answer; of a stream once it was read or closed.
+
+        Args:
+            fetched: The answer.
+            reader: Reads the rest of a stream; None for an answer that is whole.
+            now: Returns microseconds since the epoch.
+        """
+        if reader is None:
+            self.served(fetched.outcome, fetched.entry, now())
+            return
+        flight, before = reader.flight, reader.on_close
+
+        def closed(error: BaseException | None) -> None:
+            if before is not None:
+                before(error)
+            if (failure := flight.error or error) is not None:
+                self.failed(failure)
+            else:
+                self.served(fetched.outcome, flight.entry or fetched.entry, now())
+
+        reader.on_close = closed
 
     def passed(self, reason: str | None) -> None:
         """Tell of a call that went past the cache."""

@@ -52,6 +52,7 @@ from asynccache.core.calls import (
     status_of as status_of,
     store_good as store_good,
 )
+from asynccache.core.chunks import ChunkSource as ChunkSource
 from asynccache.core.counters import Outcome as Outcome
 from asynccache.core.engine import Engine as Engine
 from asynccache.core.flight import (

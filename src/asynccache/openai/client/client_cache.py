@@ -265,7 +265,7 @@ class ClientCache:
                 watcher.failed(exc)
             raise
         if watcher is not None:
-            _tell(watcher, call, fetched, reader)
+            watcher.answered(fetched, reader, call.scope.now)
         return self.result(
             call,
             fetched.entry,
@@ -352,22 +352,3 @@ def _uncached(cache: AsyncCache, options: Options, reason: str | None) -> Bypass
     """Return the bypass of what is never cached."""
     found = behind(cache)
     return Bypass(found, found.settings.mode if options.mode is UNSET else options.mode, reason)
-
-
-def _tell(watcher: CallWatch, call: KeyedCall, fetched: Fetched, reader: Reader | None) -> None:
-    """Tell who watches of an answer; of a stream once it was read or closed."""
-    now = call.scope.now
-    if reader is None:
-        watcher.served(fetched.outcome, fetched.entry, now())
-        return
-    flight, before = reader.flight, reader.on_close
-
-    def closed(error: BaseException | None) -> None:
-        if before is not None:
-            before(error)
-        if (failure := flight.error or error) is not None:
-            watcher.failed(failure)
-        else:
-            watcher.served(fetched.outcome, flight.entry or fetched.entry, now())
-
-    reader.on_close = closed

@@ -9,12 +9,12 @@ from typing import Any, Final
 import msgspec
 from pydantic import ValidationError
 
-from asynccache.cache.facade import Reader, Status
+from asynccache.cache.facade import ChunkSource, Reader, Status
 from asynccache.entries.entry import Entry, Meta
 from asynccache.openai.client import sdk, sdk_responses
 from asynccache.openai.client.call import KeyedCall
 from asynccache.openai.client.parsing import Parsing, mark, note_parsing
-from asynccache.openai.client.stream import EventSource, ReplayedStream, StreamBody
+from asynccache.openai.client.stream import ReplayedStream, StreamBody
 from asynccache.openai.client.sync_stream import SyncStreamBody
 from asynccache.providers.answers import Received
 
@@ -66,7 +66,7 @@ def built(
             respond=functools.partial(
                 sdk_responses.made_response, call.address.url, entry.meta, received=received
             ),
-            source=EventSource(reader or entry.chunks, call.address.url),
+            source=_source(call, entry, reader),
             pacer=call.scope.engine.pacer,
         )
         note_parsing(result, parsing)
@@ -74,6 +74,11 @@ def built(
         result = _typed(client, call, entry, finish, received)
     mark(result, status)
     return result
+
+
+def _source(call: KeyedCall, entry: Entry, reader: Reader | None) -> ChunkSource:
+    url = call.address.url
+    return ChunkSource(reader or entry.chunks, lambda: sdk.timed_out_reading(url))
 
 
 def _response(
@@ -88,7 +93,7 @@ def _response(
     content: Any = entry.body
     if call.streaming:
         body = SyncStreamBody if sdk.is_sync(client) else StreamBody
-        content = body(EventSource(reader or entry.chunks, url))
+        content = body(_source(call, entry, reader))
     return sdk_responses.made_response(
         url, entry.meta, content, raw=call.form.raw, received=received
     )

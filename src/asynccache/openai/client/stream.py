@@ -14,7 +14,7 @@ from msgspec import Struct
 from openai import APIConnectionError, APIError, AsyncStream
 from pydantic import ValidationError
 
-from asynccache.cache.facade import Reader, WaitedTooLongError
+from asynccache.cache.facade import ChunkSource
 from asynccache.openai.client import sdk, sdk_responses
 from asynccache.providers.facts import DONE, members
 from asynccache.providers.frames import EventReader
@@ -23,64 +23,10 @@ from asynccache.runtime.pacer import Pacer
 T = TypeVar("T")
 
 
-class EventSource:
-    """The events of a stream, recorded or still coming. Shared by a stream and its response.
-
-    Args:
-        events: Recorded events, or a reader of a flight.
-        url: Where the request went, for errors.
-    """
-
-    __slots__ = ("_at", "_events", "_reader", "_url", "closed")
-
-    def __init__(self, events: tuple[bytes, ...] | Reader, url: str) -> None:
-        self._reader = events if isinstance(events, Reader) else None
-        self._events = () if isinstance(events, Reader) else events
-        self._at = 0
-        self._url = url
-        self.closed = False
-
-    @property
-    def live(self) -> bool:
-        """Whether events may still come; else all are recorded, and `ready` gives them."""
-        return self._reader is not None
-
-    def ready(self) -> bytes | None:
-        """Return the next event if it is there already."""
-        if self._reader is not None:
-            return self._reader.next_ready()
-        at = self._at
-        if at == len(self._events):
-            return None
-        self._at = at + 1
-        return self._events[at]
-
-    async def next(self) -> bytes | None:
-        """Return the next event, None at the end; raise what ended the call upstream."""
-        if self._reader is None:
-            return self.ready()
-        try:
-            return await self._reader.next()
-        except WaitedTooLongError:
-            raise sdk.timed_out_reading(self._url) from None
-
-    def close(self, error: BaseException | None = None) -> None:
-        """Stop reading, maybe for an error. The call upstream ends if nobody else reads it."""
-        self.closed = True
-        if self._reader is not None:
-            self._reader.close(error)
-
-    def close_anywhere(self) -> None:
-        """Do as `close`, in any thread; what the flight's loop has to do of it, it does soon."""
-        self.closed = True
-        if self._reader is not None:
-            self._reader.close_anywhere()
-
-
 class StreamBody(sdk_responses.AsyncByteStream):
     """A stream's events as the body of an HTTP response: closing that closes the stream."""
 
-    def __init__(self, source: EventSource) -> None:
+    def __init__(self, source: ChunkSource) -> None:
         self._source = source
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -107,7 +53,7 @@ class _Reading(Generic[T]):
     """
 
     def __init__(
-        self, *, client: Any, cast_to: Any, respond: Respond, source: EventSource, pacer: Pacer
+        self, *, client: Any, cast_to: Any, respond: Respond, source: ChunkSource, pacer: Pacer
     ) -> None:
         self._client = client
         self._cast_to = cast_to
@@ -206,7 +152,7 @@ class ReplayedStream(AsyncStream[T]):
     """
 
     def __init__(
-        self, *, client: Any, cast_to: Any, respond: Respond, source: EventSource, pacer: Pacer
+        self, *, client: Any, cast_to: Any, respond: Respond, source: ChunkSource, pacer: Pacer
     ) -> None:
         # Not the base's own __init__: it wants the HTTP response that `response` makes on demand.
         self._client = client

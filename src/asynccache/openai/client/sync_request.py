@@ -8,17 +8,15 @@ as it does in the SDK's own call.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Coroutine
-from typing import Any, Final, TypeVar
+from collections.abc import Callable
+from typing import Any, Final
 
 from asynccache.openai.client.cached_request import CachedRequest, RequestArguments, placed
 from asynccache.openai.client.client_cache import ClientCache
 from asynccache.openai.client.sync_stream import AsyncReading
 from asynccache.providers.sending import PAST, current_sending
 from asynccache.runtime import background
-from asynccache.runtime.background import BlockedCaller
-
-T = TypeVar("T")
+from asynccache.runtime.background import BlockedCaller, run_now
 
 IN_BACKGROUND: Final = (
     "a synchronous client was called in the cache's own background loop, where an observer or a"
@@ -56,7 +54,7 @@ class SyncCachedRequest(CachedRequest):
         reason = IN_BACKGROUND if background.in_background_loop() else None
         past = client.going_past(endpoint, reason)
         if past is not None:
-            return _run_now(client.bypass(past, self, given, path))
+            return run_now(client.bypass(past, self, given, path))
         caller = BlockedCaller()
         way = _BlockedRequest(client, self._original, caller)
         return caller.call(client.answer, way, given, path, endpoint)
@@ -89,14 +87,3 @@ class _BlockedRequest(CachedRequest):
     async def pause(self, sleep: Callable[[], Any]) -> None:
         """Wait as the SDK waits before it retries a call."""
         await self._caller.run(sleep)
-
-
-def _run_now(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that waits for nothing."""
-    try:
-        work.send(None)
-    except StopIteration as done:
-        result: T = done.value
-        return result
-    work.close()
-    raise RuntimeError("a call that may not wait did wait")

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import socket
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
-from typing import Any, Final, TypeVar
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
-from anyio import CapacityLimiter, to_thread
 from openai import APIConnectionError
 
+from asynccache.cache.facade import ChunkSource
 from asynccache.openai.client import sdk_responses
-from asynccache.openai.client.stream import EventSource
 from asynccache.runtime import background
-
-T = TypeVar("T")
-
-_BATCH: Final = 64  # events taken at a time, where so many are there: each way back costs a switch
+from asynccache.runtime.threaded import ThreadedBody
 
 
 class SyncStreamBody(sdk_responses.SyncByteStream):
@@ -27,7 +20,7 @@ class SyncStreamBody(sdk_responses.SyncByteStream):
         source: The events; live ones belong to the background loop.
     """
 
-    def __init__(self, source: EventSource) -> None:
+    def __init__(self, source: ChunkSource) -> None:
         self._source = source
 
     def __iter__(self) -> Iterator[bytes]:
@@ -37,7 +30,7 @@ class SyncStreamBody(sdk_responses.SyncByteStream):
                 yield event
             return
         try:
-            while not source.closed and (events := background.call(_taken, source)):
+            while not source.closed and (events := background.call(source.several)):
                 yield from events
         except APIConnectionError as exc:
             # Who reads the response itself sees the transport's error, as without a cache.
@@ -48,18 +41,6 @@ class SyncStreamBody(sdk_responses.SyncByteStream):
     def close(self) -> None:
         # Without waiting: the collector may call this anywhere, holding whatever lock.
         self._source.close_anywhere()
-
-
-async def _taken(source: EventSource) -> list[bytes]:
-    """Return the next events, as many as are there; none at the end."""
-    found: list[bytes] = []
-    event = await source.next()
-    while event is not None:
-        found.append(event)
-        if len(found) == _BATCH:
-            break
-        event = source.ready()
-    return found
 
 
 class AsyncReading:
@@ -75,9 +56,7 @@ class AsyncReading:
         response = sdk_responses.http_of(raw)
         self._raw = raw
         self._response = response
-        self._limiter = CapacityLimiter(1)
-        self._lock = threading.Lock()  # an abandoned read goes on: nothing is closed beneath it
-        self._read = False
+        self._body = ThreadedBody(response, response.iter_bytes(), self._close)
         self.http_response = self
         self.headers = response.headers
         self.status_code: int = response.status_code
@@ -85,46 +64,16 @@ class AsyncReading:
         self.retries_taken = getattr(raw, "retries_taken", 0)
         self.request = response.request
 
-    async def aiter_bytes(self) -> AsyncIterator[bytes]:
+    def aiter_bytes(self) -> AsyncIterator[bytes]:
         """Read the body's pieces as they come."""
-        pieces = self._response.iter_bytes()
-
-        def piece() -> bytes | None:
-            with self._lock:
-                return next(pieces, None)
-
-        while (found := await self._in_thread(piece)) is not None:
-            yield found
-        self._read = True
+        return aiter(self._body)
 
     async def aclose(self) -> None:
         """Close the response; a read that is under way ends first."""
-        if not self._read:
-            _hang_up(self._response)
+        await self._body.aclose()
 
-        def close() -> None:
-            with self._lock:
-                if sdk_responses.is_opened(self._raw):
-                    with self._raw:  # whoever made a stream of it waits for its end
-                        pass
-                self._response.close()
-
-        await self._in_thread(close)
-
-    async def _in_thread(self, function: Callable[[], T]) -> T:
-        # Abandoned when cancelled, as a read takes as long as the server likes.
-        return await to_thread.run_sync(function, abandon_on_cancel=True, limiter=self._limiter)
-
-
-def _hang_up(response: Any) -> None:
-    """Let a read of a response that is under way in another thread end at once, if that can be.
-
-    Closing won't do: the number of a closed socket may be another's by the time it is read from.
-    """
-    stream = response.extensions.get("network_stream")
-    if stream is None or response.http_version not in {"HTTP/1.0", "HTTP/1.1"}:
-        return  # no socket, or one that other responses come through
-    connection = stream.get_extra_info("socket")
-    if isinstance(connection, socket.socket):
-        with suppress(OSError):  # it ended by itself
-            socket.socket.shutdown(connection, socket.SHUT_RDWR)
+    def _close(self) -> None:
+        if sdk_responses.is_opened(self._raw):
+            with self._raw:  # whoever made a stream of it waits for its end
+                pass
+        self._response.close()

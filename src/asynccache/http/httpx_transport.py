@@ -1,0 +1,194 @@
+"""The transport that answers from a cache, for clients of httpx and httpx2: both work alike."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import AsyncIterator
+from types import ModuleType
+from typing import Any, Final, TypeVar, cast
+
+from asynccache.cache.facade import ChunkSource
+from asynccache.http.exchange import HttpCache, ResponseHead, WireAnswer
+from asynccache.http.request import WireRequest
+from asynccache.providers.answers import Received
+
+T = TypeVar("T")
+
+_ALIKE: Final = {
+    "ReadTimeout": frozenset({"TimeoutException", "APITimeoutError", "TimeoutError"}),
+    "ConnectError": frozenset({"ConnectError", "ClientConnectorError"}),
+    "ReadError": frozenset({"TransportError", "ClientError", "APIConnectionError"}),
+}
+"""An error of the library's, and what others call the same."""
+
+
+def wire_request(request: Any) -> WireRequest:
+    """Return a request as it is about to be sent.
+
+    Args:
+        request: Of httpx or httpx2.
+    """
+    url = request.url
+    path, _, query = url.raw_path.partition(b"?")
+    try:
+        body: bytes | None = request.content
+    except RuntimeError:  # it is sent piece by piece, as an upload is
+        body = None
+    return WireRequest(
+        method=request.method,
+        scheme=url.scheme,
+        host=url.netloc.decode("ascii"),
+        path=path.decode("ascii"),
+        query=query.decode("ascii"),
+        user_info=url.userinfo.decode("ascii"),
+        headers=tuple(request.headers.raw),
+        body=body,
+    )
+
+
+def patience_of(request: Any) -> float:
+    """Return seconds that a request's caller would wait for a response."""
+    found = request.extensions.get("timeout", {}).get("read")
+    return math.inf if found is None else float(found)
+
+
+class HttpxRequest:
+    """One request of an asynchronous client of httpx or httpx2.
+
+    Args:
+        library: Which of the two.
+        request: The request.
+        inner: The transport that sends it.
+    """
+
+    def __init__(self, library: ModuleType, request: Any, inner: Any) -> None:
+        self._library: Final[Any] = library
+        self._request: Final = request
+        self._inner: Final = inner
+
+    @property
+    def patience(self) -> float:
+        return patience_of(self._request)
+
+    async def past(self) -> Any:
+        return await self._inner.handle_async_request(self._request)
+
+    async def send(self) -> WireAnswer:
+        response = await self._inner.handle_async_request(self._request)
+        response.request = self._request
+        return wire_answer(response, response.aiter_bytes(), response.aclose)
+
+    def response(self, head: ResponseHead, body: bytes | ChunkSource) -> Any:
+        return made_response(self._library, head, body, self._stream(body))
+
+    def _stream(self, body: bytes | ChunkSource) -> Any:
+        if isinstance(body, bytes):
+            return self._library.ByteStream(body)
+        return of_library(AnswerStream, self._library, "AsyncByteStream")(body, self)
+
+    def timed_out(self) -> Exception:
+        return self._error("ReadTimeout", "a call that was under way took too long to answer")
+
+    def own_error(self, error: Exception) -> Exception:
+        """Return an error of this library's for what ended a call, or that itself."""
+        for known in (error, error.__cause__):  # the OpenAI SDK's have the library's as their cause
+            if isinstance(known, self._library.RequestError):
+                return cast("Exception", known)
+        named = {base.__name__ for base in type(error).__mro__}
+        for kind, alike in _ALIKE.items():
+            if not alike.isdisjoint(named):
+                return self._error(kind, str(error) or type(error).__name__)
+        return error
+
+    def _error(self, kind: str, message: str) -> Exception:
+        error: Exception = getattr(self._library, kind)(message, request=self._request)
+        return error
+
+
+def wire_answer(response: Any, pieces: Any, aclose: Any) -> WireAnswer:
+    """Return a response whose body is still to be read."""
+    received = Received.of(response.headers.raw, response.extensions, None)
+    return WireAnswer(response.status_code, response.headers, received, pieces, aclose)
+
+
+def made_response(library: Any, head: ResponseHead, body: bytes | ChunkSource, stream: Any) -> Any:
+    """Return a response of the library's, whose body is decoded already."""
+    headers = head.headers
+    if isinstance(body, bytes):
+        headers = [*headers, (b"content-length", b"%d" % len(body))]
+    response = library.Response(
+        head.status, headers=headers, stream=stream, extensions=dict(head.extensions)
+    )
+    response._asynccache_status = head.status_of
+    return response
+
+
+class AnswerStream:
+    """The chunks of an answer as the body of a response.
+
+    Args:
+        source: The chunks.
+        request: The request that they answer.
+    """
+
+    def __init__(self, source: ChunkSource, request: HttpxRequest) -> None:
+        self._source = source
+        self._request = request
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        source = self._source
+        try:
+            while not source.closed and (chunk := await source.next()) is not None:
+                yield chunk
+        except Exception as exc:
+            if (error := self._request.own_error(exc)) is not exc:
+                raise error from exc
+            raise
+
+    async def aclose(self) -> None:
+        self._source.close()
+
+
+class CacheTransport:
+    """A transport that answers cacheable requests from a cache, and sends all others as they come.
+
+    It is made by `AsyncCache.transport`.
+
+    Args:
+        library: httpx or httpx2.
+        inner: The transport that sends what isn't answered. Closing this closes it.
+        http: Answers requests.
+    """
+
+    def __init__(self, library: ModuleType, inner: Any, http: HttpCache) -> None:
+        self._library = library
+        self._inner = inner
+        self._http = http
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Return the response to a request."""
+        http, inner = self._http, self._inner
+        if request.method != "POST" or not http.is_asked():
+            return await inner.handle_async_request(request)
+        question = http.question(wire_request(request))
+        if question is None:
+            return await inner.handle_async_request(request)
+        return await http.answer(HttpxRequest(self._library, request, inner), question)
+
+    async def aclose(self) -> None:
+        """Close the transport beneath."""
+        await self._inner.aclose()
+
+    async def __aenter__(self) -> Any:
+        await self._inner.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._inner.__aexit__(*error)
+
+
+@functools.cache
+def of_library(kind: type[T], library: ModuleType, base: str) -> type[T]:
+    """Return a class of ours that is one of the library's as well, which it checks for."""
+    return type(kind.__name__, (kind, getattr(library, base)), {"__module__": kind.__module__})

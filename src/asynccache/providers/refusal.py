@@ -1,0 +1,31 @@
+"""An answer that isn't 2xx, on its way to all whom it is true for."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from asynccache.providers.answers import Received
+
+_CREDENTIAL_STATUS: Final = frozenset({401, 402, 403, 404, 429})
+"""What depends on who asks: on rights, money, what there is for them, and how much they ask for."""
+
+
+class RefusedError(Exception):
+    """A server answered, but not with success; never leaves the library.
+
+    Args:
+        status: The HTTP status.
+        received: What came with it.
+        body: The whole body, decoded.
+    """
+
+    def __init__(self, status: int, received: Received, body: bytes) -> None:
+        super().__init__(status, received, body)
+        self.status: Final = status
+        self.received: Final = received
+        self.body: Final = body
+
+    @property
+    def depends_on_credentials(self) -> bool:
+        """Whether who has other credentials may get another answer."""
+        return self.status in _CREDENTIAL_STATUS

@@ -52,12 +52,14 @@ def transport(inner: Any, *, cache: AsyncCache, upstream: str | None = None, is_
     http = HttpCache(cache, upstream)
     if inner is None:
         library = _installed()
-        return transport_over(
-            library, library.HTTPTransport() if is_sync else library.AsyncHTTPTransport(), http
-        )
+        inner = library.HTTPTransport() if is_sync else library.AsyncHTTPTransport()
+        return transport_over(library, inner, http, is_sync=is_sync)
     for library in libraries():
-        if isinstance(inner, library.AsyncBaseTransport | library.BaseTransport):
-            return transport_over(library, inner, http)
+        kinds = {False: library.AsyncBaseTransport, True: library.BaseTransport}
+        if isinstance(inner, (*kinds.values(),)):
+            # A transport may be both, as those that mock are.
+            fits = isinstance(inner, kinds[is_sync])
+            return transport_over(library, inner, http, is_sync=is_sync if fits else not is_sync)
     raise TypeError(
         f"transport() takes a transport of httpx or httpx2, not {described(inner)}: pass none for"
         " the library's own, or wrap the client with cache.wrap(client)"
@@ -78,17 +80,18 @@ def libraries() -> list[ModuleType]:
 
 def _wrapped_httpx(client: ClientT, library: ModuleType, http: HttpCache) -> ClientT:
     twin = copy.copy(client)
+    is_sync = isinstance(client, library.Client)
     choose: Any = getattr(twin, _CHOOSE)
 
     def transport_for_url(url: Any) -> Any:
-        return transport_over(library, choose(url), http)
+        return transport_over(library, choose(url), http, is_sync=is_sync)
 
     setattr(twin, _CHOOSE, transport_for_url)
     return twin
 
 
-def transport_over(library: ModuleType, inner: Any, http: HttpCache) -> Any:
-    """Return a transport over another one, of the same kind."""
-    if isinstance(inner, library.AsyncBaseTransport):
-        return of_library(CacheTransport, library, "AsyncBaseTransport")(library, inner, http)
-    return of_library(SyncCacheTransport, library, "BaseTransport")(library, inner, http)
+def transport_over(library: ModuleType, inner: Any, http: HttpCache, *, is_sync: bool) -> Any:
+    """Return a transport over another one, for a client of that kind."""
+    if is_sync:
+        return of_library(SyncCacheTransport, library, "BaseTransport")(library, inner, http)
+    return of_library(CacheTransport, library, "AsyncBaseTransport")(library, inner, http)

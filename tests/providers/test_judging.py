@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from asynccache.providers.judging import judge_of
+from asynccache.providers.chat import judge_chat
+from asynccache.providers.openai import COMPLETIONS
+from asynccache.providers.responses import judge_response
 from asynccache.providers.schemas import fits
 from tests.helpers.pages import ROOT
 
@@ -20,6 +22,8 @@ OBJECT = {
     "required": ["n"],
     "additionalProperties": False,
 }
+
+JUDGES = {"/chat/completions": judge_chat, "/responses": judge_response}
 
 
 def never():
@@ -47,7 +51,7 @@ def calls(arguments, name="f", **more):
 
 def work_of(path, request, chunks, *, streamed=False):
     """Return the work of judging an answer to a request that demands something of it."""
-    judge = judge_of(path, request)
+    judge = JUDGES[path](request)
     assert judge is not None
     work = judge.work(chunks, streamed=streamed)
     assert work is not None
@@ -56,7 +60,7 @@ def work_of(path, request, chunks, *, streamed=False):
 
 def judged(request, *messages, path="/chat/completions", tick=never):
     """Return the verdict on messages of a chat, or on items of a response."""
-    judge = judge_of(path, request)
+    judge = JUDGES[path](request)
     if judge is None:
         return True
     body = {"choices": [{"message": one} for one in messages]}
@@ -398,7 +402,7 @@ def test_large_ones_are_not_held_against_a_schema():
     assert fits(b'{"type": "integer"}', json.dumps("x" * 200_000), never)
 
 
-def test_endpoints_without_demands():
-    """No other endpoint's answers are judged."""
-    assert judge_of("/completions", JSON) is None
-    assert judge_of("/responses", {"text": {"format": {"type": "text"}}}) is None
+def test_requests_without_demands():
+    """Nothing is judged where nothing is demanded."""
+    assert COMPLETIONS.judge is None
+    assert judge_response({"text": {"format": {"type": "text"}}}) is None

@@ -59,6 +59,10 @@ class Meta(Struct, frozen=True, array_like=True, gc=False):
     the body that they came in."""
     unusable: bool = False
     """The answer isn't what its request demands: mode "replay" alone gives it again."""
+    cache_read_tokens: int = 0
+    """Input tokens that the provider read from its own cache of prompts."""
+    cache_write_tokens: int = 0
+    """Input tokens that it wrote there."""
 
 
 class Entry(Struct, frozen=True, gc=False):

@@ -32,7 +32,7 @@ from asynccache.entries.equality import difference
 from asynccache.entries.values import decode_value, encode_value
 from asynccache.errors import from_extra
 from asynccache.keys.denied import DENIED_MEMBERS, is_denied_header
-from asynccache.providers.judging import judge_of
+from asynccache.providers.chat import judge_chat
 from asynccache.runtime import background
 
 with from_extra("langchain"):
@@ -220,7 +220,7 @@ def _judging(llm_string: str, generations: Sequence[Generation]) -> Judging | No
         given = described.get("kwargs") if isinstance(described, dict) else None
         bound = given.get("model_kwargs") if isinstance(given, dict) else None
         asked = {**asked, **(bound or {}), **(_arguments(llm_string[end:]) or {})}
-    judge = judge_of("/chat/completions", asked)
+    judge = judge_chat(asked)
     said = [_as_chat(one.message) for one in generations if isinstance(one, ChatGeneration)]
     if judge is None or not said:
         return None

@@ -69,4 +69,6 @@ def meta_of(
         input_tokens=facts.input_tokens,
         output_tokens=facts.output_tokens,
         cut=facts.cut,
+        cache_read_tokens=facts.cache_read_tokens,
+        cache_write_tokens=facts.cache_write_tokens,
     )

@@ -1,7 +1,8 @@
 """Tells whether an answer is of any use: JSON where its request demands JSON, and as demanded.
 
 What can't be decided counts as usable. Not judged are refusals, empty content beside tool calls,
-and custom tools.
+and custom tools. Where a protocol has its messages, and what a request of it demands, stands with
+the protocol.
 """
 
 # Any JSON passes through here, so that pyright can't know what is in it.
@@ -25,10 +26,7 @@ from asynccache.providers.schemas import Tick, UnreadSchemaError, fits
 
 _FENCES: Final = ("```", "~~~")
 _LANGUAGE: Final = re.compile(r"\w*\s")
-_EVENTS: Final = 64  # some 0.2 ms of decoding between two ticks
-_ARGUMENTS: Final = b'"arguments"'
-_TERMINAL: Final = frozenset({"response.completed", "response.incomplete"})
-_JSON: Final = frozenset({"json_object", "json_schema"})
+_RECORDS: Final = 64  # some 0.2 ms of decoding between two ticks
 _WELL_FORMED: Final = msgspec.json.Decoder(Raw).decode
 
 
@@ -52,19 +50,21 @@ class Judge(Struct, frozen=True):
     """Reads an answer's messages from its chunks."""
     demands: bool
     """The text has to be JSON."""
-    schema: bytes | None
+    schema: bytes | None = None
     """That it has to fit."""
-    tools: Mapping[str, bytes]
+    tools: Mapping[str, bytes] = {}
     """Schemas that the arguments of function tools have to fit, by their names."""
+    called: bytes = b'"arguments"'
+    """Is in an answer that calls function tools."""
 
     def work(self, chunks: Sequence[bytes], *, streamed: bool) -> Callable[[Tick], Verdict] | None:
         """Return what judges an answer; None where a glance shows that there is nothing to judge.
 
         Args:
-            chunks: Its body: one JSON document, or events.
+            chunks: Its body: one JSON document, or a stream's events or lines.
             streamed: Which of the two.
         """
-        if not self.demands and not any(_ARGUMENTS in chunk for chunk in chunks):
+        if not self.demands and not any(self.called in chunk for chunk in chunks):
             return None
         return functools.partial(self._verdict, chunks, streamed=streamed)
 
@@ -126,152 +126,52 @@ def _refused(constant: str) -> None:
     raise ValueError(constant)
 
 
-def judge_of(path: str, body: Mapping[str, Any]) -> Judge | None:
-    """Return what judges the answers to a request; None where there is nothing to judge.
-
-    Args:
-        path: Of the endpoint, below the base URL.
-        body: Of the request. It isn't kept.
-    """
-    if path == "/chat/completions":
-        said, shape = _chat, members(body.get("response_format"))
-        demand = shape and members(shape.get("json_schema"))
-        tools = [
-            members((members(tool) or {}).get("function")) for tool in _list(body.get("tools"))
-        ]
-        called = bool(tools) or bool(body.get("functions"))
-    elif path == "/responses":
-        said, shape = _responses, members((members(body.get("text")) or {}).get("format"))
-        demand = shape
-        tools = [members(tool) for tool in _list(body.get("tools"))]
-        called = bool(tools)
-    else:
-        return None
-    demands = shape is not None and shape.get("type") in _JSON
-    if not demands and not called:
-        return None
-    strict = {
-        str(tool.get("name")): schema
-        for tool in tools
-        if tool and (schema := _strict(tool, "parameters")) is not None
-    }
-    return Judge(said, demands, _strict(demand or {}, "schema") if demands else None, strict)
+# -- what protocols read requests and answers with ---------------------------------------------
 
 
-def _strict(demand: Mapping[str, Any], name: str) -> bytes | None:
-    """Return a schema that has to be kept to, None if there is none."""
-    schema = members(demand.get(name))
-    return msgspec.json.encode(schema) if schema and demand.get("strict") is True else None
+def schema_in(demand: object, name: str) -> bytes | None:
+    """Return the schema that stands in a part of a request, None if there is none."""
+    schema = members((members(demand) or {}).get(name))
+    return msgspec.json.encode(schema) if schema else None
 
 
-def _list(given: object) -> list[Any]:
-    return given if isinstance(given, list) else []
+def strict_schema(demand: object, name: str) -> bytes | None:
+    """Return a schema of which its request says that it has to be kept to."""
+    strict = (members(demand) or {}).get("strict") is True
+    return schema_in(demand, name) if strict else None
 
 
-# -- chat completions --------------------------------------------------------------------------
+def strict_tools(tools: Sequence[object], name: str) -> dict[str, bytes]:
+    """Return the schemas that arguments have to fit, by the names of their tools."""
+    found: dict[str, bytes] = {}
+    for tool in tools:
+        if (schema := strict_schema(tool, name)) is not None:
+            found[str((members(tool) or {}).get("name"))] = schema
+    return found
 
 
-def _chat(chunks: Sequence[bytes], tick: Tick, *, streamed: bool) -> list[Said]:
-    messages: dict[object, dict[str, Any]] = {}
-    if streamed:
-        for event in _events(chunks, tick):
-            for choice in _list(event.get("choices")):
-                into = messages.setdefault(choice.get("index"), {})
-                _add_delta(into, choice.get("delta") or {})
-    else:
-        body = msgspec.json.decode(b"".join(chunks))
-        messages.update(enumerate(choice.get("message") or {} for choice in body["choices"]))
-    return [_message(message) for message in messages.values()]
+def document(chunks: Sequence[bytes]) -> Any:
+    """Return the data of a plain answer."""
+    return msgspec.json.decode(b"".join(chunks))
 
 
-def _message(message: dict[str, Any]) -> Said:
-    calls = _list(message.get("tool_calls"))
-    called = [call["function"] for call in calls if members(call.get("function")) is not None]
-    if (legacy := members(message.get("function_call"))) is not None:
-        called.append(legacy)
-    text = message.get("content") or ""
-    refused = message.get("refusal") or message.get("audio")
-    judged = isinstance(text, str) and not refused and (text.strip() or not (calls or called))
-    return Said(text if judged else None, [_call(call) for call in called])
-
-
-def _call(call: dict[str, Any]) -> tuple[str, str]:
-    arguments = call.get("arguments") or ""
-    if not isinstance(arguments, str):  # as some servers send them
-        arguments = msgspec.json.encode(arguments).decode()
-    return str(call.get("name")), arguments
-
-
-def _add_delta(into: dict[str, Any], delta: dict[str, Any]) -> None:
-    """Add what an event holds of a message to what came before."""
-    for name in ("content", "refusal", "arguments", "name"):
-        if isinstance(part := delta.get(name), str):
-            into[name] = into.get(name, "") + part
-    if delta.get("audio"):
-        into["audio"] = True
-    for name in ("function", "function_call"):
-        if (call := members(delta.get(name))) is not None:
-            _add_delta(into.setdefault(name, {}), call)
-    calls: list[Any] = into.setdefault("tool_calls", [])
-    for call in _list(delta.get("tool_calls")):
-        # Some servers send whole calls without an index, one after the other.
-        index = call.get("index")
-        at = index if index is not None else len(calls) if call.get("id") or not calls else -1
-        same = next((known for known in reversed(calls) if known["at"] == at), None)
-        if at != -1 and (same is None or _is_another(call, same)):
-            same = {"at": at, "id": call.get("id")}
-            calls.append(same)
-        _add_delta(same or calls[-1], call)
-
-
-def _is_another(call: dict[str, Any], known: dict[str, Any]) -> bool:
-    """Tell whether a call begins though its index is a known one's: some servers count none.
-
-    Others give each part of one call an id of its own, but the name to the first alone.
-    """
-    ids = (call.get("id"), known["id"])
-    return all(ids) and ids[0] != ids[1] and bool((members(call.get("function")) or {}).get("name"))
-
-
-# -- responses ---------------------------------------------------------------------------------
-
-
-def _responses(chunks: Sequence[bytes], tick: Tick, *, streamed: bool) -> list[Said]:
-    done: dict[object, Any] = {}
-    if streamed:
-        response: dict[str, Any] = {}
-        for event in _events(chunks, tick):
-            if event.get("type") in _TERMINAL:
-                response = event["response"]
-            elif event.get("type") == "response.output_item.done":
-                done[event.get("output_index")] = event["item"]
-    else:
-        response = msgspec.json.decode(b"".join(chunks))
-    items = _list(response.get("output")) or list(done.values())
-    calls = [item for item in items if item.get("type") == "function_call"]
-    kinds = {item.get("type") for item in items}
-    texts = [_text(item) for item in items if item.get("type") == "message"]
-    # Messages before the last are on the way to it. Other calls may take the place of one.
-    text = texts[-1] if texts else "" if kinds <= {"reasoning"} else None
-    if not (text or "").strip() and not kinds <= {"reasoning", "message"}:
-        text = None
-    return [Said(text, [_call(call) for call in calls])]
-
-
-def _text(item: dict[str, Any]) -> str | None:
-    parts = _list(item.get("content"))
-    if any(part.get("type") == "refusal" for part in parts):
-        return None
-    return "".join(part["text"] for part in parts if part.get("type") == "output_text")
-
-
-def _events(chunks: Sequence[bytes], tick: Tick) -> Iterator[dict[str, Any]]:
+def events(chunks: Sequence[bytes], tick: Tick) -> Iterator[dict[str, Any]]:
+    """Return the objects that a stream's events carry."""
     reader = EventReader()
     for at, chunk in enumerate(chunks):
-        if not at % _EVENTS:
+        if not at % _RECORDS:
             tick()
         for data in reader.read(chunk):
             if data.startswith(DONE):
                 return
             if (event := members(msgspec.json.decode(data))) is not None:
                 yield event
+
+
+def lines(chunks: Sequence[bytes], tick: Tick) -> Iterator[dict[str, Any]]:
+    """Return the objects that a stream's lines are."""
+    for at, chunk in enumerate(chunks):
+        if not at % _RECORDS:
+            tick()
+        if chunk.strip() and (line := members(msgspec.json.decode(chunk))) is not None:
+            yield line

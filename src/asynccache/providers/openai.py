@@ -2,67 +2,38 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from functools import partial
 from typing import Any, Final
 
-from asynccache.providers.facts import Facts, ResponseFacts
-from asynccache.providers.judging import judge_of
-from asynccache.providers.provider import Operation, Provider
+from asynccache.providers.chat import ChatFacts, choices_of, judge_chat
+from asynccache.providers.provider import Provider, operation
+from asynccache.providers.responses import ResponseFacts, judge_response
 
 _DEPLOYMENT: Final = r"(?P<deployment>/deployments/[^/]+)?"
 """Azure's name for a model, before the endpoint's path."""
+_SHARED: Final[dict[str, Any]] = {
+    "facts": ChatFacts, "stateful": frozenset({"background", "conversation"}),
+}  # fmt: skip
 
-
-def _one(_: Mapping[str, Any]) -> int:
-    return 1
-
-
-CHAT: Final = Operation(
-    name="openai-chat",
-    path=re.compile(_DEPLOYMENT + r"/chat/completions$"),
-    required=frozenset({"messages", "model"}),
-    holds=frozenset({"choices"}),
-    judge=partial(judge_of, "/chat/completions"),
-    anywhere=True,
+CHAT: Final = operation(
+    "openai-chat", _DEPLOYMENT + "/chat/completions", "messages model", "choices",
+    choices=choices_of, judge=judge_chat, **_SHARED,
+)  # fmt: skip
+RESPONSES: Final = operation(
+    "openai-responses", "/responses", "model input", "output",
+    judge=judge_response, **{**_SHARED, "facts": ResponseFacts},
+)  # fmt: skip
+INPUT_TOKENS: Final = operation(
+    "openai-input-tokens", "/responses/input_tokens", "input", "input_tokens", **_SHARED
 )
-RESPONSES: Final = Operation(
-    name="openai-responses",
-    path=re.compile(r"/responses$"),
-    required=frozenset({"model", "input"}),
-    holds=frozenset({"output"}),
-    facts=ResponseFacts,
-    judge=partial(judge_of, "/responses"),
-)
-INPUT_TOKENS: Final = Operation(
-    name="openai-input-tokens",
-    path=re.compile(r"/responses/input_tokens$"),
-    required=frozenset({"input"}),
-    holds=frozenset({"input_tokens"}),
-)
-COMPLETIONS: Final = Operation(
-    name="openai-completions",
-    path=re.compile(_DEPLOYMENT + r"(?<!/chat)(?:/fim)?/completions$"),
-    required=frozenset({"model", "prompt"}),
-    holds=frozenset({"choices"}),
-)
-EMBEDDINGS: Final = Operation(
-    name="openai-embeddings",
-    path=re.compile(_DEPLOYMENT + r"/embeddings$"),
-    required=frozenset({"model", "input"}),
-    holds=frozenset({"data"}),
-    choices=_one,
-    inputs="input",
-)
-RERANK: Final = Operation(
-    name="openai-rerank",
-    path=re.compile(r"/rerank$"),
-    required=frozenset({"query", "documents"}),
-    holds=frozenset({"results", "data"}),
-    facts=Facts,
-    choices=_one,
-)
+COMPLETIONS: Final = operation(
+    "openai-completions", _DEPLOYMENT + r"(?<!/chat)(?:/fim)?/completions", "model prompt",
+    "choices", choices=choices_of, **_SHARED,
+)  # fmt: skip
+EMBEDDINGS: Final = operation(
+    "openai-embeddings", _DEPLOYMENT + "/embeddings", "model input", "data",
+    inputs="input", **_SHARED,
+)  # fmt: skip
+RERANK: Final = operation("openai-rerank", "/rerank", "query documents", "results data", **_SHARED)
 OPERATIONS: Final = (CHAT, RESPONSES, INPUT_TOKENS, COMPLETIONS, EMBEDDINGS, RERANK)
 
 _HOSTS: Final = {
@@ -108,3 +79,7 @@ PROVIDERS: Final = tuple(
     )
     for name, hosts in _HOSTS.items()
 )
+LAST: Final = Provider(
+    name="openai-compatible", operations=(CHAT,), anywhere=True, kept_headers=KEPT_HEADERS
+)
+"""Whoever else has chats like these."""

@@ -14,8 +14,13 @@ from typing import Any
 from msgspec import Struct
 
 from asynccache.entries.entry import Kind
-from asynccache.providers.facts import Facts, choices_of
+from asynccache.providers.facts import Facts
 from asynccache.providers.judging import Judge
+
+
+def one_choice(_: Mapping[str, Any]) -> int:
+    """Return how many choices a request asks for, where it can't ask for several."""
+    return 1
 
 
 def asks_for_stream(body: Mapping[str, Any], _path: str) -> bool:
@@ -44,7 +49,7 @@ class Operation(Struct, frozen=True, kw_only=True):
     """Tells from body and path whether a stream is asked for."""
     streamed: Kind = "sse"
     """How a stream is framed."""
-    choices: Callable[[Mapping[str, Any]], int] = choices_of
+    choices: Callable[[Mapping[str, Any]], int] = one_choice
     """Returns how many choices a request asks for."""
     judge: Callable[[Mapping[str, Any]], Judge | None] | None = None
     """Returns what judges the answers to a body; None where there is nothing to judge."""
@@ -52,8 +57,33 @@ class Operation(Struct, frozen=True, kw_only=True):
     """Members with which an answer depends on state at the server: such a request isn't cached."""
     inputs: str = ""
     """The member that holds several inputs, each of which is an entry; "" where there is none."""
-    anywhere: bool = False
-    """Path and body say enough at any host."""
+
+    def read(self, body: bytes) -> Facts:
+        """Return what a plain answer says of itself; one of another shape isn't complete."""
+        facts = self.facts()
+        facts.read(body)
+        if not facts.error and self.holds.isdisjoint(facts.names):
+            facts.complete = False
+        return facts
+
+
+def operation(name: str, path: str, required: str, holds: str, **more: Any) -> Operation:
+    """Return an operation, described in a line of a table.
+
+    Args:
+        name: Its name.
+        path: A regular expression for the end of its path.
+        required: Members that a body must have, with spaces between them.
+        holds: Members of which a plain answer must have one, likewise.
+        more: Other attributes.
+    """
+    return Operation(
+        name=name,
+        path=re.compile(f"(?:{path})$"),
+        required=frozenset(required.split()),
+        holds=frozenset(holds.split()),
+        **more,
+    )
 
 
 class Provider(Struct, frozen=True, kw_only=True):
@@ -68,6 +98,8 @@ class Provider(Struct, frozen=True, kw_only=True):
     """Headers that only its clients send: a name in lower case, and how the value begins."""
     base: str = ""
     """How paths begin; for servers that do other things as well."""
+    anywhere: bool = False
+    """The paths and bodies of its operations say enough at any host."""
     kept_headers: tuple[str, ...] = ()
     """Headers of answers that are stored, in lower case, besides those that all have."""
 
@@ -81,4 +113,6 @@ class Provider(Struct, frozen=True, kw_only=True):
 
     def is_marked(self, headers: Mapping[str, str]) -> bool:
         """Tell whether a request's headers, by names in lower case, are of this provider's."""
-        return any(headers.get(name, "\0").startswith(value) for name, value in self.markers)
+        return any(
+            name in headers and headers[name].startswith(value) for name, value in self.markers
+        )

@@ -21,9 +21,11 @@ _URL: Final = "server_url"
 _OF_DOMAIN_SECRETS: Final = ("value",)
 _LONG_ENOUGH: Final = 8  # characters: a shorter secret may well stand in an answer by chance
 _ENCODE: Final = msgspec.json.Encoder().encode
-MCP: Final = b'"mcp"'
-DOMAIN_SECRETS: Final = b'"domain_secrets"'
-"""One of these two is in each canonical body that may hold secrets; in nearly none is."""
+
+
+def may_hold_secrets(canonical: bytes) -> bool:
+    """Tell at a glance whether a canonical body may hold secrets, as hardly any does."""
+    return b'"mcp"' in canonical or b'"domain_secrets"' in canonical
 
 
 def without_secrets(body: Any, found: list[str], list_name: str = "") -> Any:

@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from asynccache.errors import described
-from asynccache.providers import openai
+from asynccache.providers import anthropic, openai
 from asynccache.providers.provider import Operation, Provider
 
-_KNOWN: Final = (*openai.PROVIDERS,)
+_KNOWN: Final = (*openai.PROVIDERS, *anthropic.PROVIDERS, openai.LAST)
 _registered: tuple[Provider, ...] = ()
 
 
@@ -74,7 +74,7 @@ def _candidates(
                 ranked.append((0, match))
             elif provider.markers:
                 ranked.append((1, match))
-            if operation.anywhere:
+            if provider.anywhere:
                 ranked.append((2, match))
             break
     ranked.sort(key=lambda pair: pair[0])

@@ -13,8 +13,7 @@ from pydantic import BaseModel, ValidationError, field_validator
 
 import asynccache
 from asynccache import Cache, ReplayMiss
-from asynccache.openai.client import upstream
-from asynccache.providers.judging import judge_of
+from asynccache.providers.judging import Judge
 from tests.helpers.openai_server import DONE, MESSAGES, Gate, choice, chunk, sse
 
 pytest_plugins = ("tests.helpers.openai_fixtures",)
@@ -443,23 +442,19 @@ async def test_what_was_deleted_is_not_brought_back_by_its_mark(api, cached, api
 async def test_newcomers_wait_for_the_judgement(api, cached, monkeypatch):
     """Who asks while an answer is judged gets it if it is usable, and asks anew if it isn't."""
     judging, gate = Gate(), Gate()
-    judge = judge_of
+    quick = Judge.work
 
-    class Slow:
-        def __init__(self, judge):
-            self._judge = judge
+    def work(self, chunks, *, streamed):
+        judged = quick(self, chunks, streamed=streamed)
 
-        def work(self, chunks, *, streamed):
-            work = self._judge.work(chunks, streamed=streamed)
+        def slow(tick):
+            judging.open()
+            assert gate._event.wait(30)
+            return judged(tick)
 
-            def slow(tick):
-                judging.open()
-                assert gate._event.wait(30)
-                return work(tick)
+        return slow
 
-            return slow
-
-    monkeypatch.setattr(upstream, "judge_of", lambda *args: Slow(judge(*args)))
+    monkeypatch.setattr(Judge, "work", work)
     api.program = says(BAD, GOOD)
     assert (await create(cached, "json_object")).outcome == "miss"
     waiting = [asyncio.ensure_future(create(cached, "json_object")) for _ in range(5)]
@@ -491,11 +486,10 @@ async def test_judging_that_never_ends_holds_nobody_up(api, cached, monkeypatch)
     monkeypatch.setattr("asynccache.core.usability._WITHIN", 0.05)
     gate = Gate()
 
-    class Stuck:
-        def work(self, chunks, *, streamed):
-            return lambda tick: gate._event.wait(30) and (False, ())
+    def work(self, chunks, *, streamed):
+        return lambda tick: gate._event.wait(30) and (False, ())
 
-    monkeypatch.setattr(upstream, "judge_of", lambda *args: Stuck())
+    monkeypatch.setattr(Judge, "work", work)
     api.program = says(GOOD)
     outcomes = [(await create(cached, "json_object")).outcome for _ in range(2)]
     gate.open()

@@ -20,7 +20,8 @@ from pydantic import BaseModel
 
 from asynccache.cache.facade import Answer, ErrorScope, Flight, Judging
 from asynccache.entries.entry import Meta
-from asynccache.providers.judging import Said, judge_of
+from asynccache.providers.chat import judge_chat
+from asynccache.providers.judging import Said
 
 CREATE: Final = "autogen.create"
 STREAM: Final = "autogen.create_stream"
@@ -153,7 +154,7 @@ def judge_for(arguments: Mapping[str, Any]) -> Callable[[Answer], Judging | None
         {"function": tool if isinstance(tool, Mapping) else tool.schema}
         for tool in arguments.get("tools") or ()
     ]
-    chat = judge_of("/chat/completions", {"response_format": shape, "tools": tools})
+    chat = judge_chat({"response_format": shape, "tools": tools})
 
     def judge(answer: Answer) -> Judging | None:
         if chat is None:

@@ -35,7 +35,9 @@ from asynccache.entries.values import decode_value, encode_value
 from asynccache.errors import NotCanonicalError
 from asynccache.integrations.litellm.keys import PREFIX, request_key
 from asynccache.integrations.litellm.lookups import Key, PendingLookups, is_by_input
-from asynccache.providers.judging import Judge, judge_of
+from asynccache.providers.chat import judge_chat
+from asynccache.providers.judging import Judge
+from asynccache.providers.responses import judge_response
 from asynccache.runtime import background
 
 _STATEFUL: Final = ("background", "conversation", "previous_response_id")
@@ -282,8 +284,8 @@ def _judge(kwargs: Mapping[str, Any]) -> Judge | None:
     if isinstance(shape, type):  # which schema is made of it depends on the provider
         shape = {"type": "json_object"}
     if kwargs.get("messages") is not None:
-        return judge_of("/chat/completions", {**kwargs, "response_format": shape})
-    return judge_of("/responses", kwargs)
+        return judge_chat({**kwargs, "response_format": shape})
+    return judge_response(kwargs)
 
 
 def _judging(key: str, value: object) -> Judging | None:

@@ -38,8 +38,7 @@ from asynccache.openai.client.parsing import mark, note_parsing, parsing_of
 from asynccache.openai.client.replay import FINISH, built
 from asynccache.openai.client.upstream import OutboundCheck, UpstreamCall, check_of
 from asynccache.providers.answers import Received
-from asynccache.providers.bodies import LOOKED_AT, keyed_form
-from asynccache.providers.secrets import DOMAIN_SECRETS, MCP
+from asynccache.providers.bodies import is_keyed_form, keyed_form
 from asynccache.providers.sending import PAST, is_beneath
 
 STANDS_STILL: Final = (
@@ -125,18 +124,20 @@ class ClientCache:
         if read is None:
             return None
         data, canonical, headers, query, streaming, form = read
-        settings = scope.cache.settings
+        settings, stateful = scope.cache.settings, endpoint.operation.stateful
         secrets: tuple[str, ...] = ()
         # Looked at here, as nearly every body is its own keyed form.
         if (
             settings.ignore
             or settings.normalize is not None
-            or MCP in canonical
-            or DOMAIN_SECRETS in canonical
-            or not LOOKED_AT.isdisjoint(data)
+            or not is_keyed_form(data, canonical, stateful)
         ):
             canonical, secrets = keyed_form(
-                data, canonical, ignore=settings.ignore, normalize=settings.normalize
+                data,
+                canonical,
+                stateful=stateful,
+                ignore=settings.ignore,
+                normalize=settings.normalize,
             )
         address = self._addresses.get((endpoint.path, settings.ignore_headers))
         if address is None:

@@ -20,7 +20,8 @@ from openai.types.responses import (
     response_create_params as response_params,
 )
 
-from asynccache.providers.facts import Facts, ResponseFacts
+from asynccache.providers import openai as table
+from asynccache.providers.provider import Operation
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
@@ -38,7 +39,8 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     """The type of a plain answer."""
     event: Any = None
     """The type of a streamed one's events; None where nothing is streamed."""
-    facts: type[Facts] = Facts
+    operation: Operation
+    """What the table of providers says of it."""
     parts: Callable[[Any, Any], Awaitable[Any]] | None = None
     """Answers a `KeyedCall`, given a `ClientCache`, where entries are parts of answers.
 
@@ -47,6 +49,7 @@ class Endpoint(Struct, frozen=True, kw_only=True):
 
 
 CHAT: Final = Endpoint(
+    operation=table.CHAT,
     path="/chat/completions",
     resource="chat.completions",
     required=frozenset({"messages", "model"}),
@@ -55,20 +58,22 @@ CHAT: Final = Endpoint(
     event=ChatCompletionChunk,
 )
 RESPONSES: Final = Endpoint(
+    operation=table.RESPONSES,
     path="/responses",
     resource="responses",
     params=response_params.ResponseCreateParams,
     result=Response,
     event=ResponseStreamEvent,
-    facts=ResponseFacts,
 )
 INPUT_TOKENS: Final = Endpoint(
+    operation=table.INPUT_TOKENS,
     path="/responses/input_tokens",
     resource="responses.input_tokens",
     params=input_token_count_params.InputTokenCountParams,
     result=InputTokenCountResponse,
 )
 COMPLETIONS: Final = Endpoint(
+    operation=table.COMPLETIONS,
     path="/completions",
     resource="completions",
     required=frozenset({"model", "prompt"}),

@@ -20,8 +20,7 @@ from asynccache.openai.client.attempts import Attempts
 from asynccache.openai.client.call import KeyedCall, RawCall
 from asynccache.providers import answers
 from asynccache.providers.bodies import keyed_form
-from asynccache.providers.facts import Facts, choices_of
-from asynccache.providers.judging import judge_of
+from asynccache.providers.facts import Facts
 from asynccache.providers.openai import KEPT_HEADERS
 from asynccache.providers.recording import StreamRecorder
 from asynccache.providers.secrets import repeats
@@ -91,6 +90,7 @@ def check_of(client: Any, call: KeyedCall, canonical: bytes, attempts: Attempts)
                 sent, _ = keyed_form(
                     data,
                     sent,
+                    stateful=call.endpoint.operation.stateful,
                     ignore=settings.ignore,
                     normalize=settings.normalize,
                 )
@@ -121,8 +121,9 @@ class UpstreamCall:
         self._call = call
         self._make = make
         self._check = check
-        self._choices = choices_of(call.data)  # now, as its caller may change it
-        self._judge = judge_of(call.endpoint.path, call.data)  # likewise
+        operation = call.endpoint.operation
+        self._choices = operation.choices(call.data)  # now, as its caller may change it
+        self._judge = operation.judge and operation.judge(call.data)  # likewise
 
     def judge(self, answer: Answer) -> Judging | None:
         """Return what tells whether an answer is usable; None where there is nothing to judge."""
@@ -134,8 +135,7 @@ class UpstreamCall:
         """Make a call whose answer is one JSON body."""
         response = (await self._check.over(self._make)).http_response
         body: bytes = response.content
-        facts = self._call.endpoint.facts()
-        facts.read(body)
+        facts = self._call.endpoint.operation.read(body)
         flight.add(body)
         received = self._received(response)
         return self._answer(facts, response, "json", (body,), received, complete=facts.complete)
@@ -144,7 +144,7 @@ class UpstreamCall:
         """Make a call whose answer is a stream of server-sent events."""
         raw = await self._check.over(self._make)
         response = sdk_responses.http_of(raw)
-        facts = self._call.endpoint.facts()
+        facts = self._call.endpoint.operation.facts()
         pieces = response.aiter_bytes()
         if not self._check.same:
             flight.worsen(Fate.PRIVATE)

@@ -9,7 +9,6 @@ import msgspec
 
 from asynccache.keys.canonical import canonical_json, without_paths
 from asynccache.keys.denied import DENIED_MEMBERS
-from asynccache.keys.normalizer import Normalization
 from asynccache.openai.client.call import KeyedCall
 from asynccache.providers.bodies import keyed_form
 
@@ -35,10 +34,7 @@ def keys_of(call: KeyedCall, inputs: Sequence[Any]) -> list[bytes]:
     if settings.normalize is not None:
         mark = settings.normalize.mark + b"#"
         given: list[list[Any]] = [[one] for one in several] or [[]]
-        return [
-            key(mark + _alone(call.data, one, settings.ignore, settings.normalize), sample)
-            for one in given
-        ]
+        return [key(mark + _alone(call, one), sample) for one in given]
     rest = without_paths(
         {name: value for name, value in call.data.items() if name not in _APART}, settings.ignore
     )
@@ -50,15 +46,17 @@ def keys_of(call: KeyedCall, inputs: Sequence[Any]) -> list[bytes]:
     return [key(left + one + right, sample) for one in [*map(ENCODE, several)] or [b""]]
 
 
-def _alone(
-    body: dict[str, Any],
-    given: list[Any],
-    ignore: tuple[tuple[str, ...], ...],
-    normalize: Normalization,
-) -> bytes:
+def _alone(call: KeyedCall, given: list[Any]) -> bytes:
     """Return what of a request for one of its inputs is in its key."""
-    alone = {**body, "input": given}
-    return keyed_form(alone, canonical_json(alone), ignore=ignore, normalize=normalize)[0]
+    settings, stateful = call.scope.cache.settings, call.endpoint.operation.stateful
+    alone = {**call.data, "input": given}
+    return keyed_form(
+        alone,
+        canonical_json(alone),
+        stateful=stateful,
+        ignore=settings.ignore,
+        normalize=settings.normalize,
+    )[0]
 
 
 def shares_of(total: int, sizes: Sequence[int]) -> list[int]:

@@ -39,7 +39,6 @@ from asynccache.openai.embeddings import assembly
 from asynccache.openai.embeddings.inputs import ENCODE, inputs_of, keys_of, shares_of
 from asynccache.providers.answers import Received
 from asynccache.providers.bodies import keyed_form
-from asynccache.providers.facts import Facts
 from asynccache.providers.sending import PAST, Sending, is_beneath
 
 _OTHER_BATCH: Final = bytes(KEY_BYTES)  # of a call for some of a caller's inputs: no request's key
@@ -188,6 +187,7 @@ class _Job:
         keyed, _ = keyed_form(
             data,
             canonical_json(data),
+            stateful=call.endpoint.operation.stateful,
             ignore=settings.ignore,
             normalize=settings.normalize,
         )
@@ -222,7 +222,7 @@ class _Job:
         make = self._prepared()
         response = (await check.over(lambda: make(value))).http_response
         content: bytes = response.content
-        facts = Facts()
+        facts = self._call.endpoint.operation.facts()
         facts.read(content)
         received = sdk_responses.received(response, self._call.form.raw)
         return content, meta_of(facts, response, "json"), facts.error, received

@@ -12,8 +12,10 @@ from asynccache.openai.client.call import ResultForm
 from asynccache.openai.client.endpoints import Endpoint
 from asynccache.openai.embeddings import assembly
 from asynccache.openai.embeddings.job import answered
+from asynccache.providers import openai as table
 
 EMBEDDINGS: Final = Endpoint(
+    operation=table.EMBEDDINGS,
     path="/embeddings",
     resource="embeddings",
     required=frozenset({"input", "model"}),

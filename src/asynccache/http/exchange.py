@@ -6,7 +6,6 @@ from collections.abc import AsyncIterable, Awaitable, Mapping
 from contextlib import suppress
 from typing import Any, Final, Protocol, TypeVar
 
-import msgspec
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
@@ -36,7 +35,6 @@ from asynccache.entries.entry import Entry
 from asynccache.errors import NotCanonicalError
 from asynccache.http.request import HttpCall, Question, WireRequest, keyed, question_of
 from asynccache.providers.answers import Received, meta_of
-from asynccache.providers.facts import members
 from asynccache.providers.recording import StreamRecorder
 from asynccache.providers.refusal import RefusedError
 from asynccache.providers.secrets import repeats
@@ -299,12 +297,9 @@ class _Upstream:
         response = await self._sent()
         body = await _whole(response)
         operation = self._call.question.match.operation
-        facts = operation.facts()
-        facts.read(body)
+        facts = operation.read(body)
         flight.add(body)
-        return self._answer(
-            facts, response, "json", (body,), complete=facts.complete and _holds(operation, body)
-        )
+        return self._answer(facts, response, "json", (body,), complete=facts.complete)
 
     async def streamed(self, flight: Flight) -> Answer:
         """Send a request whose answer is a stream."""
@@ -363,15 +358,6 @@ class _Upstream:
             private=bool(secrets) and repeats(b"".join(chunks), secrets),
             received=response.received,
         )
-
-
-def _holds(operation: Any, body: bytes) -> bool:
-    """Tell whether an answer is of the shape that its operation's answers have."""
-    try:
-        found = members(msgspec.json.decode(body))
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return False
-    return found is not None and not operation.holds.isdisjoint(found)
 
 
 async def _whole(response: WireAnswer) -> bytes:

@@ -137,7 +137,11 @@ def keyed(question: Question, scope: Scope, upstream: str | None) -> HttpCall:
     wire, match, settings = question.wire, question.match, scope.cache.settings
     data = question.data if question.exact else cast("dict[str, Any]", json_of(wire.body or b""))
     canonical, secrets = keyed_form(
-        data, canonical_json(data), ignore=settings.ignore, normalize=settings.normalize
+        data,
+        canonical_json(data),
+        stateful=match.operation.stateful,
+        ignore=settings.ignore,
+        normalize=settings.normalize,
     )
     before, deployment = match.before, match.deployment
     if deployment and deployment.rpartition("/")[2] != data.get("model"):

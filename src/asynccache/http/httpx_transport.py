@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar, cast
 
 from asynccache.cache.facade import ChunkSource
 from asynccache.http.exchange import HttpCache, ResponseHead, WireAnswer
-from asynccache.http.request import WireRequest
+from asynccache.http.request import WireRequest, steady
 from asynccache.providers.answers import Received
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ def wire_request(request: Any) -> WireRequest:
         path=path.decode("ascii"),
         query=query.decode("ascii"),
         user_info=url.userinfo.decode("ascii"),
-        headers=tuple(request.headers.raw),
+        headers=steady(request.headers.raw),
         body=body,
     )
 

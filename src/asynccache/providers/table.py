@@ -16,6 +16,12 @@ from asynccache.providers.provider import Operation, Provider
 
 _KNOWN: Final = (*openai.PROVIDERS, *anthropic.PROVIDERS, openai.LAST)
 _registered: tuple[Provider, ...] = ()
+_version = 0
+
+
+def version() -> int:
+    """Return a number that changes with each registration."""
+    return _version
 
 
 class Match(Struct, frozen=True, gc=False):
@@ -90,13 +96,14 @@ def register(provider: Provider) -> None:
     Raises:
         TypeError: It is no `Provider`.
     """
-    global _registered  # noqa: PLW0603 - there is one table for the process
+    global _registered, _version  # noqa: PLW0603 - there is one table for the process
     if not isinstance(provider, Provider):
         raise TypeError(
             f"register takes a Provider, not {described(provider)}: for a server of your own that"
             ' speaks a known protocol pass endpoint("https://llm.corp/v1", like="openai-chat")'
         )
     _registered = (provider, *(one for one in _registered if one.name != provider.name))
+    _version += 1
 
 
 def endpoint(url: str, *, like: str) -> Provider:

@@ -114,7 +114,7 @@ class SyncCacheTransport:
         http, inner, library = self._http, self._inner, self._library
         if request.method != "POST" or not http.is_asked():
             return inner.handle_request(request)
-        question = http.question(wire_request(request))
+        question = http.question(wire_request(library, request))
         if question is None:
             return inner.handle_request(request)
         past = http.going_past(_IN_BACKGROUND if background.in_background_loop() else None)

@@ -23,18 +23,20 @@ _ALIKE: Final = {
 """An error of the library's, and what others call the same."""
 
 
-def wire_request(request: Any) -> WireRequest:
+def wire_request(library: Any, request: Any) -> WireRequest:
     """Return a request as it is about to be sent.
 
     Args:
-        request: Of httpx or httpx2.
+        library: httpx or httpx2.
+        request: Of that.
     """
     url = request.url
     path, _, query = url.raw_path.partition(b"?")
     try:
         body: bytes | None = request.content
-    except RuntimeError:  # it is sent piece by piece, as an upload is
-        body = None
+    except RuntimeError:  # it is sent piece by piece, as an upload is, or again elsewhere
+        whole = isinstance(request.stream, library.ByteStream)
+        body = b"".join(request.stream) if whole else None
     return WireRequest(
         method=request.method,
         scheme=url.scheme,
@@ -171,7 +173,7 @@ class CacheTransport:
         http, inner = self._http, self._inner
         if request.method != "POST" or not http.is_asked():
             return await inner.handle_async_request(request)
-        question = http.question(wire_request(request))
+        question = http.question(wire_request(self._library, request))
         if question is None:
             return await inner.handle_async_request(request)
         return await http.answer(HttpxRequest(self._library, request, inner), question)

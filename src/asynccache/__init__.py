@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from asynccache.cache.cache import AsyncCache, SyncCache
     from asynccache.cache.events import CallEvent, record
     from asynccache.cache.factory import Cache
-    from asynccache.cache.instrument import instrument_openai, uninstrument_openai
+    from asynccache.cache.instrument import (
+        instrument,
+        instrument_openai,
+        uninstrument,
+        uninstrument_openai,
+    )
     from asynccache.cache.memoize import memoize
     from asynccache.cache.scopes import current_cache, options, set_default_cache
     from asynccache.cache.settings import CacheOptions
@@ -76,6 +81,7 @@ __all__ = [
     "SyncCache",
     "canonical_value",
     "current_cache",
+    "instrument",
     "instrument_openai",
     "memoize",
     "options",
@@ -83,6 +89,7 @@ __all__ = [
     "set_default_cache",
     "status",
     "store_good",
+    "uninstrument",
     "uninstrument_openai",
 ]
 
@@ -102,7 +109,9 @@ _HOMES: Final = {
     ),
     "cache.events": ("CallEvent", "record"),
     "cache.factory": ("Cache",),
-    "cache.instrument": ("instrument_openai", "uninstrument_openai"),
+    "cache.instrument": (
+        "instrument", "instrument_openai", "uninstrument", "uninstrument_openai",
+    ),
     "cache.memoize": ("memoize",),
     "cache.settings": ("CacheOptions",),
     "core.counters": ("Stats",),

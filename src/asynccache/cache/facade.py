@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from asynccache.cache.ambient import (
+    AMBIENCES as AMBIENCES,
+    NO_CACHE as NO_CACHE,
+    idle_watch as idle_watch,
+)
 from asynccache.cache.cache import (
     AsyncCache as AsyncCache,
     SyncCache as SyncCache,
@@ -34,6 +39,7 @@ from asynccache.cache.lifecycle import (
     behind as behind,
     resolve as resolve,
 )
+from asynccache.cache.patches import Place as Place, bound as bound
 from asynccache.cache.scopes import (
     asynchronous as asynchronous,
     current_cache as current_cache,

@@ -1,28 +1,156 @@
-"""Switches the cache on for every OpenAI client of the process, and off again."""
+"""Switches the cache on for every client of the process, and off again."""
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+import threading
+from collections.abc import Collection
 from contextlib import AbstractContextManager
-from typing import Final, cast
+from types import TracebackType
+from typing import Final, Self
 
+from asynccache.cache.ambient import AMBIENCES
 from asynccache.cache.cache import AsyncCache, SyncCache
+from asynccache.cache.patches import Patches, Place
 from asynccache.cache.scopes import asynchronous
+from asynccache.runtime.imports import ImportWatch
+from asynccache.runtime.logs import warn_of
 
-_OPENAI: Final = "asynccache.openai.instrument.instrumentation"
-"""Imported by its name when it is needed: it imports the SDK, and stands above this package."""
+_SWITCH: Final = "ASYNCCACHE_INSTRUMENT"
+_HTTPX: Final = "asynccache.http.httpx_patches"
+_HOMES: Final = {
+    "httpx": _HTTPX,
+    "httpx2": _HTTPX,
+    "openai": "asynccache.openai.instrument.patches",
+}
+"""Modules that know what to patch in a library, by its name.
+
+They are imported once the program has imported the library, and stand above this package.
+"""
+
+_lock: Final = threading.RLock()
+"""Nothing is imported under it: another thread may hold the lock of an import and wait for it."""
+_standing: Final[list[Instrumentation]] = []
+"""What holds, oldest first: some for the rest of the process, the others for blocks."""
+_patches: Final = {name: Patches() for name in _HOMES}
+_places: Final[dict[str, tuple[Place, ...]]] = {}
+"""What is to be patched in each library that has been imported."""
+_refused: Final[set[str]] = set()
+"""The libraries that can't be served, of which a warning has told."""
+
+
+class Instrumentation:
+    """The process as it is instrumented; as a context manager, until the block is left.
+
+    Args:
+        cache: For calls around which no other is in force.
+        libraries: Whose clients are served.
+    """
+
+    def __init__(self, cache: AsyncCache | None, libraries: frozenset[str]) -> None:
+        self.cache = cache
+        self.libraries = libraries
+        self.held = libraries
+        """Those that nobody has undone since."""
+        self.before: list[Instrumentation] = []
+        """What it has taken the place of, until it turns out to be for a block alone."""
+        self.entered = False
+
+    def __enter__(self) -> Self:
+        with _lock:
+            if self.entered or self not in _standing:
+                _standing.append(self)
+            else:
+                at = _standing.index(self)
+                _standing[at:at] = [one for one in self.before if not one.entered]
+            self.entered, self.before, self.held = True, [], self.libraries
+        _settle()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with _lock:
+            if self in _standing:
+                _standing.reverse()
+                _standing.remove(self)  # entered twice, it is left once
+                _standing.reverse()
+        _settle()
+
+    def replaces(self, other: Instrumentation) -> bool:
+        """Tell whether this says all that another one says."""
+        return other.held <= self.libraries and (self.cache is not None or other.cache is None)
+
+
+def instrument(
+    cache: AsyncCache | SyncCache | None = None, *, only: Collection[str] | None = None
+) -> AbstractContextManager[object]:
+    """Send the calls of every client of this process to the cache in force around them.
+
+    That is every client of the OpenAI SDK, and whatever stands on httpx, httpx2 or aiohttp: all
+    other providers' SDKs, and frameworks. It doesn't matter who made a client and when. Where no
+    cache is in force they are as they were. Wrapped clients keep their own cache. Calling it again
+    changes nothing but the cache. If no cache serves any of the first hundred calls, one line of
+    the log says why.
+
+    Nothing is imported for it: what the program hasn't imported yet is served once it has.
+
+    With ``ASYNCCACHE_INSTRUMENT=off`` in the environment it does nothing.
+
+    Args:
+        cache: The cache for calls outside of any cache's block. Open it yourself.
+        only: Names of libraries, "httpx", "httpx2" and "openai". These are imported at
+            once. None is all that are installed.
+
+    Returns:
+        A context manager, for a block instead of the rest of the process.
+
+    Raises:
+        TypeError: ``cache`` is no cache.
+        ValueError: ``only`` names something else, or the environment says neither "off" nor "on".
+        ImportError: A library of ``only`` isn't installed, or its version can't be served. Without
+            ``only``, a warning in the log says so.
+
+    Example:
+        >>> with asynccache.instrument(only=["httpx2"]):
+        ...     pass
+    """
+    behind, libraries = asynchronous(cache), _libraries(only)
+    if _is_off():
+        return Instrumentation(behind, frozenset())
+    if only is not None:
+        for name in sorted(libraries):
+            _find_places(name)
+    made = Instrumentation(behind, libraries)
+    with _lock:
+        lasting = [one for one in _standing if not one.entered]
+        if behind is not None or libraries - {name for one in lasting for name in one.held}:
+            made.before = [one for one in lasting if made.replaces(one)]
+            _standing[:] = [one for one in _standing if one not in made.before]
+            _standing.append(made)  # else all that it says holds already
+    _settle()
+    return made
+
+
+def uninstrument() -> None:
+    """Undo `instrument`: clients that nobody wrapped know no cache any more.
+
+    What others have put on top of the libraries' methods since then stays.
+    """
+    with _lock:
+        _standing.clear()
+    _settle()
 
 
 def instrument_openai(
     cache: AsyncCache | SyncCache | None = None,
 ) -> AbstractContextManager[object]:
-    """Send the calls of every OpenAI client of this process to the cache in force around them.
-
-    All clients, ``AsyncOpenAI`` and ``OpenAI``, whoever made them and when. Where no cache is in
-    force they are as they were. Wrapped clients keep their own cache. Calling it again changes
-    nothing but the cache. If no cache serves any of the first hundred calls, one line of the log
-    says why.
+    """Do what `instrument` does for clients of the OpenAI SDK alone.
 
     A synchronous client works in any thread but one that runs an event loop: there nothing may
     wait, so that only what can be read at once is served, and the rest goes past the cache.
@@ -37,16 +165,104 @@ def instrument_openai(
         TypeError: ``cache`` is no cache.
         ImportError: openai isn't installed, or is before 2.17: see ``asynccache[openai]``.
     """
-    behind = asynchronous(cache)
-    home = importlib.import_module(_OPENAI)
-    return cast("AbstractContextManager[object]", home.instrument(behind))
+    return instrument(cache, only=("openai",))
 
 
 def uninstrument_openai() -> None:
-    """Undo `instrument_openai`: clients that nobody wrapped know no cache any more.
+    """Undo `instrument_openai`; what `instrument` does for other libraries stays."""
+    with _lock:
+        for one in _standing:
+            one.held -= {"openai"}
+        _standing[:] = [one for one in _standing if one.held]
+    _settle()
 
-    What others have put on top of the SDK's methods since then stays.
+
+def _libraries(only: Collection[str] | None) -> frozenset[str]:
+    """Return the libraries that are meant.
+
+    Raises:
+        ValueError: One isn't known, or there is none.
     """
-    home = sys.modules.get(_OPENAI)
-    if home is not None:
-        home.uninstrument()
+    if only is None:
+        return frozenset(_HOMES)
+    named = () if isinstance(only, str) else tuple(only)
+    if not named or not {*_HOMES}.issuperset(named):
+        raise ValueError(
+            f"only={only!r} must be a list of names of libraries: {', '.join(_HOMES)} are known"
+        )
+    return frozenset(named)
+
+
+def _is_off() -> bool:
+    """Tell whether the environment says that nothing is to be instrumented.
+
+    Raises:
+        ValueError: It says something else.
+    """
+    said = os.environ.get(_SWITCH, "")
+    if said not in {"", "on", "off"}:
+        raise ValueError(f"{_SWITCH} is {said!r} in the environment: set it to off or on")
+    return said == "off"
+
+
+# -- what is patched -----------------------------------------------------------------------------
+
+
+def _settle() -> None:
+    """Bring about what is standing."""
+    with _lock:
+        for name, ambience in AMBIENCES.items():
+            of = [one for one in _standing if name in one.held]
+            named = [one.cache for one in of if one.cache is not None]
+            ambience.cache = named[-1] if named else None
+            ambience.active = bool(of)
+        if _standing:
+            _import_watch.begin()
+        else:
+            _import_watch.end()
+        _patch()
+    for name in _HOMES:
+        if AMBIENCES[name].active and sys.modules.get(name) is not None:
+            _serve(name)
+
+
+def _patch() -> None:
+    with _lock:
+        for name, patches in _patches.items():
+            if not AMBIENCES[name].active:
+                patches.undo()
+        for name, patches in _patches.items():
+            if AMBIENCES[name].active:
+                patches.put(_places.get(name, ()), _patches.values())
+
+
+def _serve(name: str) -> None:
+    """Patch a library that has been imported, if clients of it are to be served."""
+    if not AMBIENCES[name].active or name in _places or name in _refused:
+        return
+    try:
+        _find_places(name)
+    except Exception as exc:  # noqa: BLE001 - whoever imports the library must not suffer
+        _refused.add(name)
+        warn_of(exc, "instrument() can't serve the clients of %s: %s", name, exc)
+    else:
+        _patch()
+
+
+def _find_places(name: str) -> None:
+    """Find what is to be patched in a library; import it, if nobody has.
+
+    Raises:
+        ImportError: It isn't installed, or can't be served.
+    """
+    if name not in _places:
+        try:
+            importlib.import_module(name)  # waits for whoever is importing it
+        except ModuleNotFoundError as exc:
+            if exc.name != name:
+                raise
+            raise ImportError(f"{name} isn't installed: run pip install {name}", name=name) from exc
+        _places[name] = tuple(importlib.import_module(_HOMES[name]).places(name))
+
+
+_import_watch: Final = ImportWatch(_HOMES, _serve)

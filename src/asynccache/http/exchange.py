@@ -189,9 +189,13 @@ class HttpCache:
             watcher.passed(past.reason)
         return response
 
+    def note_answer(self) -> None:
+        """Note that a request had an entry, or made one."""
+
     def _hit(self, request: LibraryRequest[R], call: HttpCall, entry: Entry) -> R:
         """Return the response to a request whose answer was at hand."""
         scope = call.scope
+        self.note_answer()
         scope.engine.count_hit(entry)
         if is_watched(scope.cache.settings.observer):
             watcher = watch(scope.cache.settings, call.question.path)
@@ -232,6 +236,7 @@ class HttpCache:
             raise
         if watcher is not None:
             watcher.answered(fetched, reader, scope.now)
+        self.note_answer()
         return _response(request, call, fetched.entry, fetched.outcome, reader, fetched.received)
 
 

@@ -18,7 +18,7 @@ from asynccache.http.httpx_transport import CacheTransport, of_library
 ClientT = TypeVar("ClientT")
 
 _LIBRARIES: Final = ("httpx2", "httpx")
-_CHOOSE: Final = "_transport_for_url"
+CHOOSE: Final = "_transport_for_url"
 """The method of a client that chooses the transport for a request."""
 
 
@@ -81,12 +81,12 @@ def libraries() -> list[ModuleType]:
 def _wrapped_httpx(client: ClientT, library: ModuleType, http: HttpCache) -> ClientT:
     twin = copy.copy(client)
     is_sync = isinstance(client, library.Client)
-    choose: Any = getattr(twin, _CHOOSE)
+    choose: Any = getattr(twin, CHOOSE)
 
     def transport_for_url(url: Any) -> Any:
         return transport_over(library, choose(url), http, is_sync=is_sync)
 
-    setattr(twin, _CHOOSE, transport_for_url)
+    setattr(twin, CHOOSE, transport_for_url)
     return twin
 
 

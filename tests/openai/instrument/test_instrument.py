@@ -15,7 +15,7 @@ from openai.resources.chat.completions import AsyncCompletions
 
 import asynccache
 from asynccache import Cache, instrument_openai, uninstrument_openai
-from asynccache.openai.instrument import ambient
+from asynccache.cache.ambient import idle_watch
 from tests.helpers.openai_embeddings import embed
 from tests.helpers.openai_server import COMPLETION, MESSAGES, ask, state, stored
 
@@ -25,7 +25,7 @@ pytest_plugins = ("tests.helpers.openai_fixtures",)
 @pytest.fixture(autouse=True)
 def as_before():
     """Leave the SDK as it was found, whatever the test did, and begin to count anew."""
-    ambient.ambience.watch = ambient.IdleWatch()
+    idle_watch.over, idle_watch.calls = False, 0
     yield
     uninstrument_openai()
 

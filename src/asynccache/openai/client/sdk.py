@@ -44,6 +44,7 @@ else:
     # The SDK's 3.x stands on httpx2, its 2.x on httpx; both may be installed beside either.
     httpx = getattr(_base_client, "httpx2", None) or _base_client.httpx
 
+HTTP_LIBRARY: Final = httpx.__name__
 RAW_HEADER: Final = RAW_RESPONSE_HEADER
 _CREDENTIAL_STATUS: Final = frozenset({401, 402, 403, 404, 429})
 """What one account may be told and another not: who you are, what you paid for, what you may see,

@@ -22,6 +22,7 @@ from tests.helpers.openai_server import (
     COMPLETION,
     EVENTS,
     CutError,
+    Gate,
     ask,
     choice,
     chunk,
@@ -452,6 +453,40 @@ async def test_streams_that_failed_are_not_stored(events, reason, cached, api, a
     assert stats.stored == 0
     assert len(api.requests) >= 2
     assert set(stats.not_stored) <= {reason}
+
+
+@pytest.mark.parametrize("until", [1, 3])
+async def test_who_hangs_up_after_the_finish_reason_leaves_a_whole_stream(
+    until, cached, api, api_cache
+):
+    """What is left of it is read for a moment; before the reason, the call is given up."""
+    gate = Gate()
+
+    async def program(seen):
+        await seen.start()
+        for event in EVENTS[:until]:
+            await seen.send(event)
+        await gate.wait()
+        for event in EVENTS[until:]:
+            await seen.send(event)
+        await seen.end()
+
+    api.program = program
+    stream = await ask(cached, stream=True)
+    for _ in range(until):
+        await anext(aiter(stream))
+    await stream.close()
+    gate.open()
+    if until == 1:
+        assert api_cache.stats().abandoned == 1
+        return
+    await stored(api_cache)
+    again = await ask(cached, stream=True)
+    assert state(again).outcome == "hit"
+    events, error = await events_of(again)
+    assert (len(events), error) == (3, None)
+    assert len(api.requests) == 1
+    assert api_cache.stats().abandoned == 0
 
 
 async def test_a_stream_cut_by_a_token_limit_is_stored_and_counted(cached, api, api_cache):

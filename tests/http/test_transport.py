@@ -244,7 +244,7 @@ async def test_a_stream_that_failed_is_delivered_and_not_stored(library, cache, 
 
 
 @pytest.mark.parametrize(
-    "answer", [{"detail": "maintenance"}, {"error": {"message": "no"}}, {**CHAT, "choices": None}]
+    "answer", [{"detail": "maintenance"}, {"error": {"message": "no"}}, {"id": "c", "usage": None}]
 )
 async def test_an_answer_of_another_shape_is_not_stored(library, cache, answer):
     """A page of a proxy's, or an error with status 200, is given to who asked alone."""

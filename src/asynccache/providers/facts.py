@@ -44,7 +44,7 @@ class Facts:
         self.closed: bool = False
         """The stream's terminal record has come."""
         self.names: frozenset[str] = frozenset()
-        """Of a plain answer's members that aren't null."""
+        """Of a plain answer's members."""
         self._begun: set[object] = set()  # numbers of choices
         self._finished: set[object] = set()  # those with a finish reason
 
@@ -68,8 +68,7 @@ class Facts:
 
     def read(self, data: bytes) -> None:
         """Take in a JSON document; one that isn't JSON, or no object, is an error."""
-        found = self._read(data)
-        self.names = frozenset(name for name, value in found.items() if value is not None)
+        self.names = frozenset(self._read(data))
 
     def read_event(self, data: bytes) -> None:
         """Take in one record of a stream: the data of an event, or a line."""

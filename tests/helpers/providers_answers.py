@@ -254,7 +254,8 @@ class Gemini:
             for text in said.halves:
                 yield self._record(self._answer(said, {"text": text}))
         else:
-            yield self._record({**self.plain(said), "finishReason": None})
+            part = self.plain(said)["candidates"][0]["content"]["parts"][0]
+            yield self._record(self._answer(said, part))
         yield self._record(self._answer(said, {"text": ""}, "STOP"))
 
     def _answer(self, said, part, finish=None):

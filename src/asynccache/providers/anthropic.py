@@ -109,12 +109,10 @@ MESSAGES: Final = operation(
     "anthropic-messages", r"/v1/messages", "model messages max_tokens", "content",
     facts=MessageFacts, judge=judge_message, stateful=frozenset({"container", "thread"}),
 )  # fmt: skip
-PROVIDERS: Final = (
-    Provider(
-        name="anthropic",
-        hosts=("api.anthropic.com",),
-        markers=(("anthropic-version", ""),),
-        operations=(MESSAGES, COUNT_TOKENS, CHAT),
-        kept_headers=("anthropic-organization-id",),
-    ),
+PROVIDER: Final = Provider(
+    name="anthropic",
+    hosts=("api.anthropic.com",),
+    markers=(("anthropic-version", "2"),),  # a date
+    operations=(MESSAGES, COUNT_TOKENS, CHAT),
+    kept_headers=("anthropic-organization-id",),
 )

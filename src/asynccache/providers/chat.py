@@ -39,11 +39,8 @@ class ChatFacts(Facts):
         super()._take(found)
         for choice in items(found.get("choices")):
             chosen = members(choice) or {}
-            reason: object = chosen.get("finish_reason")
-            if isinstance(index := chosen.get("index"), int):
-                self._end(index, reason)
-            else:
-                self._note(reason)
+            index = chosen.get("index")
+            self._end(index if isinstance(index, int) else None, chosen.get("finish_reason"))
         groq = members(found.get("x_groq")) or {}  # in streams
         self.error = self.error or bool(groq.get("error"))
         usage = members(found.get("usage")) or members(groq.get("usage"))

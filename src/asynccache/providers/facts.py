@@ -45,8 +45,8 @@ class Facts:
         """The stream's terminal record has come."""
         self.names: frozenset[str] = frozenset()
         """Of a plain answer's members."""
-        self._begun: set[object] = set()  # numbers of choices
-        self._finished: set[object] = set()  # those with a finish reason
+        self._begun: set[int | None] = set()  # numbers of choices, None where they have none
+        self._finished: set[int | None] = set()  # those with a finish reason
 
     def is_ending(self, choices: int) -> bool:
         """Tell whether all that matters of a stream has come: a finish reason for each choice.
@@ -74,6 +74,7 @@ class Facts:
         """Take in one record of a stream: the data of an event, or a line."""
         if data.startswith(DONE):
             self.closed = True
+            self.complete = self.complete and bool(self._begun)
         else:
             self._read(data)
 
@@ -91,7 +92,7 @@ class Facts:
         if isinstance(model := found.get("model"), str):
             self.model = model
 
-    def _end(self, choice: object, reason: object) -> None:
+    def _end(self, choice: int | None, reason: object) -> None:
         """Take in a choice, and the reason for which it has ended; nothing if it goes on."""
         self._begun.add(choice)
         if reason:
@@ -99,6 +100,7 @@ class Facts:
             self._note(reason)
 
     def _note(self, reason: object) -> None:
+        reason = str(reason)  # of a server that sends something else, it is just another one
         self.cut = self.cut or reason in self.CUT
         self.filtered = self.filtered or reason in self.FILTERED
         self.error = self.error or reason in self.FAILED

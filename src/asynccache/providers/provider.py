@@ -28,7 +28,7 @@ def asks_for_stream(body: Mapping[str, Any], _path: str) -> bool:
     return body.get("stream") is True
 
 
-class Operation(Struct, frozen=True, kw_only=True):
+class Operation(Struct, frozen=True, kw_only=True, eq=False):
     """One kind of request whose answers are cached."""
 
     name: str
@@ -86,16 +86,18 @@ def operation(name: str, path: str, required: str, holds: str, **more: Any) -> O
     )
 
 
-class Provider(Struct, frozen=True, kw_only=True):
+class Provider(Struct, frozen=True, kw_only=True, eq=False):
     """One provider, or one kind of server."""
 
     name: str
     """What people read in events and summaries, e.g. "anthropic"."""
     operations: tuple[Operation, ...]
     hosts: tuple[str, ...] = ()
-    """Where it is found: "api.anthropic.com", "localhost:11434"; ".example" is all below it."""
+    """Where it is found: "api.anthropic.com", "localhost:11434"; one that begins with "." or "-" is
+    the end of a name."""
     markers: tuple[tuple[str, str], ...] = ()
-    """Headers that only its clients send: a name in lower case, and how the value begins."""
+    """Headers that only its clients send: a name in lower case, and how the value begins, which is
+    never nothing."""
     base: str = ""
     """How paths begin; for servers that do other things as well."""
     anywhere: bool = False
@@ -107,12 +109,10 @@ class Provider(Struct, frozen=True, kw_only=True):
         """Tell whether a host, with its port if that is named, is one of this provider's."""
         name = host.rpartition(":")[0] or host
         return any(
-            name.endswith(known) if known.startswith(".") else known in {host, name}
+            name.endswith(known) if known.startswith((".", "-")) else known in {host, name}
             for known in self.hosts
         )
 
     def is_marked(self, headers: Mapping[str, str]) -> bool:
         """Tell whether a request's headers, by names in lower case, are of this provider's."""
-        return any(
-            name in headers and headers[name].startswith(value) for name, value in self.markers
-        )
+        return any(headers.get(name, "").startswith(value) for name, value in self.markers)

@@ -6,22 +6,36 @@ import functools
 import re
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from asynccache.errors import described
-from asynccache.providers import anthropic, openai
+from asynccache.providers import anthropic, cohere, gemini, ollama, openai, vertex
 from asynccache.providers.provider import Operation, Provider
 
-_KNOWN: Final = (*openai.PROVIDERS, *anthropic.PROVIDERS, openai.LAST)
-_registered: tuple[Provider, ...] = ()
-_version = 0
+_KNOWN: Final = (
+    *openai.PROVIDERS, anthropic.PROVIDER, gemini.PROVIDER, vertex.PROVIDER, cohere.PROVIDER,
+    ollama.PROVIDER, openai.LAST,
+)  # fmt: skip
+_PORTS: Final = {"http": ":80", "https": ":443"}
+
+
+class _Table(Struct, frozen=True, eq=False):
+    registered: tuple[Provider, ...] = ()
+    providers: tuple[Provider, ...] = _KNOWN
+    markers: tuple[str, ...] = tuple({name: 0 for known in _KNOWN for name, _ in known.markers})
+    """The names of all headers that mark anybody's requests."""
+    version: int = 0
+
+
+_table = _Table()
 
 
 def version() -> int:
     """Return a number that changes with each registration."""
-    return _version
+    return _table.version
 
 
 class Match(Struct, frozen=True, gc=False):
@@ -42,49 +56,50 @@ class Match(Struct, frozen=True, gc=False):
 def find(host: str, path: str, headers: Mapping[str, str]) -> Match | None:
     """Return what a request's address and headers say of it; None if it is nobody's.
 
+    Every request of a process comes by here. So the paths of those alone are looked at whose host
+    or headers say enough.
+
     Args:
         host: With its port, if the URL names it.
         path: Of the URL, as it is sent.
         headers: By their names in lower case.
     """
-    for match, sure in _candidates(host, path, _registered):
-        if sure or match.provider.is_marked(headers):
+    table = _table
+    for provider in _providers(table, host, *[headers.get(name, "") for name in table.markers]):
+        if (match := _match(provider, path)) is not None:
             return match
     return None
 
 
+def name_at(host: str) -> str:
+    """Return the name of the provider that a host, with its port, is known to be; "" for none."""
+    return next((one.name for one in _table.providers if one.is_at(host)), "")
+
+
 @functools.lru_cache(maxsize=1024)
-def _candidates(
-    host: str, path: str, registered: tuple[Provider, ...]
-) -> tuple[tuple[Match, bool], ...]:
-    """Return what a path may stand for, the surest first, and whether host and path are enough."""
-    ranked: list[tuple[int, Match]] = []
-    for provider in (*registered, *_KNOWN):
-        if not path.startswith(provider.base):
-            continue
-        for operation in provider.operations:
-            found = operation.path.search(path)
-            if found is None:
-                continue
-            groups = found.groupdict()
-            deployment = groups.get("deployment") or ""
-            match = Match(
-                provider,
-                operation,
-                path[: found.start()],
-                path[found.start() + len(deployment) :],
-                deployment,
-                groups.get("model") or "",
-            )
-            if provider.is_at(host):
-                ranked.append((0, match))
-            elif provider.markers:
-                ranked.append((1, match))
-            if provider.anywhere:
-                ranked.append((2, match))
-            break
-    ranked.sort(key=lambda pair: pair[0])
-    return tuple((match, rank != 1) for rank, match in ranked)
+def _providers(table: _Table, host: str, *marks: str) -> tuple[Provider, ...]:
+    """Return whose a request may be, the surest first."""
+    headers = dict(zip(table.markers, marks, strict=True))
+    found = [
+        *(one for one in table.providers if one.is_at(host)),
+        *(one for one in table.providers if one.is_marked(headers)),
+        *(one for one in table.providers if one.anywhere),
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+@functools.lru_cache(maxsize=1024)
+def _match(provider: Provider, path: str) -> Match | None:
+    if provider.base and not f"{path}/".startswith(f"{provider.base}/"):
+        return None
+    for operation in provider.operations:
+        if (found := operation.path.search(path)) is not None:
+            named = found.groupdict()
+            deployment = named.get("deployment") or ""
+            rest = path[found.start() + len(deployment) :]
+            model = unquote(named.get("model") or "")
+            return Match(provider, operation, path[: found.start()], rest, deployment, model)
+    return None
 
 
 def register(provider: Provider) -> None:
@@ -95,15 +110,23 @@ def register(provider: Provider) -> None:
 
     Raises:
         TypeError: It is no `Provider`.
+        ValueError: It has a marker that any value begins with.
     """
-    global _registered, _version  # noqa: PLW0603 - there is one table for the process
+    global _table  # noqa: PLW0603 - there is one table for the process
     if not isinstance(provider, Provider):
         raise TypeError(
             f"register takes a Provider, not {described(provider)}: for a server of your own that"
             ' speaks a known protocol pass endpoint("https://llm.corp/v1", like="openai-chat")'
         )
-    _registered = (provider, *(one for one in _registered if one.name != provider.name))
-    _version += 1
+    if not all(value for _, value in provider.markers):
+        raise ValueError(
+            "a marker needs the beginning of a value, as any other client's header would do:"
+            ' ("user-agent", "my-client/")'
+        )
+    registered = (provider, *(one for one in _table.registered if one.name != provider.name))
+    names = [name for one in registered for name, _ in one.markers]
+    markers = tuple(dict.fromkeys([*names, *_Table().markers]))
+    _table = _Table(registered, (*registered, *_KNOWN), markers, _table.version + 1)
 
 
 def endpoint(url: str, *, like: str) -> Provider:
@@ -122,7 +145,7 @@ def endpoint(url: str, *, like: str) -> Provider:
         >>> register(endpoint("https://llm.corp/v1", like="openai-chat"))
     """
     parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.netloc:
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError(f'{url!r} is no http URL: write it like "https://llm.corp/v1"')
     alike = [
         (known, operation)
@@ -133,20 +156,15 @@ def endpoint(url: str, *, like: str) -> Provider:
     if not alike:
         names = sorted({operation.name for known in _KNOWN for operation in known.operations})
         raise ValueError(f"nothing is known by the name {like!r}: there are {', '.join(names)}")
+    host = parts.netloc.rpartition("@")[2].lower().removesuffix(_PORTS[parts.scheme])
     base = parts.path.rstrip("/")
-    whole = re.compile(re.escape(base) + "$")
     operations = {operation.name: operation for _, operation in alike}
-    exact = tuple(_at(operation, whole) for operation in operations.values())
+    if len(operations) == 1 and base:  # the URL may be the endpoint's own
+        operations[""] = replace(alike[0][1], path=re.compile(f"^{re.escape(base)}$"))
     return Provider(
-        name=parts.netloc.rpartition("@")[2],
-        hosts=(parts.netloc.rpartition("@")[2],),
+        name=host,
+        hosts=(host,),
         base=base,
-        operations=(*operations.values(), *(exact if len(operations) == 1 and base else ())),
+        operations=tuple(operations.values()),
         kept_headers=alike[0][0].kept_headers,
     )
-
-
-def _at(operation: Operation, path: re.Pattern[str]) -> Operation:
-    from msgspec.structs import replace
-
-    return replace(operation, path=path)

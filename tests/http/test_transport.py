@@ -12,6 +12,7 @@ import pytest
 import asynccache
 from asynccache import Cache, ReplayMiss
 from asynccache.http import endpoint, register
+from asynccache.providers import table
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "Hello?"}]}
 URL = "https://api.openai.com/v1/chat/completions"
@@ -337,7 +338,7 @@ async def test_redirects_and_event_hooks_work(library, cache):
 
 async def test_a_server_of_ones_own_is_registered(library, cache, monkeypatch):
     """`register(endpoint(...))` makes its requests cacheable, by base URL or by the whole one."""
-    monkeypatch.setattr("asynccache.providers.table._registered", ())
+    monkeypatch.setattr(table, "_table", table._table)  # what is registered is gone then
     server = Server(library, events=(), answer={"data": [{"index": 0, "embedding": [1.0]}]})
     asked = Asked(cache.wrap(client_of(server, is_sync=False)))
     url, body = "https://llm.corp/v1/embeddings", {"model": "m", "input": ["x"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -31,6 +32,7 @@ class _Table(Struct, frozen=True, eq=False):
 
 
 _table = _Table()
+_versions: Final = itertools.count(1)
 
 
 def version() -> int:
@@ -126,7 +128,7 @@ def register(provider: Provider) -> None:
     registered = (provider, *(one for one in _table.registered if one.name != provider.name))
     names = [name for one in registered for name, _ in one.markers]
     markers = tuple(dict.fromkeys([*names, *_Table().markers]))
-    _table = _Table(registered, (*registered, *_KNOWN), markers, _table.version + 1)
+    _table = _Table(registered, (*registered, *_KNOWN), markers, next(_versions))
 
 
 def endpoint(url: str, *, like: str) -> Provider:

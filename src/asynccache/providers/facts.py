@@ -74,7 +74,7 @@ class Facts:
         """Take in one record of a stream: the data of an event, or a line."""
         if data.startswith(DONE):
             self.closed = True
-            self.complete = self.complete and bool(self._begun)
+            self.complete = self.complete and (self.error or bool(self._begun))
         else:
             self._read(data)
 

@@ -33,12 +33,13 @@ from asynccache.cache.facade import (
 )
 from asynccache.entries.entry import Entry
 from asynccache.errors import NotCanonicalError
-from asynccache.http.request import HttpCall, Question, WireRequest, keyed, question_of
+from asynccache.http.request import HttpCall, Question, keyed, question_of
 from asynccache.providers.answers import Received, meta_of
 from asynccache.providers.recording import StreamRecorder
 from asynccache.providers.refusal import RefusedError
 from asynccache.providers.secrets import repeats
 from asynccache.providers.sending import PAST, Sending, current_sending
+from asynccache.providers.wire import WireRequest
 from asynccache.runtime.draining import drained
 
 R_co = TypeVar("R_co", covariant=True)

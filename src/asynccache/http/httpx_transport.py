@@ -10,8 +10,8 @@ from typing import Any, Final, TypeVar, cast
 
 from asynccache.cache.facade import ChunkSource
 from asynccache.http.exchange import HttpCache, ResponseHead, WireAnswer
-from asynccache.http.request import WireRequest, steady
 from asynccache.providers.answers import Received
+from asynccache.providers.wire import WireRequest, of_httpx
 
 T = TypeVar("T")
 
@@ -30,23 +30,12 @@ def wire_request(library: Any, request: Any) -> WireRequest:
         library: httpx or httpx2.
         request: Of that.
     """
-    url = request.url
-    path, _, query = url.raw_path.partition(b"?")
     try:
         body: bytes | None = request.content
     except RuntimeError:  # it is sent piece by piece, as an upload is, or again elsewhere
         whole = isinstance(request.stream, library.ByteStream)
         body = b"".join(request.stream) if whole else None
-    return WireRequest(
-        method=request.method,
-        scheme=url.scheme,
-        host=url.netloc.decode("ascii"),
-        path=path.decode("ascii"),
-        query=query.decode("ascii"),
-        user_info=url.userinfo.decode("ascii"),
-        headers=steady(request.headers.raw),
-        body=body,
-    )
+    return of_httpx(request, body)
 
 
 def patience_of(request: Any) -> float:

@@ -3,57 +3,32 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
-from hashlib import sha256
 from typing import Any, Final, cast
-from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Struct
 
 from asynccache.cache.facade import Scope
 from asynccache.keys.canonical import canonical_json, json_of
-from asynccache.keys.denied import is_credential_header, is_denied_query
-from asynccache.keys.key import Namespace, Prefix
+from asynccache.keys.key import Prefix
 from asynccache.providers import table
 from asynccache.providers.bodies import is_keyed_form, keyed_form
 from asynccache.providers.table import Match
+from asynccache.providers.wire import (
+    METHOD,
+    RawHeaders,
+    Where,
+    WireRequest,
+    address_of,
+    combined,
+    prefix_of,
+)
 from asynccache.runtime.bounded import BoundedDict
 
-_METHOD: Final = "POST"
-_VARYING: Final = frozenset({
-    b"content-length", b"idempotency-key", b"traceparent", b"x-stainless-retry-count",
-})  # fmt: skip
-"""Headers that differ from call to call. None is in a key."""
 _SOURCES: Final = 256  # clients and models in use, as headers and paths tell them apart
 _PREFIXES: Final = 64  # tenants and queries of each
 _DECODE: Final = msgspec.json.Decoder().decode
 _ENCODE: Final = msgspec.json.Encoder().encode
-
-RawHeaders = tuple[tuple[bytes, bytes], ...]
-
-
-class WireRequest(Struct, frozen=True, kw_only=True, gc=False):
-    """A request as an HTTP library is about to send it."""
-
-    method: str
-    """In capitals."""
-    scheme: str
-    host: str
-    """With its port, if the URL names it."""
-    path: str
-    """As it is sent."""
-    query: str
-    user_info: str
-    headers: RawHeaders
-    """Those that `steady` gives."""
-    body: bytes | None
-    """None for one that isn't there in one piece."""
-
-
-def steady(headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
-    """Return the headers less those that differ from call to call, and are in no key."""
-    return tuple([pair for pair in headers if pair[0].lower() not in _VARYING])
 
 
 class Source(Struct, frozen=True, eq=False):
@@ -62,8 +37,8 @@ class Source(Struct, frozen=True, eq=False):
     match: Match
     headers: dict[str, str]
     """By names in lower case; the values of a name that is given twice are joined."""
-    prefixes: BoundedDict[tuple[Namespace, str, str, str, frozenset[str]], tuple[Prefix, bytes]]
-    """By namespace, address, query, user-info, and headers to ignore."""
+    prefixes: BoundedDict[Where, tuple[Prefix, bytes]]
+    """What `prefix_of` gave."""
 
 
 class Question(Struct, frozen=True, gc=False):
@@ -84,22 +59,22 @@ class Question(Struct, frozen=True, gc=False):
     @property
     def path(self) -> str:
         """The endpoint's path, for people to read."""
-        return self.match.path
+        return self.match.place.path
 
     @property
     def streaming(self) -> bool:
         """Whether a stream is asked for."""
-        return self.match.operation.streams(self.data, self.match.path)
+        return self.match.operation.streams(self.data, self.match.place.path)
 
     @property
     def model(self) -> object:
         """The model, wherever it is named."""
-        return self.match.model or self.data.get("model")
+        return self.match.place.model or self.data.get("model")
 
 
 def question_of(wire: WireRequest) -> Question | None:
     """Return what a request asks a provider for; None for one that is none of ours."""
-    if wire.method != _METHOD or not wire.body:
+    if wire.method != METHOD or not wire.body:
         return None
     source = _source(wire.host, wire.path, wire.headers, table.version())
     if source is None:
@@ -119,10 +94,7 @@ def question_of(wire: WireRequest) -> Question | None:
 
 @functools.lru_cache(maxsize=_SOURCES)
 def _source(host: str, path: str, headers: RawHeaders, _version: int) -> Source | None:
-    named: dict[str, str] = {}
-    for raw_name, raw_value in headers:
-        name, value = raw_name.lower().decode("latin-1"), raw_value.decode("latin-1")
-        named[name] = f"{named[name]}, {value}" if name in named else value
+    named = combined(headers)
     match = table.find(host, path, named)
     return None if match is None else Source(match, named, BoundedDict(_PREFIXES))
 
@@ -184,14 +156,12 @@ def keyed(question: Question, scope: Scope, upstream: str | None) -> HttpCall:
             ignore=settings.ignore,
             normalize=settings.normalize,
         )
-    before, deployment = match.before, match.deployment
-    if deployment and deployment.rpartition("/")[2] != data.get("model"):
-        before += deployment
-    address = upstream or f"{wire.scheme}://{wire.host}{before}"
+    source, place = question.source, match.place
+    address = upstream or address_of(wire.scheme, wire.host, place, data.get("model"))
     known = (scope.namespace, address, wire.query, wire.user_info, settings.ignore_headers)
-    found = question.source.prefixes.get(known)
+    found = source.prefixes.get(known)
     if found is None:
-        found = question.source.prefixes[known] = _prefix(question.source, *known)
+        found = source.prefixes[known] = prefix_of(source.headers, place.path, known)
     prefix, credentials = found
     normalize = settings.normalize
     marked = canonical if normalize is None else normalize.mark + canonical
@@ -202,32 +172,3 @@ def keyed(question: Question, scope: Scope, upstream: str | None) -> HttpCall:
     return HttpCall(
         question, scope, prefix, key, sample, canonical, secrets, credentials, question.streaming
     )
-
-
-def _prefix(
-    source: Source,
-    namespace: Namespace,
-    upstream: str,
-    query: str,
-    user_info: str,
-    ignore_headers: frozenset[str],
-) -> tuple[Prefix, bytes]:
-    """Return the hashed part of a request that stands before its body, and whose request it is."""
-    asked: dict[str, Any] = {}
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        asked.setdefault(name, []).append(value)
-    prefix = Prefix(
-        namespace,
-        method=_METHOD,
-        upstream=upstream,
-        path=source.match.path,
-        query={name: given[0] if len(given) == 1 else given for name, given in asked.items()},
-        headers=source.headers,
-        ignore_headers=ignore_headers,
-    )
-    whose = (
-        user_info,
-        sorted(pair for pair in source.headers.items() if is_credential_header(pair[0])),
-        sorted((name, given) for name, given in asked.items() if is_denied_query(name)),
-    )
-    return prefix, sha256(repr(whose).encode("utf-8", "replace")).digest()

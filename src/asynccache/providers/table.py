@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from asynccache.errors import described
 from asynccache.providers import anthropic, cohere, gemini, ollama, openai, vertex
 from asynccache.providers.provider import Operation, Provider
+from asynccache.providers.wire import Place, place_of
 
 _KNOWN: Final = (
     *openai.PROVIDERS, anthropic.PROVIDER, gemini.PROVIDER, vertex.PROVIDER, cohere.PROVIDER,
@@ -45,14 +46,7 @@ class Match(Struct, frozen=True, gc=False):
 
     provider: Provider
     operation: Operation
-    before: str
-    """The part of the path that belongs to the server's address."""
-    path: str
-    """The rest, without a deployment."""
-    deployment: str
-    """The part in between that names a deployment, "" if none does."""
-    model: str
-    """The model, where the path names it."""
+    place: Place
 
 
 def find(host: str, path: str, headers: Mapping[str, str]) -> Match | None:
@@ -95,12 +89,8 @@ def _match(provider: Provider, path: str) -> Match | None:
     if provider.base and not f"{path}/".startswith(f"{provider.base}/"):
         return None
     for operation in provider.operations:
-        if (found := operation.path.search(path)) is not None:
-            named = found.groupdict()
-            deployment = named.get("deployment") or ""
-            rest = path[found.start() + len(deployment) :]
-            model = unquote(named.get("model") or "")
-            return Match(provider, operation, path[: found.start()], rest, deployment, model)
+        if (place := place_of(path, operation)) is not None:
+            return Match(provider, operation, place)
     return None
 
 

@@ -11,28 +11,42 @@ from asynccache.errors import NotCanonicalError
 from asynccache.keys.canonical import canonical_value
 from asynccache.keys.denied import (
     is_credential_header,
+    is_denied_header,
     is_denied_query,
-    kept_headers,
     without_query,
 )
 from asynccache.keys.key import Namespace, Prefix
 from asynccache.openai.client import sdk
+from asynccache.providers.provider import Operation
+from asynccache.providers.wire import (
+    address_of,
+    combined,
+    of_httpx,
+    place_of,
+    prefix_of,
+)
 from asynccache.runtime.bounded import BoundedDict
 
-_REMEMBERED: Final = 256  # prefixes: one per namespace and set of extra headers in use
+_REMEMBERED: Final = 256  # prefixes: one per namespace, model of Azure's, and extras in use
+_DEPLOYMENTS: Final = "/deployments/"
 _CREDENTIALS: Final = ("organization", "project", "admin_api_key", "_azure_ad_token")
 _CREDENTIAL_SOURCES: Final = (
     "_api_key_provider", "_azure_ad_token_provider", "workload_identity", "_provider",
 )  # fmt: skip
 """Attributes of a client that fetch credentials: their results change, whose they are doesn't."""
+_NO_NAMESPACE: Final = Namespace("0")
 
 
 class RequestAddress:
     """Follows one client's base URL, headers, query and credentials, which may change while in use.
 
+    What is sent is asked of the SDK itself: it builds a request, which nobody sends, for each
+    address, set of headers and query that is new.
+
     Args:
         client: The SDK's client.
         path: Path of the endpoint below the base URL.
+        operation: What the table of providers says of it.
         upstream: A name that takes the base URL's place.
         ignore_headers: Names to leave out of keys, in lower case.
     """
@@ -41,11 +55,13 @@ class RequestAddress:
         self,
         client: Any,
         path: str,
+        operation: Operation,
         upstream: str | None,
         ignore_headers: frozenset[str],
     ) -> None:
         self._client = client
         self._path = path
+        self._operation = operation
         self._upstream = upstream
         self._ignore = ignore_headers
         # A subclass may make its headers or query anew for each request.
@@ -56,8 +72,9 @@ class RequestAddress:
         self._query: Mapping[str, Any] = {}
         self._http: tuple[Any, Any] = (None, None)
         self._url = ""
-        self._plain: BoundedDict[Namespace, Prefix] = BoundedDict(_REMEMBERED)
-        self._special: BoundedDict[tuple[Namespace, bytes], Prefix] = BoundedDict(_REMEMBERED)
+        self._deployed = False  # the address may name the model
+        self._plain: BoundedDict[tuple[Namespace, str], Prefix] = BoundedDict(_REMEMBERED)
+        self._special: BoundedDict[tuple[Namespace, str, bytes], Prefix] = BoundedDict(_REMEMBERED)
         self._followed = 0  # how often the client's settings were found changed
         self._own: tuple[Any, ...] = ()
         self._own_digest = b""
@@ -79,8 +96,15 @@ class RequestAddress:
         namespace: Namespace,
         extra_headers: Mapping[str, Any] | None,
         extra_query: Mapping[str, Any] | None,
+        model: object,
     ) -> Prefix:
         """Return the hashed part of a request that stands before its body.
+
+        Args:
+            namespace: Where the entry lives.
+            extra_headers: The call's own.
+            extra_query: The call's own.
+            model: The model that the body names.
 
         Raises:
             NotCanonicalError: A header or query value has no canonical form.
@@ -94,22 +118,24 @@ class RequestAddress:
             or _http_defaults(client._client) != self._http
         ):
             self._follow()
-        headers: dict[str, str | None] = {}
+        named = model if self._deployed and isinstance(model, str) else ""
+        headers: dict[str, Any] = {}
         query: dict[str, Any] = {}
         if extra_headers:
             headers = _changes(extra_headers, self._ignore)
         if extra_query:
             query = {n: v for n, v in extra_query.items() if not sdk.is_not_given(v)}
         if not headers and not query:
-            prefix = self._plain.get(namespace)
+            prefix = self._plain.get((namespace, named))
             if prefix is None:
-                prefix = self._plain[namespace] = self._make(namespace, {}, {})
+                prefix = self._made(namespace, {}, {}, named)[0]
+                self._plain[namespace, named] = prefix
             return prefix
-        shown = {name: None if sdk.is_omit(value) else (value,) for name, value in query.items()}
-        known = (namespace, canonical_value((headers, shown)))
+        shown = [_shown(given) for given in (headers, query)]
+        known = (namespace, named, canonical_value(shown))
         prefix = self._special.get(known)
         if prefix is None:
-            prefix = self._special[known] = self._make(namespace, headers, query)
+            prefix = self._special[known] = self._made(namespace, headers, query, named)[0]
         return prefix
 
     def _follow(self) -> None:
@@ -126,88 +152,89 @@ class RequestAddress:
         self._http = (list(headers), params)
         self._base_url = client._base_url
         self._url = without_query(str(client._base_url)).rstrip("/") + self._path
+        self._deployed = isinstance(client, sdk.AZURE) or _DEPLOYMENTS in self._url
 
-    def _make(
+    def _made(
         self,
         namespace: Namespace,
-        headers: Mapping[str, str | None],
+        headers: Mapping[str, Any],
         query: Mapping[str, Any],
-    ) -> Prefix:
-        merged: dict[str, str | None] = dict(sdk.http_headers(self._client._client))
-        merged.update(_changes(self._headers, self._ignore))
-        merged.update(headers)
-        asked = {**_listed(self._client._client.params), **_listed(self._base_url.params)}
-        for name, value in {**self._query, **query}.items():
-            if sdk.is_omit(value):
-                asked.pop(name, None)
-            else:
-                asked[name] = value
-        return Prefix(
-            namespace,
-            method="POST",
-            upstream=self._upstream or self._url.removesuffix(self._path),
-            path=self._path,
-            query=asked,
-            headers={name: value for name, value in merged.items() if value is not None},
-            ignore_headers=self._ignore,
-        )
+        model: str,
+    ) -> tuple[Prefix, bytes]:
+        """Return a prefix, and whose request it is as far as that can be seen in the request.
+
+        Raises:
+            NotCanonicalError: The SDK can't build it, or builds another one.
+        """
+        request = sdk.unsent_request(self._client, self._path, headers, query, model)
+        wire = of_httpx(request, None)
+        place = place_of(wire.path, self._operation)
+        if place is None:  # as where the base URL has a query, after which the SDK puts the path
+            raise NotCanonicalError("its URL doesn't end with the endpoint's path")
+        upstream = self._upstream or address_of(wire.scheme, wire.host, place, model)
+        where = (namespace, upstream, wire.query, wire.user_info, self._ignore)
+        return prefix_of(combined(wire.headers), place.path, where)
 
     def credentials(
         self, extra_headers: Mapping[str, Any] | None, extra_query: Mapping[str, Any] | None
     ) -> bytes:
-        """Return a digest of whose call it is; kept in memory, never stored."""
+        """Return a digest of whose call it is; kept in memory, never stored.
+
+        It is the one that the HTTP client's requests have, where the SDK fetches no key for them.
+        """
         client = self._client
-        sources = [id(getattr(client, name, None)) for name in _CREDENTIAL_SOURCES]
+        sources = [id(found) for found in _sources_of(client)]
         # What a source gave last says nothing: it may give another key to the same account.
-        fetched = getattr(client, "_api_key_provider", None) is not None
         own = (
-            None if fetched else client.api_key,
+            None if sources else client.api_key,
             [getattr(client, name, None) for name in _CREDENTIALS],
             sources,
-            id(client._client.auth),
             self._followed,
         )
         if own != self._own:
             self._own = own
-            self._own_digest = self._digest_of(own)
-        if not extra_headers and not extra_query:
-            return self._own_digest
-        beside = (_named(is_credential_header, extra_headers), _named(is_denied_query, extra_query))
-        return sha256(self._own_digest + repr(beside).encode("utf-8", "replace")).digest()
+            self._own_digest = self._digest({}, {}, sources)
+        headers = _named(is_credential_header, extra_headers)
+        query = _named(is_denied_query, extra_query)
+        return self._digest(headers, query, sources) if headers or query else self._own_digest
 
-    def _digest_of(self, own: tuple[Any, ...]) -> bytes:
-        client = self._client
-        headers = (client._client.headers, client._custom_headers)
-        queries = (client._custom_query, dict(client._base_url.params))
-        whole = (
-            own[:-1],
-            client._base_url.userinfo,
-            [_named(is_credential_header, given) for given in headers],
-            [_named(is_denied_query, given) for given in queries],
-        )
-        return sha256(repr(whole).encode("utf-8", "replace")).digest()
+    def _digest(
+        self, headers: Mapping[str, Any], query: Mapping[str, Any], sources: list[int]
+    ) -> bytes:
+        whose = self._made(_NO_NAMESPACE, headers, query, "")[1]
+        return sha256(whose + repr(sources).encode()).digest() if sources else whose
 
 
-def _named(chosen: Callable[[str], bool], given: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+def _sources_of(client: Any) -> list[Any]:
+    """Return what fetches a client's credentials while it sends."""
+    found = [getattr(client, name, None) for name in _CREDENTIAL_SOURCES]
+    return [one for one in (*found, client._client.auth) if one is not None]
+
+
+def _named(chosen: Callable[[str], bool], given: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return those headers or query parameters whose name is chosen."""
-    return sorted((n.lower(), str(v)) for n, v in (given or {}).items() if chosen(n))
+    return {name: value for name, value in (given or {}).items() if chosen(name)}
 
 
-def _changes(headers: Mapping[str, Any], ignore: frozenset[str]) -> dict[str, str | None]:
-    """Return headers that matter to a key, in lower case; None for one that is to be left out.
+def _changes(headers: Mapping[str, Any], ignore: frozenset[str]) -> dict[str, Any]:
+    """Return headers that matter to a key.
 
     Raises:
         NotCanonicalError: One isn't text.
     """
-    found: dict[str, str | None] = {}
-    for name, value in kept_headers(headers.items(), ignore):
-        if isinstance(value, str):
-            found[name] = value
-        elif sdk.is_omit(value):
-            found[name] = None
-        elif not sdk.is_not_given(value):
+    found: dict[str, Any] = {}
+    for name, value in headers.items():
+        if sdk.is_not_given(value) or name.lower() in ignore or is_denied_header(name):
+            continue
+        if not isinstance(value, str) and not sdk.is_omit(value):
             raise NotCanonicalError(f"the header {name!r} isn't a str")
+        found[name] = value
     return found
+
+
+def _shown(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return headers or query parameters as plain data; None is for one that is taken away."""
+    return {name: None if sdk.is_omit(value) else (value,) for name, value in given.items()}
 
 
 def _http_defaults(http: Any) -> tuple[list[Any], Any]:
@@ -215,12 +242,3 @@ def _http_defaults(http: Any) -> tuple[list[Any], Any]:
     headers = http.headers
     # The list inside, where it can be had, as building one of it costs a microsecond a call.
     return getattr(headers, "_list", None) or headers.raw, http.params
-
-
-def _listed(params: Any) -> dict[str, Any]:
-    """Return query parameters; what is named several times is a list."""
-    found: dict[str, Any] = {}
-    for name in params:
-        values = params.get_list(name)
-        found[name] = values[0] if len(values) == 1 else values
-    return found

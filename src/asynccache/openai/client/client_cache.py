@@ -142,9 +142,11 @@ class ClientCache:
         address = self._addresses.get((endpoint.path, settings.ignore_headers))
         if address is None:
             ignore = settings.ignore_headers
-            address = RequestAddress(self.client, endpoint.path, self._upstream, ignore)
+            address = RequestAddress(
+                self.client, endpoint.path, endpoint.operation, self._upstream, ignore
+            )
             self._addresses[endpoint.path, ignore] = address
-        prefix = address.prefix(scope.namespace, headers, query)
+        prefix = address.prefix(scope.namespace, headers, query, data.get("model"))
         normalize = settings.normalize
         marked = canonical if normalize is None else normalize.mark + canonical
         key, sample = prefix.key(marked), 0

@@ -127,9 +127,48 @@ def json_body(data: Mapping[str, Any]) -> dict[str, Any]:
 # -- addresses --------------------------------------------------------------------------------
 
 
-def http_headers(http: Any) -> dict[str, str]:
-    """Return the headers that an HTTP client adds to every request, names in lower case."""
-    return dict(http.headers)
+def unsent_request(
+    client: Any, path: str, headers: Mapping[str, Any], query: Mapping[str, Any], model: str
+) -> Any:
+    """Return the HTTP request that a client would send, but for its body and for a fetched key.
+
+    Args:
+        client: The SDK's.
+        path: Of the endpoint, below the base URL.
+        headers: The call's own.
+        query: The call's own.
+        model: What Azure's client makes a path of; "" for none.
+
+    Raises:
+        NotCanonicalError: The SDK can't build it.
+    """
+    options = FinalRequestOptions.construct(
+        method="post",
+        url=path,
+        headers={**_credentials_of(client, headers), **headers},
+        params=dict(query),
+        json_data={"model": model} if model else {},
+    )
+    try:
+        return client._build_request(options)
+    except Exception as exc:  # whatever it finds wrong; its own call will say it better
+        # Not the message, which may show a value.
+        raise NotCanonicalError(f"no request can be built of it ({type(exc).__name__})") from exc
+
+
+def _credentials_of(client: Any, headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return headers that the SDK adds only when it sends, and what lets it do without a key."""
+    given = {name.lower() for name in (*headers, *client.default_headers)}
+    found: dict[str, Any] = {}
+    if isinstance(client, AZURE):
+        token: Any = client._azure_ad_token
+        if token is not None:
+            found["Authorization"] = f"Bearer {token}"
+        elif client.api_key and client._api_key_provider is None:
+            found["api-key"] = client.api_key
+    elif client.auth_headers:
+        return found
+    return {"Authorization": omit, **found} if "authorization" not in given else found
 
 
 # -- errors -----------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ def check_of(client: Any, call: KeyedCall, canonical: bytes, attempts: Attempts)
             if sent != canonical:
                 return False
             query.update(options.params)
-            prefix = call.address.prefix(scope.namespace, headers, query)
+            prefix = call.address.prefix(scope.namespace, headers, query, data.get("model"))
         except NotCanonicalError:
             return False
         # Two prefixes may stand for one request, as its headers may have come by another way.

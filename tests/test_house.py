@@ -92,6 +92,7 @@ HEADERS = {
     "x-goog-api-key",
 }  # fmt: skip
 HEADERS_ELSEWHERE = {
+    "openai.client.sdk": "Azure's client adds its key only when it sends",
     "openai.client.upstream": "`openai-organization` is kept of responses",
     "providers.openai": "as in `openai.client.upstream`",
     "providers.secrets": "`authorization` is a member of bodies there",

@@ -14,8 +14,9 @@ from asynccache.cache.facade import (
     idle_watch,
 )
 from asynccache.http.exchange import HttpCache, LibraryRequest
-from asynccache.http.request import Question, WireRequest
+from asynccache.http.request import Question
 from asynccache.providers.sending import current_sending
+from asynccache.providers.wire import WireRequest
 
 R = TypeVar("R")
 

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from asynccache.errors import described
 from asynccache.providers import anthropic, cohere, gemini, ollama, openai, vertex
 from asynccache.providers.provider import Operation, Provider
-from asynccache.providers.wire import Place, place_of
+from asynccache.providers.wire import RequestPath, place_of
 
 _KNOWN: Final = (
     *openai.PROVIDERS, anthropic.PROVIDER, gemini.PROVIDER, vertex.PROVIDER, cohere.PROVIDER,
@@ -46,7 +46,7 @@ class Match(Struct, frozen=True, gc=False):
 
     provider: Provider
     operation: Operation
-    place: Place
+    place: RequestPath
 
 
 def find(host: str, path: str, headers: Mapping[str, str]) -> Match | None:

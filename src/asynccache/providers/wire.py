@@ -87,7 +87,7 @@ def of_httpx(request: Any, body: bytes | None) -> WireRequest:
     )
 
 
-class Place(Struct, frozen=True):
+class RequestPath(Struct, frozen=True):
     """What the path of a request says."""
 
     before: str
@@ -100,7 +100,7 @@ class Place(Struct, frozen=True):
     """The model, where the path names it."""
 
 
-def place_of(path: str, operation: Operation) -> Place | None:
+def place_of(path: str, operation: Operation) -> RequestPath | None:
     """Return what a path says, as it is sent; None if it isn't one of the operation's."""
     found = operation.path.search(path)
     if found is None:
@@ -108,10 +108,11 @@ def place_of(path: str, operation: Operation) -> Place | None:
     groups = found.groupdict()
     deployment = groups.get("deployment") or ""
     rest = path[found.start() + len(deployment) :]
-    return Place(path[: found.start()], rest, deployment, unquote(groups.get("model") or ""))
+    model = unquote(groups.get("model") or "")
+    return RequestPath(path[: found.start()], rest, deployment, model)
 
 
-def address_of(scheme: str, host: str, place: Place, model: object) -> str:
+def address_of(scheme: str, host: str, place: RequestPath, model: object) -> str:
     """Return the address of a server, in one spelling; what the body's model says isn't in it.
 
     Args:

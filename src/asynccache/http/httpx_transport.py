@@ -130,8 +130,8 @@ class AnswerStream:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         source = self._source
         try:
-            while not source.closed and (chunk := await source.next()) is not None:
-                yield chunk
+            while not source.closed and (chunks := await source.several()):
+                yield b"".join(chunks)  # each piece costs the library a step
         except Exception as exc:
             if (error := self._request.own_error(exc)) is not exc:
                 raise error from exc

@@ -143,16 +143,16 @@ def keyed(question: Question, scope: Scope, upstream: str | None) -> HttpCall:
     data = question.data if question.exact else cast("dict[str, Any]", json_of(wire.body or b""))
     canonical = canonical_json(data)
     secrets: tuple[str, ...] = ()
-    operation = match.operation
+    stateful = match.operation.stateful
     if (
         settings.ignore
         or settings.normalize is not None
-        or not is_keyed_form(data, canonical, operation)
+        or not is_keyed_form(data, canonical, stateful)
     ):
         canonical, secrets = keyed_form(
             data,
             canonical,
-            operation=operation,
+            stateful=stateful,
             ignore=settings.ignore,
             normalize=settings.normalize,
         )

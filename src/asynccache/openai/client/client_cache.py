@@ -124,18 +124,18 @@ class ClientCache:
         if read is None:
             return None
         data, canonical, headers, query, streaming, form = read
-        settings, operation = scope.cache.settings, endpoint.operation
+        settings, stateful = scope.cache.settings, endpoint.operation.stateful
         secrets: tuple[str, ...] = ()
         # Looked at here, as nearly every body is its own keyed form.
         if (
             settings.ignore
             or settings.normalize is not None
-            or not is_keyed_form(data, canonical, operation)
+            or not is_keyed_form(data, canonical, stateful)
         ):
             canonical, secrets = keyed_form(
                 data,
                 canonical,
-                operation=operation,
+                stateful=stateful,
                 ignore=settings.ignore,
                 normalize=settings.normalize,
             )

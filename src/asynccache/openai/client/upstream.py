@@ -90,7 +90,7 @@ def check_of(client: Any, call: KeyedCall, canonical: bytes, attempts: Attempts)
                 sent, _ = keyed_form(
                     data,
                     sent,
-                    operation=call.endpoint.operation,
+                    stateful=call.endpoint.operation.stateful,
                     ignore=settings.ignore,
                     normalize=settings.normalize,
                 )

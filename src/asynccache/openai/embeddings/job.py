@@ -187,7 +187,7 @@ class _Job:
         keyed, _ = keyed_form(
             data,
             canonical_json(data),
-            operation=call.endpoint.operation,
+            stateful=call.endpoint.operation.stateful,
             ignore=settings.ignore,
             normalize=settings.normalize,
         )

@@ -1,0 +1,256 @@
+"""Hits at the HTTP client: what they add to it, and what SDKs and peers take for the same.
+
+Hits through Anthropic's SDK are compared with the same SDK over a transport that hands over the
+same bytes from memory, without socket or server, and with vcrpy and cassetter, which replay
+cassettes that they have recorded from a local server through the same SDK. The share of a library
+is what a hit takes by its own `post`, less the same `post` over such a transport, without an SDK.
+Streams have 200 events. Then 2,000 ask one question at once, by each library, of a real server that
+counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, AsyncExitStack
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import cassetter
+import httpx
+import httpx2
+import vcr
+from _harness import Report, Timed, at_once, in_turn, repeated, run
+from _upstream import (
+    KEY,
+    MESSAGE,
+    MESSAGE_MODEL,
+    MODEL,
+    Server,
+    empty_transport,
+    in_memory_client,
+    message_events,
+    messages,
+)
+from anthropic import AsyncAnthropic, DefaultAsyncHttpxClient
+
+from asynccache import Cache
+
+ROUNDS, CALLS, EVENTS, STREAMS, AT_ONCE = 30, 200, 200, 10, 2000
+LIBRARIES: tuple[Any, ...] = (httpx2, httpx)
+URL = "https://api.anthropic.com/v1/messages"
+
+
+def asked(number: int = 0) -> dict[str, Any]:
+    system, user = messages(number)
+    return {
+        "model": MESSAGE_MODEL, "max_tokens": 99, "system": system["content"], "messages": [user],
+    }  # fmt: skip
+
+
+ASKED = asked()
+HEADERS = {"x-api-key": KEY, "anthropic-version": "2026-10-21"}
+
+
+def sdk(transport: Any = None, url: str | None = None) -> AsyncAnthropic:
+    """Return a client of the SDK over a transport, its own for none."""
+    http = DefaultAsyncHttpxClient(transport=transport)
+    return AsyncAnthropic(api_key=KEY, base_url=url, http_client=http, max_retries=0)
+
+
+def asks(client: AsyncAnthropic, number: int = 0) -> Callable[[], Awaitable[object]]:
+    question = asked(number)
+    return lambda: client.messages.create(**question)
+
+
+def reads(client: AsyncAnthropic) -> Callable[[], Awaitable[list[Any]]]:
+    async def read() -> list[Any]:
+        stream = await client.messages.create(**ASKED, stream=True)
+        return [event async for event in stream]
+
+    return read
+
+
+def posts(client: Any) -> Callable[[], Awaitable[object]]:
+    return lambda: client.post(URL, json=ASKED, headers=HEADERS)
+
+
+def in_thread(call: Callable[[], object], times: int) -> Timed:
+    """Return what calls a function several times in a thread without a loop: seconds per call."""
+
+    def calls() -> float:
+        began = perf_counter()
+        for _ in range(times):
+            call()
+        return (perf_counter() - began) / times
+
+    return lambda: asyncio.to_thread(calls)
+
+
+async def main(report: Report) -> None:
+    rounds = 5 if report.small else ROUNDS
+    await measure_hits(report, rounds)
+    for questions in (1, 100):
+        await measure_peers(report, max(3, rounds // 3), questions)
+    await measure_streams(report, rounds)
+    await measure_shares(report, rounds)
+    await measure_crowds(report)
+
+
+async def measure_hits(report: Report, rounds: int) -> None:
+    """Measure hits through SDKs."""
+    over = empty_transport(httpx2, lambda: [MESSAGE])
+    empty = sdk(over)
+    with tempfile.TemporaryDirectory() as folder:
+        async with Cache.memory() as cache, Cache.disk(cache_path_root=folder) as disk:
+            ours, stored = sdk(cache.transport(over)), sdk(disk.transport(over))
+            typed = cache.wrap(in_memory_client())
+
+            def ask_typed() -> Awaitable[object]:
+                return typed.chat.completions.create(model=MODEL, messages=messages())
+
+            answer = await asks(empty)()
+            assert await asks(ours)() == await asks(ours)() == await asks(stored)() == answer
+            await ask_typed()
+            times = await in_turn(
+                {
+                    "hit": repeated(asks(ours), CALLS),
+                    "from disk": repeated(asks(stored), CALLS),
+                    "SDK over an empty transport": repeated(asks(empty), CALLS),
+                    "typed": repeated(ask_typed, CALLS),
+                },
+                rounds,
+            )
+            assert cache.stats().upstream_calls == 2
+            assert disk.stats().upstream_calls == 1
+    what = "hit through Anthropic's SDK"
+    report.versus(what, times, "hit", "SDK over an empty transport", target=1.15)
+    report.versus(f"{what}, from disk", times, "from disk", "SDK over an empty transport")
+    report.value("typed hit of OpenAI's SDK", times.median("typed"), unit="us")
+
+
+async def measure_peers(report: Report, rounds: int, questions: int) -> None:
+    """Measure replays of some questions, one after the other."""
+    with tempfile.TemporaryDirectory() as folder, Server(MESSAGE) as server:
+        bare, times = sdk(url=server.root_url), max(1, CALLS // 2 // questions)
+        exact = ["method", "uri", "body"]
+        tapes: dict[str, Callable[[], AbstractContextManager[object]]] = {
+            "vcrpy": lambda: vcr.use_cassette(
+                Path(folder) / "vcrpy.yaml", match_on=exact, allow_playback_repeats=True
+            ),
+            "cassetter": lambda: cassetter.use_cassette(
+                Path(folder) / "cassetter.yaml", match_on=exact
+            ),
+        }
+
+        def replayed(peer: str) -> Timed:
+            async def timed() -> float:
+                with tapes[peer]():
+                    return await asked_all(bare, questions, times)
+
+            return timed
+
+        async with Cache.memory() as cache:
+            ours = sdk(cache.transport(), server.root_url)
+            await asked_all(ours, questions)
+            for tape in tapes.values():
+                with tape():
+                    await asked_all(bare, questions)
+            taken = await in_turn(
+                {
+                    "hit": lambda: asked_all(ours, questions, times),
+                    **{peer: replayed(peer) for peer in tapes},
+                },
+                rounds,
+            )
+        assert server.calls == 3 * questions
+    what = f"hit / replay, {questions} recorded"
+    for peer in tapes:
+        report.versus(what, taken, "hit", peer, target=0.6)
+
+
+async def asked_all(client: AsyncAnthropic, questions: int, times: int = 1) -> float:
+    """Ask each question, so many times; return seconds per call."""
+    asking = [asks(client, number) for number in range(questions)]
+    began = perf_counter()
+    for _ in range(times):
+        for ask in asking:
+            await ask()
+    return (perf_counter() - began) / times / questions
+
+
+async def measure_streams(report: Report, rounds: int) -> None:
+    """Measure a recorded stream."""
+    events = message_events(EVENTS)
+    whole = b"".join(events)
+    async with Cache.memory() as cache:
+
+        def over(pieces: list[bytes]) -> Any:
+            return empty_transport(httpx2, lambda: pieces, "text/event-stream")
+
+        ours, bare = sdk(cache.transport(over(events))), sdk(over([whole]))
+        expected = await reads(bare)()
+        assert await reads(ours)() == await reads(ours)() == expected
+        assert len(expected) == EVENTS
+        times = await in_turn(
+            {
+                "hit": repeated(reads(ours), STREAMS),
+                "SDK, in one piece": repeated(reads(bare), STREAMS),
+                "SDK, event by event": repeated(reads(sdk(over(events))), STREAMS),
+            },
+            rounds,
+        )
+        assert cache.stats().upstream_calls == 1
+    what = f"recorded stream of {EVENTS} events through Anthropic's SDK"
+    report.versus(what, times, "hit", "SDK, in one piece", target=1.1, unit="ms")
+    report.versus(what, times, "hit", "SDK, event by event", unit="ms")
+
+
+async def measure_shares(report: Report, rounds: int) -> None:
+    """Measure what is ours of a hit by an HTTP library's own client."""
+    contestants: dict[str, Timed] = {}
+    async with AsyncExitStack() as stack:
+        cache = await stack.enter_async_context(Cache.memory())
+        for library in LIBRARIES:
+            name = library.__name__
+            empty = library.AsyncClient(transport=empty_transport(library, lambda: [MESSAGE]))
+            ours = cache.wrap(await stack.enter_async_context(empty))
+            calm = library.Client(transport=empty_transport(library, lambda: [MESSAGE]))
+            calm_ours = cache.wrap(stack.enter_context(calm))
+            contestants |= {
+                name: repeated(posts(ours), CALLS),
+                f"{name}, empty": repeated(posts(empty), CALLS),
+                f"{name}, sync": in_thread(posts(calm_ours), CALLS),
+                f"{name}, sync, empty": in_thread(posts(calm), CALLS),
+            }
+        times = await in_turn(contestants, rounds)
+        assert cache.stats().upstream_calls == 1
+    for name in contestants:
+        if not name.endswith("empty"):
+            report.versus(f"hit by {name}", times, name, f"{name}, empty")
+            share = times.median(name) - times.median(f"{name}, empty")
+            target = None if "sync" in name else 30e-6
+            report.value(f"share of a hit by {name}", share, target=target, unit="us")
+
+
+async def measure_crowds(report: Report) -> None:
+    """Count what reaches a server where one question is asked by many at once."""
+    crowd = 200 if report.small else AT_ONCE
+    for library in LIBRARIES:
+        with Server(MESSAGE) as server:
+            async with Cache.memory() as cache, library.AsyncClient() as client:
+                took = await at_once(crowd_of(crowd, cache.wrap(client), server), per_call=False)()
+            report.value(f"{crowd:,} at once by {library.__name__}", took, note="all of them")
+            report.fact(f"calls upstream for {crowd:,} by {library.__name__}", server.calls)
+            assert server.calls == 1
+
+
+def crowd_of(count: int, client: Any, server: Server) -> Callable[[], list[Awaitable[object]]]:
+    url = f"{server.root_url}/v1/messages"
+    return lambda: [client.post(url, json=ASKED, headers=HEADERS) for _ in range(count)]
+
+
+if __name__ == "__main__":
+    run(main, __doc__, "anthropic", "openai", "httpx2", "httpx", "aiohttp", "vcrpy", "cassetter")

@@ -328,9 +328,9 @@ def test_tokens_of_other_answers():
     assert tokens_of(plain(ALL["ollama-embed"], {"embeddings": [], "prompt_eval_count": 5}))[0] == 5
     assert tokens_of(plain(openai.EMBEDDINGS, {"data": [], "usage": {"prompt_tokens": 5}}))[0] == 5
     for operation, body in (
-        (ALL["anthropic-count-tokens"], {"input_tokens": 14}),
-        (ALL["gemini-count-tokens"], {"totalTokens": 14}),
-        (ALL["vertex-anthropic-count-tokens"], {"input_tokens": 14}),
+        (ALL["anthropic-tokens"], {"input_tokens": 14}),
+        (ALL["gemini-tokens"], {"totalTokens": 14}),
+        (ALL["vertex-anthropic-tokens"], {"input_tokens": 14}),
     ):
         facts = plain(operation, body)
         assert is_good(facts)

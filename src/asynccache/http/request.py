@@ -143,16 +143,16 @@ def keyed(question: Question, scope: Scope, upstream: str | None) -> HttpCall:
     data = question.data if question.exact else cast("dict[str, Any]", json_of(wire.body or b""))
     canonical = canonical_json(data)
     secrets: tuple[str, ...] = ()
-    stateful = match.operation.stateful
+    operation = match.operation
     if (
         settings.ignore
         or settings.normalize is not None
-        or not is_keyed_form(data, canonical, stateful)
+        or not is_keyed_form(data, canonical, operation)
     ):
         canonical, secrets = keyed_form(
             data,
             canonical,
-            stateful=stateful,
+            operation=operation,
             ignore=settings.ignore,
             normalize=settings.normalize,
         )

@@ -31,6 +31,7 @@ class MessageFacts(Facts):
     """Of messages."""
 
     __slots__ = ()
+    TERMINATED = True
     CUT = frozenset({"max_tokens", "model_context_window_exceeded"})
     FILTERED = frozenset({"refusal"})
 
@@ -63,10 +64,6 @@ class MessageFacts(Facts):
         self.complete = self.complete and bool(self._begun)
         self.error = self.error or event.type == "error"
 
-    def is_finished(self, choices: int) -> bool:
-        """Tell that no stream is whole without its terminal event."""
-        return False
-
 
 def judge_message(body: Mapping[str, Any]) -> Judge | None:
     """Return what judges the answers to a request; None where there is nothing to judge."""
@@ -96,23 +93,26 @@ def _said(chunks: Sequence[bytes], tick: Tick, *, streamed: bool) -> list[Said]:
         for block in blocks.values()
         if block["type"] == "tool_use"
     ]
-    # Texts before the last are on the way to it. What other blocks say may take the place of one.
+    # Texts before the last are on the way to it. Other blocks may take the place of one.
     text = ["", *(block["text"] for block in blocks.values() if block["type"] == "text")][-1]
     judged = text.strip() or {block["type"] for block in blocks.values()} <= _TEXTS
     return [Said(text if judged and message.get("stop_reason") != "refusal" else None, calls)]
 
 
-COUNT_TOKENS: Final = operation(
-    "anthropic-count-tokens", r"/v1/messages/count_tokens", "model messages", "input_tokens"
-)
+SHARED: Final[dict[str, Any]] = {
+    "stateful": "container thread", "secretive": "mcp_servers fallback_credit_token",
+}  # fmt: skip
 MESSAGES: Final = operation(
-    "anthropic-messages", r"/v1/messages", "model messages max_tokens", "content",
-    facts=MessageFacts, judge=judge_message, stateful=frozenset({"container", "thread"}),
+    "anthropic-messages", "/v1/messages", "model messages max_tokens", "content",
+    facts=MessageFacts, judge=judge_message, **SHARED,
 )  # fmt: skip
+_COUNT: Final = operation(
+    "anthropic-tokens", "/v1/messages/count_tokens", "model messages", "input_tokens", **SHARED
+)
 PROVIDER: Final = Provider(
     name="anthropic",
     hosts=("api.anthropic.com",),
     markers=(("anthropic-version", "2"),),  # a date
-    operations=(MESSAGES, COUNT_TOKENS, CHAT),
+    operations=(MESSAGES, _COUNT, CHAT),
     kept_headers=("anthropic-organization-id",),
 )

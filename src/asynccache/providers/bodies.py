@@ -8,31 +8,41 @@ from asynccache.errors import NotCanonicalError
 from asynccache.keys.canonical import canonical_json, without_paths
 from asynccache.keys.denied import DENIED_MEMBERS
 from asynccache.keys.normalizer import Normalization
-from asynccache.providers.secrets import may_hold_secrets, without_secrets
+from asynccache.providers.provider import Operation
+from asynccache.providers.secrets import without_secrets
 
 _DENIED_PATHS: Final = tuple((name,) for name in DENIED_MEMBERS)
 
 
-def is_keyed_form(data: dict[str, Any], canonical: bytes, stateful: frozenset[str]) -> bool:
+def is_keyed_form(data: dict[str, Any], canonical: bytes, operation: Operation) -> bool:
     """Tell at a glance whether a body is its own keyed form, where nothing is ignored.
 
     Args:
         data: The body as plain data.
         canonical: Its canonical form.
-        stateful: See `keyed_form`.
+        operation: Of the request.
     """
     return (
         DENIED_MEMBERS.isdisjoint(data)
-        and stateful.isdisjoint(data)
-        and not may_hold_secrets(canonical)
+        and operation.stateful.isdisjoint(data)
+        and not _may_hold_secrets(data, canonical, operation)
     )
+
+
+def _may_hold_secrets(data: dict[str, Any], canonical: bytes, operation: Operation) -> bool:
+    if operation.secretive.isdisjoint(data):
+        return False
+    for mark in operation.marks:
+        if mark in canonical:
+            return True
+    return not operation.marks
 
 
 def keyed_form(
     data: dict[str, Any],
     canonical: bytes,
     *,
-    stateful: frozenset[str],
+    operation: Operation,
     ignore: tuple[tuple[str, ...], ...],
     normalize: Normalization | None,
 ) -> tuple[bytes, tuple[str, ...]]:
@@ -41,19 +51,18 @@ def keyed_form(
     Args:
         data: The body as plain data.
         canonical: Its canonical form.
-        stateful: Members with which each call is another one, as it reads or changes state at the
-            server.
+        operation: Of the request.
         ignore: Paths that are left out.
         normalize: What is applied to the rest; None for nothing.
 
     Raises:
         NotCanonicalError: The answer depends on state at the server, or a normalizer failed.
     """
-    if not stateful.isdisjoint(data) and any(data.get(name) for name in stateful):
+    if any(data.get(name) for name in operation.stateful):
         raise NotCanonicalError("it reads or changes state at the server")
     secrets: list[str] = []
     kept = without_paths(data, (*_DENIED_PATHS, *ignore))
-    if may_hold_secrets(canonical):
+    if _may_hold_secrets(data, canonical, operation):
         kept = without_secrets(kept, secrets)
     form = kept if normalize is None else normalize.form(canonical_json(kept))
     if "stream" in data:  # whatever was left out: a plain answer is none to a streamed request

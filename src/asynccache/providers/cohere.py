@@ -32,6 +32,7 @@ class CohereFacts(Facts):
     """Of chats and embeddings."""
 
     __slots__ = ()
+    TERMINATED = True
     CUT = frozenset({"MAX_TOKENS"})
     FILTERED = frozenset({"ERROR_TOXIC"})
     FAILED = frozenset({"ERROR", "ERROR_LIMIT", "TIMEOUT", "USER_CANCEL"})
@@ -57,10 +58,6 @@ class CohereFacts(Facts):
             self._end(0, event.finish_reason)
         elif not event.type and not event.event_type:
             self.error = True
-
-    def is_finished(self, choices: int) -> bool:
-        """Tell that no stream is whole without its terminal event."""
-        return False
 
 
 def judge_chat(body: Mapping[str, Any]) -> Judge | None:
@@ -99,7 +96,8 @@ OPERATIONS: Final = (
     operation("cohere-chat", "/v2/chat", "model messages", "message", judge=judge_chat, **_FACTS),
     operation(
         "cohere-chat-v1", "/v1/chat", "message", "text",
-        streamed="lines", stateful=frozenset({"conversation_id"}), **_FACTS,
+        streamed="lines", stateful="conversation_id",
+        secretive="connectors", **_FACTS,
     ),
     operation("cohere-embed", "/v2/embed", "model input_type", "embeddings", **_FACTS),
     operation("cohere-embed-v1", "/v1/embed", "texts", "embeddings", **_FACTS),

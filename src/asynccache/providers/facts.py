@@ -23,6 +23,8 @@ class Facts:
     """Those that say that a content filter did."""
     FAILED: ClassVar[frozenset[str]] = frozenset()
     """Those that say that something went wrong."""
+    TERMINATED: ClassVar[bool] = False
+    """No stream is whole without its terminal record."""
 
     __slots__ = (
         "_begun", "_finished", "cache_read_tokens", "cache_write_tokens", "closed", "complete",
@@ -64,7 +66,7 @@ class Facts:
         Args:
             choices: How many the request asked for.
         """
-        return self.is_ending(choices)
+        return not self.TERMINATED and self.is_ending(choices)
 
     def read(self, data: bytes) -> None:
         """Take in a JSON document; one that isn't JSON, or no object, is an error."""

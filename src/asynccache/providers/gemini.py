@@ -97,24 +97,23 @@ def _said(chunks: Sequence[bytes], tick: Tick, *, streamed: bool) -> list[Said]:
 
 
 _SHARED: Final[dict[str, Any]] = {
-    "facts": ContentFacts, "streams": streams, "judge": judge_content,
-    "choices": lambda body: count(_config(body, "candidateCount", "candidate_count"), 1),
-    "stateful": frozenset({"cachedContent", "cached_content"}),
+    "stateful": "cachedContent cached_content", "secretive": "tools",
+    "marks": (b'"mcp', b'"authConfig"', b'"auth_config"', b'"apiAuth"', b'"api_auth"'),
 }  # fmt: skip
 CONTENT: Final = operation(
-    "gemini-content", _MODEL + ":(?:g|streamG)enerateContent", "contents", "candidates", **_SHARED
-)
+    "gemini-content", _MODEL + ":(?:g|streamG)enerateContent", "contents", "candidates",
+    choices=lambda body: count(_config(body, "candidateCount", "candidate_count"), 1),
+    facts=ContentFacts, streams=streams, judge=judge_content, **_SHARED,
+)  # fmt: skip
 COUNT_TOKENS: Final = operation(
-    "gemini-count-tokens", _MODEL + ":(?:count|compute)Tokens", "contents", "totalTokens tokensInfo"
+    "gemini-tokens", _MODEL + ":countTokens", "contents", "totalTokens", **_SHARED
 )
 EMBED: Final = operation("gemini-embed", _MODEL + ":embedContent", "content", "embedding")
-EMBED_ALL: Final = operation(
-    "gemini-embed-all", _MODEL + ":batchEmbedContents", "requests", "embeddings"
-)
+EMBEDS: Final = operation("gemini-embeds", _MODEL + ":batchEmbedContents", "requests", "embeddings")
 MARKERS: Final = (("x-goog-api-client", "google-genai-sdk/"),)
 PROVIDER: Final = Provider(
     name="gemini",
     hosts=("generativelanguage.googleapis.com",),
     markers=MARKERS,
-    operations=(CONTENT, COUNT_TOKENS, EMBED, EMBED_ALL, CHAT, EMBEDDINGS),
+    operations=(CONTENT, COUNT_TOKENS, EMBED, EMBEDS, CHAT, EMBEDDINGS),
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from asynccache.providers.chat import ChatFacts, choices_of, judge_chat
 from asynccache.providers.provider import Provider, operation
 from asynccache.providers.responses import ResponseFacts, judge_response
@@ -11,7 +13,9 @@ from asynccache.providers.responses import ResponseFacts, judge_response
 _DEPLOYMENT: Final = r"(?P<deployment>/deployments/[^/]+)?"
 """Azure's name for a model, before the endpoint's path."""
 _SHARED: Final[dict[str, Any]] = {
-    "facts": ChatFacts, "stateful": frozenset({"background", "conversation"}),
+    "facts": ChatFacts, "stateful": "background conversation",
+    "secretive": "messages input tools",
+    "marks": (b'"mcp', b'"domain_secrets"'),
 }  # fmt: skip
 
 CHAT: Final = operation(
@@ -35,6 +39,7 @@ EMBEDDINGS: Final = operation(
 )  # fmt: skip
 RERANK: Final = operation("openai-rerank", "/rerank", "query documents", "results data", **_SHARED)
 OPERATIONS: Final = (CHAT, RESPONSES, INPUT_TOKENS, COMPLETIONS, EMBEDDINGS, RERANK)
+_MISTRAL_CHAT: Final = replace(CHAT, marks=(*CHAT.marks, b'"connector"'))
 
 _HOSTS: Final = {
     "openai": ("api.openai.com", ".api.openai.com"),
@@ -74,7 +79,7 @@ PROVIDERS: Final = tuple(
         name=name,
         hosts=hosts,
         markers=tuple(("user-agent", agent) for agent in _AGENTS.get(name, ())),
-        operations=OPERATIONS,
+        operations=OPERATIONS if name != "mistral" else (_MISTRAL_CHAT, *OPERATIONS[1:]),
         kept_headers=KEPT_HEADERS,
     )
     for name, hosts in _HOSTS.items()

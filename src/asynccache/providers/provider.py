@@ -55,6 +55,11 @@ class Operation(Struct, frozen=True, kw_only=True, eq=False):
     """Returns what judges the answers to a body; None where there is nothing to judge."""
     stateful: frozenset[str] = frozenset()
     """Members with which an answer depends on state at the server: such a request isn't cached."""
+    secretive: frozenset[str] = frozenset()
+    """Members that may hold secrets, where `secrets.without_secrets` knows of them."""
+    marks: tuple[bytes, ...] = ()
+    """One of these is in the canonical form of a body that holds some, and in hardly any other.
+    None where there are hardly such members."""
     inputs: str = ""
     """The member that holds several inputs, each of which is an entry; "" where there is none."""
 
@@ -67,14 +72,27 @@ class Operation(Struct, frozen=True, kw_only=True, eq=False):
         return facts
 
 
-def operation(name: str, path: str, required: str, holds: str, **more: Any) -> Operation:
+def operation(
+    name: str,
+    path: str,
+    required: str,
+    holds: str,
+    *,
+    stateful: str = "",
+    secretive: str = "",
+    **more: Any,
+) -> Operation:
     """Return an operation, described in a line of a table.
+
+    Names of members are in one text, with spaces between them.
 
     Args:
         name: Its name.
         path: A regular expression for the end of its path.
-        required: Members that a body must have, with spaces between them.
-        holds: Members of which a plain answer must have one, likewise.
+        required: See `Operation.required`.
+        holds: See `Operation.holds`.
+        stateful: See `Operation.stateful`.
+        secretive: See `Operation.secretive`.
         more: Other attributes.
     """
     return Operation(
@@ -82,6 +100,8 @@ def operation(name: str, path: str, required: str, holds: str, **more: Any) -> O
         path=re.compile(f"(?:{path})$"),
         required=frozenset(required.split()),
         holds=frozenset(holds.split()),
+        stateful=frozenset(stateful.split()),
+        secretive=frozenset(secretive.split()),
         **more,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from asynccache.providers.anthropic import MessageFacts, judge_message
+from asynccache.providers.anthropic import SHARED, MessageFacts, judge_message
 from asynccache.providers.chat import ChatFacts, choices_of, judge_chat
 from asynccache.providers.gemini import CONTENT, COUNT_TOKENS, EMBED, MARKERS, streams
 from asynccache.providers.openai import CHAT
@@ -18,12 +18,12 @@ OPERATIONS: Final = (
     COUNT_TOKENS,
     EMBED,
     operation(
-        "vertex-anthropic-count-tokens", _ANTHROPIC + "/models/count-tokens:rawPredict",
-        "messages", "input_tokens",
+        "vertex-anthropic-tokens", _ANTHROPIC + "/models/count-tokens:rawPredict",
+        "messages", "input_tokens", **SHARED,
     ),
     operation(
         "vertex-anthropic-messages", _ANTHROPIC + _RAW, "messages max_tokens", "content",
-        facts=MessageFacts, judge=judge_message, stateful=frozenset({"container", "thread"}),
+        facts=MessageFacts, judge=judge_message, **SHARED,
         streams=streams,
     ),
     operation(

@@ -124,18 +124,18 @@ class ClientCache:
         if read is None:
             return None
         data, canonical, headers, query, streaming, form = read
-        settings, stateful = scope.cache.settings, endpoint.operation.stateful
+        settings, operation = scope.cache.settings, endpoint.operation
         secrets: tuple[str, ...] = ()
         # Looked at here, as nearly every body is its own keyed form.
         if (
             settings.ignore
             or settings.normalize is not None
-            or not is_keyed_form(data, canonical, stateful)
+            or not is_keyed_form(data, canonical, operation)
         ):
             canonical, secrets = keyed_form(
                 data,
                 canonical,
-                stateful=stateful,
+                operation=operation,
                 ignore=settings.ignore,
                 normalize=settings.normalize,
             )

@@ -90,7 +90,7 @@ def check_of(client: Any, call: KeyedCall, canonical: bytes, attempts: Attempts)
                 sent, _ = keyed_form(
                     data,
                     sent,
-                    stateful=call.endpoint.operation.stateful,
+                    operation=call.endpoint.operation,
                     ignore=settings.ignore,
                     normalize=settings.normalize,
                 )

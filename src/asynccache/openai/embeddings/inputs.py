@@ -48,12 +48,12 @@ def keys_of(call: KeyedCall, inputs: Sequence[Any]) -> list[bytes]:
 
 def _alone(call: KeyedCall, given: list[Any]) -> bytes:
     """Return what of a request for one of its inputs is in its key."""
-    settings, stateful = call.scope.cache.settings, call.endpoint.operation.stateful
+    settings, operation = call.scope.cache.settings, call.endpoint.operation
     alone = {**call.data, "input": given}
     return keyed_form(
         alone,
         canonical_json(alone),
-        stateful=stateful,
+        operation=operation,
         ignore=settings.ignore,
         normalize=settings.normalize,
     )[0]

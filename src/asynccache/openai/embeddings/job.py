@@ -187,7 +187,7 @@ class _Job:
         keyed, _ = keyed_form(
             data,
             canonical_json(data),
-            stateful=call.endpoint.operation.stateful,
+            operation=call.endpoint.operation,
             ignore=settings.ignore,
             normalize=settings.normalize,
         )

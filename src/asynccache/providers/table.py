@@ -15,13 +15,12 @@ from msgspec.structs import replace
 from asynccache.errors import described
 from asynccache.providers import anthropic, cohere, gemini, ollama, openai, vertex
 from asynccache.providers.provider import Operation, Provider
-from asynccache.providers.wire import RequestPath, place_of
+from asynccache.providers.wire import DEFAULT_PORTS, RequestPath, place_of
 
 _KNOWN: Final = (
     *openai.PROVIDERS, anthropic.PROVIDER, gemini.PROVIDER, vertex.PROVIDER, cohere.PROVIDER,
     ollama.PROVIDER, openai.LAST,
 )  # fmt: skip
-_PORTS: Final = {"http": ":80", "https": ":443"}
 
 
 class _Table(Struct, frozen=True, eq=False):
@@ -148,7 +147,7 @@ def endpoint(url: str, *, like: str) -> Provider:
     if not alike:
         names = sorted({operation.name for known in _KNOWN for operation in known.operations})
         raise ValueError(f"nothing is known by the name {like!r}: there are {', '.join(names)}")
-    host = parts.netloc.rpartition("@")[2].lower().removesuffix(_PORTS[parts.scheme])
+    host = parts.netloc.rpartition("@")[2].lower().removesuffix(DEFAULT_PORTS[parts.scheme])
     base = parts.path.rstrip("/")
     operations = {operation.name: operation for _, operation in alike}
     if len(operations) == 1 and base:  # the URL may be the endpoint's own

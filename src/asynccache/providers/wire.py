@@ -19,7 +19,7 @@ _VARYING: Final = frozenset({
     b"content-length", b"idempotency-key", b"traceparent", b"x-stainless-retry-count",
 })  # fmt: skip
 """Headers that differ from call to call. None is in a key."""
-_PORTS: Final = {"http": ":80", "https": ":443"}
+DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 _ESCAPE: Final = re.compile("%[0-9A-Fa-f]{2}")
 _UNRESERVED: Final = re.compile("[A-Za-z0-9._~-]")
 
@@ -126,7 +126,7 @@ def address_of(scheme: str, host: str, place: RequestPath, model: object) -> str
         path += place.deployment
     if "%" in path:
         path = _ESCAPE.sub(_plain, path)
-    return f"{scheme}://{host.lower().removesuffix(_PORTS.get(scheme, ':'))}{path}"
+    return f"{scheme}://{host.lower().removesuffix(DEFAULT_PORTS.get(scheme, ':'))}{path}"
 
 
 def _plain(escape: re.Match[str]) -> str:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import itertools
 import json
+from typing import Any
 
 from tests.helpers.openai_api import events, response
 from tests.helpers.openai_server import DONE, choice, chunk, sse
+from tests.helpers.providers_answers import TOOL, Anthropic, Gemini, Said, protocol_of
 
-TOOL = "get_weather"
 ARGUMENTS = {"city": "Paris"}
 TEXT = "It is 21 degrees in Paris."
 OBJECT = {"city": "Paris", "degrees": 21}
@@ -19,7 +20,7 @@ USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
 
 
 class Model:
-    """Answers as the API does, at both endpoints, plain and streamed.
+    """Answers as the APIs do, plain and streamed: OpenAI's two, Anthropic's, and Gemini's.
 
     Args:
         answer: What it says at the end.
@@ -35,9 +36,18 @@ class Model:
             await seen.answer({"object": "response.input_tokens", "input_tokens": 7})
             return
         number = next(self._numbers)
+        protocol: Any = protocol_of(seen)
+        streams = protocol.streams(seen)
+        if isinstance(protocol, Anthropic | Gemini):
+            answer = self._other_said(seen.body, number)
+            if streams:
+                await seen.stream(*protocol.events(answer))
+            else:
+                await seen.answer(protocol.plain(answer))
+            return
         if seen.path.endswith("/responses"):
             answer = _response(self._said(seen.body), number)
-            if seen.body.get("stream"):
+            if streams:
                 await seen.stream(*_response_events(answer))
             else:
                 await seen.answer(answer)
@@ -45,7 +55,7 @@ class Model:
         said = self._said(seen.body)
         if isinstance(said, dict):
             said["id"] = f"call_{number}" if self._call_ids else ""
-        if not seen.body.get("stream"):
+        if not streams:
             await seen.answer({**_completion(said), "id": f"chatcmpl-{number}"})
             return
         usage = (seen.body.get("stream_options") or {}).get("include_usage")
@@ -53,8 +63,7 @@ class Model:
 
     def _said(self, body):
         """Return a call as an object with name and arguments, or a text."""
-        tools = [one.get("function") or one for one in body.get("tools") or []]
-        offered = {one["name"]: one.get("parameters") or {} for one in tools}
+        offered = dict(_tools_of(body))
         # Semantic Kernel names a tool after its plugin, too.
         if tool := next((name for name in offered if name.endswith(TOOL)), None):
             if not _has_result(body):
@@ -63,18 +72,47 @@ class Model:
         for name, schema in offered.items():  # how frameworks have a final answer given
             whole = {"answer": self._answer} if "answer" in schema.get("properties", {}) else OBJECT
             return {"name": name, "arguments": json.dumps(whole)}
-        form = body.get("response_format") or (body.get("text") or {}).get("format") or {}
-        return json.dumps(OBJECT) if form.get("type", "text") != "text" else self._answer
+        return json.dumps(OBJECT) if _demands_object(body) else self._answer
+
+    def _other_said(self, body, number):
+        """Return the same for providers that aren't OpenAI."""
+        said = self._said(body)
+        if isinstance(said, str):
+            return Said(number, said)
+        return Said(number, "", json.loads(said["arguments"]), said["name"], self._call_ids)
+
+
+def _tools_of(body):
+    """Yield the name and the schema of each tool that a request offers, whoever's it is."""
+    for group in body.get("tools") or []:
+        for tool in group.get("functionDeclarations") or [group.get("function") or group]:
+            names = ("parameters", "input_schema", "parametersJsonSchema")
+            yield tool["name"], next((tool[name] for name in names if tool.get(name)), {})
+
+
+def _demands_object(body):
+    form = body.get("response_format") or (body.get("text") or {}).get("format") or {}
+    return (
+        form.get("type", "text") != "text"
+        or "format" in (body.get("output_config") or {})
+        or "responseMimeType" in (body.get("generationConfig") or {})
+    )
 
 
 def _has_result(body):
-    messages = body.get("messages") or body.get("input")
+    messages = body.get("messages") or body.get("input") or body.get("contents")
     return isinstance(messages, list) and any(
         one.get("role") in {"tool", "function"}
         or str(one.get("type")).endswith("_output")
+        or any("tool_result" in part.values() for part in _parts(one.get("content")))
+        or any("functionResponse" in part for part in _parts(one.get("parts")))
         or "Observation:\\n21" in json.dumps(one.get("content"))  # smolagents' way
         for one in messages
     )
+
+
+def _parts(content):
+    return [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
 
 
 def _halves(text):

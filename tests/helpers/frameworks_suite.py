@@ -124,7 +124,7 @@ class FrameworkSuite:
         paid = len({(seen.path, seen.raw) for seen in server.requests})  # the rest it asks twice
         server.requests = []
         async with Cache.memory(**self.options) as cache:
-            with asynccache.instrument_openai():
+            with asynccache.instrument():
                 first = await self.run(kind, url)
                 works = first == without and len(server.requests) == paid
                 await stored(cache, paid)
@@ -152,7 +152,7 @@ class FrameworkSuite:
             Cache.memory(**self.options) as cache,
             opened(self.shared(url)) as client,
         ):
-            with asynccache.instrument_openai():
+            with asynccache.instrument():
                 if inspect.iscoroutinefunction(self.plain):
                     texts = await many_tasks(lambda: run(client), gate)
                 else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, ClassVar, NamedTuple
 
 from tests.helpers.openai_answers import RESPONSE, response_events
@@ -17,6 +18,9 @@ class Said(NamedTuple):
     number: int
     text: str
     arguments: dict[str, Any] | None = None
+    tool: str = TOOL
+    with_id: bool = True
+    """Whether a call has an id at Gemini: 3 and later give one, 2.5 doesn't."""
 
     @property
     def halves(self):
@@ -67,7 +71,7 @@ class Chat:
         for part in said.halves:
             delta: dict = {"role": "assistant", "content": part}
             if said.arguments is not None:
-                function = {"name": TOOL, "arguments": part}
+                function = {"name": said.tool, "arguments": part}
                 if part != said.halves[0]:
                     del function["name"]
                 call = {"index": 0, "id": f"call_{said.number}", "type": "function"}
@@ -82,7 +86,7 @@ class Chat:
         return chunk(id=name, choices=choices, **extra)
 
     def _call(self, said):
-        function = {"name": TOOL, "arguments": json.dumps(said.arguments)}
+        function = {"name": said.tool, "arguments": json.dumps(said.arguments)}
         return {"id": f"call_{said.number}", "type": "function", "index": 0, "function": function}
 
     def _finish(self, said):
@@ -139,7 +143,7 @@ class Responses:
             part = {"type": "output_text", "text": said.text, "annotations": []}
             return {**RESPONSE["output"][0], "content": [part]}
         return {
-            "type": "function_call", "id": "fc_1", "call_id": "call_1", "name": TOOL,
+            "type": "function_call", "id": "fc_1", "call_id": "call_1", "name": said.tool,
             "arguments": json.dumps(said.arguments), "status": "completed",
         }  # fmt: skip
 
@@ -208,7 +212,7 @@ class Anthropic:
         if said.arguments is None:
             return {"type": "text", "text": said.text}
         name = f"toolu_{said.number}"
-        return {"type": "tool_use", "id": name, "name": TOOL, "input": said.arguments}
+        return {"type": "tool_use", "id": name, "name": said.tool, "input": said.arguments}
 
     def _finish(self, said):
         return "end_turn" if said.arguments is None else "tool_use"
@@ -245,7 +249,8 @@ class Gemini:
         """Return an answer in one piece."""
         part: dict = {"text": said.text}
         if said.arguments is not None:
-            part = {"functionCall": {"name": TOOL, "args": said.arguments}}
+            named = {"id": f"call_{said.number}"} if said.with_id else {}
+            part = {"functionCall": {**named, "name": said.tool, "args": said.arguments}}
         return self._answer(said, part, "STOP")
 
     def events(self, said):
@@ -320,7 +325,7 @@ class Cohere:
         yield DONE
 
     def _call(self, said, arguments):
-        function = {"name": TOOL, "arguments": arguments}
+        function = {"name": said.tool, "arguments": arguments}
         return {"id": f"call_{said.number}", "type": "function", "function": function}
 
     def _finish(self, said):
@@ -349,7 +354,7 @@ class Ollama:
         """Return an answer in one piece."""
         message: dict = {"role": "assistant", "content": said.text}
         if said.arguments is not None:
-            call: dict = {"function": {"name": TOOL, "arguments": said.arguments}}
+            call: dict = {"function": {"name": said.tool, "arguments": said.arguments}}
             message = {"role": "assistant", "content": "", "tool_calls": [call]}
         return self._last(message)
 
@@ -375,3 +380,24 @@ class Ollama:
 
     def _line(self, data):
         return json.dumps(data).encode() + b"\n"
+
+
+PROTOCOLS = (  # by the path, and by how the user agent begins
+    (r"/messages$", "", Anthropic()),
+    (r":(stream)?[gG]enerateContent$", "", Gemini()),
+    (r"/v2/chat$", "", Cohere()),
+    (r"/api/chat$", "", Ollama()),
+    (r"/responses$", "", Responses()),
+    (r"/openai/v1/chat/completions$", "", GroqChat()),
+    (r"/chat/completions$", r"(Async)?Cerebras/", CerebrasChat()),
+    (r"/chat/completions$", "", Chat()),
+)
+
+
+def protocol_of(seen):
+    """Return the protocol that a request is in."""
+    agent = seen.headers.get("user-agent", "")
+    for path, begins, protocol in PROTOCOLS:
+        if re.search(path, seen.path) and re.match(begins, agent):
+            return protocol
+    raise ValueError(f"no provider has {seen.path}")

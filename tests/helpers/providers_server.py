@@ -8,35 +8,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 import zlib
 
 import brotli
 import zstandard
 
 from tests.helpers.openai_server import CutError, Gate
-from tests.helpers.providers_answers import (
-    Anthropic,
-    CerebrasChat,
-    Chat,
-    Cohere,
-    Gemini,
-    GroqChat,
-    Ollama,
-    Responses,
-    Said,
-)
-
-PROTOCOLS = (  # by the path, and by how the user agent begins
-    (r"/messages$", "", Anthropic()),
-    (r":(stream)?[gG]enerateContent$", "", Gemini()),
-    (r"/v2/chat$", "", Cohere()),
-    (r"/api/chat$", "", Ollama()),
-    (r"/responses$", "", Responses()),
-    (r"/openai/v1/chat/completions$", "", GroqChat()),
-    (r"/chat/completions$", r"(Async)?Cerebras/", CerebrasChat()),
-    (r"/chat/completions$", "", Chat()),
-)
+from tests.helpers.providers_answers import Said, protocol_of
 
 
 class Providers:
@@ -105,15 +83,6 @@ class Providers:
         if not self.encoding or self.encoding not in accepted:
             return lambda data, *, end=False: data, []
         return ENCODERS[self.encoding](), [("content-encoding", self.encoding)]
-
-
-def protocol_of(seen):
-    """Return the protocol that a request is in."""
-    agent = seen.headers.get("user-agent", "")
-    for path, begins, protocol in PROTOCOLS:
-        if re.search(path, seen.path) and re.match(begins, agent):
-            return protocol
-    raise ValueError(f"no provider has {seen.path}")
 
 
 def what_is_said(protocol, body, number):

@@ -1,4 +1,4 @@
-"""The row of AutoGen 0.2, under `instrument_openai()`."""
+"""The row of AutoGen 0.2, under `instrument()`."""
 
 from __future__ import annotations
 

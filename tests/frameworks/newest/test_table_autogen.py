@@ -1,4 +1,4 @@
-"""The row of AutoGen 0.7: agents over its OpenAI client, under `instrument_openai()`."""
+"""The row of AutoGen 0.7: agents over its OpenAI client, under `instrument()`."""
 
 from __future__ import annotations
 

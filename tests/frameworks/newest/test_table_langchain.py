@@ -1,4 +1,4 @@
-"""The rows of LangChain and LangGraph: their OpenAI models under `instrument_openai()`."""
+"""The rows of LangChain and LangGraph: their OpenAI models under `instrument()`."""
 
 from __future__ import annotations
 

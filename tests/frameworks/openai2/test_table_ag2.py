@@ -1,4 +1,4 @@
-"""The row of AG2 before 1.0, under `instrument_openai()`."""
+"""The row of AG2 before 1.0, under `instrument()`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,11 @@
-"""What instrumenting the SDK adds to calls where no cache is in force, and what hits take then.
+"""What instrumenting adds to calls where no cache is in force, and what hits take then.
 
 The addition is measured beneath the noise of the SDK's own work, which is a hundred times as much:
 over methods of its classes that were replaced by empty ones, once instrumented and once not. A call
-passes two that are patched, `create` and `request`; both are counted. Hits are compared with those
+passes two that are patched, `create` and `request`; both are counted. A request of an HTTP library,
+to somebody else's endpoint, passes what chooses its transport and that transport, or the session's
+method and its middlewares, with nothing beneath; that is while it isn't known yet whether any call
+is served, when it takes longest. Hits are compared with those
 of a wrapped client, and synchronous ones, which cross over to the background loop, with the SDK's
 own work for one call over a transport in memory.
 """
@@ -11,24 +14,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from importlib import import_module
 from time import perf_counter
 from typing import Any
 
+import aiohttp
 import openai
 from _harness import Report, in_turn, repeated, run
 from _upstream import ANSWER, MODEL, in_memory_client, messages
 from openai import OpenAI, _base_client
 from openai.resources.chat import AsyncCompletions
 
-from asynccache import Cache, instrument_openai
+from asynccache import Cache, instrument, instrument_openai
 
 ROUNDS, CALLS = 30, 1000
+URL = "http://h.invalid/v1/messages"
+OTHER = {"to": "whatsapp:+1", "text": "hello" * 100}
+"""A request that is none of ours, to a path that is like one of ours."""
 http: Any = getattr(_base_client, "httpx2", None) or getattr(_base_client, "httpx", None)
 
 
-def instrumented(work: Callable[[], Awaitable[float]]) -> Callable[[], Awaitable[float]]:
+def instrumented(
+    work: Callable[[], Awaitable[float]], means: Callable[[], Any] = instrument_openai
+) -> Callable[[], Awaitable[float]]:
     async def timed() -> float:
-        with instrument_openai():
+        with means():
             return await work()
 
     return timed
@@ -36,8 +47,77 @@ def instrumented(work: Callable[[], Awaitable[float]]) -> Callable[[], Awaitable
 
 async def main(report: Report) -> None:
     rounds = 5 if report.small else ROUNDS
+    for library in ("httpx", "httpx2"):
+        await measure_requests(report, rounds, import_module(library))
+    await measure_sessions(report, rounds)
     await measure_nothing(report, rounds)
     await measure_hits(report, rounds)
+
+
+async def measure_requests(report: Report, rounds: int, library: Any) -> None:
+    class Nowhere(library.AsyncBaseTransport, library.BaseTransport):  # type: ignore[misc] # one of two
+        async def handle_async_request(self, request: Any) -> Any:
+            pass
+
+        def handle_request(self, request: Any) -> Any:
+            pass
+
+    client: Any = library.AsyncClient(transport=Nowhere())
+    plain: Any = library.Client(transport=Nowhere())
+    request = client.build_request("POST", URL, json=OTHER)
+    url = request.url
+
+    async def sync_requests() -> float:
+        began = perf_counter()
+        for _ in range(CALLS):
+            plain._transport_for_url(url).handle_request(request)
+        return (perf_counter() - began) / CALLS
+
+    requests = repeated(lambda: client._transport_for_url(url).handle_async_request(request), CALLS)
+    await measure_added(report, rounds, f"a request of {library.__name__}", requests)
+    await measure_added(
+        report, rounds, f"a request of {library.__name__}, synchronous", sync_requests
+    )
+    await client.aclose()
+    plain.close()
+
+
+async def measure_sessions(report: Report, rounds: int) -> None:
+    session_class: Any = aiohttp.ClientSession
+    kept = session_class._request
+
+    async def handler(_: Any) -> None:
+        pass
+
+    async def request(*_: Any, middlewares: Any = (), **__: Any) -> None:
+        for middleware in middlewares:
+            await middleware(asked, handler)
+
+    async def sent(found: Any, _: Any) -> Any:
+        nonlocal asked
+        asked = found
+        raise ConnectionError
+
+    asked: Any = None
+    async with aiohttp.ClientSession(middlewares=(sent,)) as session:
+        with suppress(aiohttp.ClientError):
+            await session.post(URL, json=OTHER)
+    session_class._request = request
+    try:
+        async with aiohttp.ClientSession() as session:
+            whole: Any = session
+            requests = repeated(lambda: whole._request("POST", URL, json=OTHER), CALLS)
+            await measure_added(report, rounds, "a request of aiohttp", requests)
+    finally:
+        session_class._request = kept
+
+
+async def measure_added(
+    report: Report, rounds: int, what: str, work: Callable[[], Awaitable[float]]
+) -> None:
+    times = await in_turn({"instrumented": instrumented(work, instrument), "bare": work}, rounds)
+    added = times.median("instrumented") - times.median("bare")
+    report.value(f"added to {what}, outside any block", added, target=8e-6, unit="us")
 
 
 async def measure_nothing(report: Report, rounds: int) -> None:

@@ -34,8 +34,9 @@ PAGES: Final[dict[str, tuple[str, str, dict[str, str]]]] = {
         "Functions",
         "These work on whichever cache is in force around the caller.",
         {
-            "asynccache": "options memoize instrument_openai uninstrument_openai status record"
-            " current_cache set_default_cache store_good canonical_value"
+            "asynccache": "options memoize instrument uninstrument instrument_openai"
+            " uninstrument_openai status record current_cache set_default_cache store_good"
+            " canonical_value"
         },
     ),
     "normalizers": (

@@ -93,7 +93,7 @@ async def session(server, valkey, tmp_path, monkeypatch):
     server.state.reset()
     yield vars(module)
     asynccache.set_default_cache(None)
-    asynccache.uninstrument_openai()
+    asynccache.uninstrument()
     for client in clients:
         await client.close()
 

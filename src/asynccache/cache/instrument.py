@@ -104,7 +104,7 @@ def instrument(
 
     Args:
         cache: The cache for calls outside of any cache's block. Open it yourself.
-        only: Names of libraries, "httpx", "httpx2" and "openai". These are imported at
+        only: Names of libraries, "aiohttp", "httpx", "httpx2" and "openai". These are imported at
             once. None is all that are installed.
 
     Returns:

@@ -18,7 +18,8 @@ from typing import Any, Final
 from asynccache.keys.normalizer import Normalizer, normalizer
 
 _TEXTS: Final = frozenset({
-    "arguments", "content", "description", "input", "instructions", "output", "prompt", "text",
+    "arguments", "content", "description", "input", "instructions", "output", "prompt", "system",
+    "text",
 })  # fmt: skip
 """Members of a body whose texts, and lists of texts, a model reads."""
 

@@ -11,7 +11,10 @@ from typing import Any, Final
 from asynccache.keys.canonical import canonical_json
 from asynccache.keys.normalizer import normalizer
 
-_SCHEMAS: Final = frozenset({"guided_json", "input_schema", "parameters", "schema"})
+_SCHEMAS: Final = frozenset({
+    "guided_json", "input_schema", "parameters", "parametersJsonSchema", "parameters_json_schema",
+    "responseJsonSchema", "responseSchema", "response_json_schema", "response_schema", "schema",
+})  # fmt: skip
 """Members of a body that hold a schema, of a tool or of the answer."""
 _SETS: Final = frozenset({"enum", "required", "type"})
 """Lists of a schema whose order says nothing."""

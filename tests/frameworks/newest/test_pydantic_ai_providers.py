@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 
+import pytest
 from anthropic import AsyncAnthropic
 from httpx2 import AsyncClient
 from pydantic_ai import Agent
@@ -12,6 +13,9 @@ from pydantic_ai.models.google import GoogleModel
 from pydantic_ai.providers.anthropic import AnthropicProvider
 from pydantic_ai.providers.google import GoogleProvider
 
+import asynccache
+from asynccache import Cache, normalizers
+from tests.helpers.frameworks_server import TEXT, Model
 from tests.helpers.frameworks_suite import FrameworkSuite, Weather
 
 pytest_plugins = ("tests.helpers.openai_fixtures",)
@@ -57,7 +61,38 @@ class TestGemini(PydanticSuite):
 
     @asynccontextmanager
     async def client(self, url):
-        at = url and url.removesuffix("/v1")
         async with AsyncClient(timeout=60) as http:
-            provider = GoogleProvider(api_key="sk-a", http_client=http, base_url=at)
-            yield GoogleModel("gemini-3-flash", provider=provider)
+            yield gemini(http, url)
+
+
+def gemini(http, url):
+    """Return a model over an HTTP client."""
+    at = url and url.removesuffix("/v1")
+    provider = GoogleProvider(api_key="sk-a", http_client=http, base_url=at)
+    return GoogleModel("gemini-3-flash", provider=provider)
+
+
+async def test_a_wrapped_http_client(api):
+    """The HTTP client that Gemini is asked by may be a wrapped one."""
+    api.program = Model()
+    async with Cache.memory() as cache:
+        for _ in range(2):
+            async with cache.wrap(AsyncClient(timeout=60)) as http:
+                run = Agent(gemini(http, api.base_url), tools=[get_weather]).run("How warm is it?")
+                assert (await run).output == TEXT
+    assert len(api.requests) == 2
+
+
+@pytest.mark.parametrize(("normalize", "paid"), [(normalizers.call_ids, 2), (None, 3)])
+async def test_a_gemini_that_gives_calls_no_ids(api, normalize, paid):
+    """Gemini 2.5 does so. PydanticAI makes ids up and sends them; `call_ids` sees past that."""
+    api.program = Model(call_ids=False)
+    async with Cache.memory(normalize=normalize):
+        with asynccache.instrument():
+            for _ in range(2):
+                async with AsyncClient(timeout=60) as http:
+                    agent = Agent(gemini(http, api.base_url), tools=[get_weather])
+                    assert (await agent.run("How warm is it?")).output == TEXT
+    assert len(api.requests) == paid
+    (part,) = api.requests[1].body["contents"][-1]["parts"]
+    assert part["functionResponse"]["id"].startswith("pyd_ai_")

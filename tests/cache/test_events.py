@@ -19,6 +19,7 @@ from asynccache.testing import FaultyStore
 from tests.helpers.openai_answers import answer, response_events
 from tests.helpers.openai_embeddings import MODEL, give
 from tests.helpers.openai_server import (
+    COMPLETION,
     DONE,
     EVENTS,
     MESSAGES,
@@ -65,10 +66,46 @@ async def test_an_event_says_what_happened(cached, api_cache):
         assert call.model == found.model
         assert (call.input_tokens, call.output_tokens, call.tokens) == (9, 3, 12)
         assert call.reason == ""
+        assert call.provider == "openai"
     assert miss.seconds == hit.seconds > 0
     assert hit.age >= miss.age >= 0
     with pytest.raises(AttributeError):
         miss.outcome = "hit"  # type: ignore[misc]  # frozen, as is shown
+
+
+@pytest.mark.parametrize(
+    ("url", "provider"),
+    [
+        ("https://api.groq.com/openai/v1", "groq"),
+        ("https://me:secret@generativelanguage.googleapis.com/v1beta/openai/", "gemini"),
+        ("http://localhost:11434/v1", "ollama"),
+        ("http://localhost:8000/v1", "openai"),
+    ],
+)
+async def test_the_address_says_who_is_asked(url, provider):
+    """The SDK asks other providers as well. A server that isn't known speaks OpenAI's protocol."""
+    client = openai.AsyncOpenAI(api_key="k", base_url=url, max_retries=0)
+    async with Cache.memory(mode="replay") as cache:
+        with record() as calls, pytest.raises(ReplayMiss):
+            await ask(cache.wrap(client))
+    assert [call.provider for call in calls] == [provider]
+
+
+async def test_tokens_of_the_providers_own_cache(cached, api, api_cache):
+    """Those that OpenAI read from its cache of prompts are told and counted."""
+    usage = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
+
+    async def program(seen):
+        await seen.answer({
+            **COMPLETION, "usage": {**usage, "prompt_tokens_details": {"cached_tokens": 4}}
+        })  # fmt: skip
+
+    api.program = program
+    with record() as calls:
+        await ask(cached)
+        await ask(cached)
+    assert [(call.input_tokens, call.cache_read_tokens) for call in calls] == [(9, 4)] * 2
+    assert api_cache.stats().cache_read_tokens == 4
 
 
 DOORS = {

@@ -112,7 +112,8 @@ def test_what_an_event_says():
     assert event.as_dict() == {
         "outcome": "miss", "endpoint": "/x", "namespace": {"seed": "1", "tenant": "acme"},
         "key": "", "model": "", "age": 0.0, "input_tokens": 0, "output_tokens": 0, "seconds": 0.0,
-        "waited": 2.0, "reason": "", "paths": {}, "tokens": 0, "tenant": "acme",
+        "waited": 2.0, "reason": "", "paths": {}, "tokens": 0, "tenant": "acme", "provider": "",
+        "cache_read_tokens": 0, "cache_write_tokens": 0,
     }  # fmt: skip
     assert set(Stats().as_dict()) >= {"hits", "calls", "hit_rate"}
     assert asynccache.status(object()) is None

@@ -10,6 +10,7 @@ from asynccache.providers import table
 from asynccache.providers.openai import CHAT
 from asynccache.providers.provider import Provider, operation
 from asynccache.providers.table import endpoint, find, register
+from tests.helpers.pages import ROOT
 
 VERTEX = "us-central1-aiplatform.googleapis.com"
 PLACE = "/v1/projects/p/locations/us-central1/publishers"
@@ -120,6 +121,17 @@ def test_a_deployment_is_apart():
         "/deployments/gpt-4o",
         "/embeddings",
     )
+
+
+def test_the_example_for_contributors_is_the_real_one():
+    """What the page shows of a provider stands in its file, which is short."""
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    shown = re.findall(r"```py\n(.*?)```", page, re.DOTALL)
+    folder = ROOT / "src/asynccache/providers"
+    assert len(shown) == 2
+    assert all(block in (folder / "ollama.py").read_text() for block in shown)
+    for known in ("anthropic", "cohere", "gemini", "ollama", "openai", "vertex"):
+        assert len((folder / f"{known}.py").read_text().splitlines()) <= 120
 
 
 # -- what isn't anybody's -------------------------------------------------------------------------

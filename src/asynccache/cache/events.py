@@ -41,8 +41,16 @@ class CallEvent(PlainData, frozen=True, kw_only=True):
     """As the answer names it; for want of an answer, as the request does."""
     age: float = 0.0
     """Seconds since the answer was recorded."""
+    provider: str = ""
+    """Who was asked, e.g. "anthropic"; for a server that isn't known, the protocol that it speaks.
+    Empty for functions, and where a framework makes the calls itself."""
     input_tokens: int = 0
+    """All of them, those that the provider read from its own cache or wrote to it included."""
     output_tokens: int = 0
+    cache_read_tokens: int = 0
+    """Input tokens that the provider read from its own cache of prompts."""
+    cache_write_tokens: int = 0
+    """Input tokens that it wrote to it."""
     seconds: float = 0.0
     """How long the answer took, or once took, upstream; for bypass and error, how long it took."""
     waited: float = 0.0
@@ -146,10 +154,18 @@ class CallWatch:
 
     __slots__ = (
         "_began", "_frames", "_namespace", "_paths", "_settings", "endpoint", "key", "model",
+        "provider",
     )  # fmt: skip
 
     def __init__(
-        self, settings: WatchSettings, endpoint: str, model: object, key: bytes, paths: Paths | None
+        self,
+        settings: WatchSettings,
+        endpoint: str,
+        model: object,
+        key: bytes,
+        paths: Paths | None,
+        *,
+        provider: str,
     ) -> None:
         self._settings = settings
         self._frames = list(recorders.alive())
@@ -159,6 +175,7 @@ class CallWatch:
         self.endpoint = endpoint
         self.model = model if isinstance(model, str) else ""
         self.key = key
+        self.provider = provider
 
     def served(self, outcome: Outcome, entry: Entry, now: int) -> None:
         """Tell of an answer; ``now`` is microseconds since the epoch."""
@@ -171,6 +188,9 @@ class CallWatch:
             age=max(0, now - entry.created) / 1_000_000 if entry.created else 0.0,
             input_tokens=meta.input_tokens,
             output_tokens=meta.output_tokens,
+            cache_read_tokens=meta.cache_read_tokens,
+            cache_write_tokens=meta.cache_write_tokens,
+            provider=self.provider,
             seconds=meta.seconds,
             waited=perf_counter() - self._began,
             namespace=self._namespace,
@@ -222,6 +242,7 @@ class CallWatch:
             endpoint=self.endpoint,
             key=self.key.hex(),
             model=self.model,
+            provider=self.provider,
             seconds=waited,
             waited=waited,
             namespace=self._namespace,
@@ -266,11 +287,13 @@ def watch(
     model: object = "",
     key: bytes = b"",
     paths: Paths | None = None,
+    *,
+    provider: str = "",
 ) -> CallWatch | None:
     """Return who is to be told of a call that begins now, None if nobody is."""
     if not is_watched(settings.observer):
         return None
-    return CallWatch(settings, endpoint, model, key, paths)
+    return CallWatch(settings, endpoint, model, key, paths, provider=provider)
 
 
 def tell_store_error(settings: WatchSettings, store: str, name: str) -> None:

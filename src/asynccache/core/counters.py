@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from msgspec import field
 
+from asynccache.entries.entry import Meta
 from asynccache.keys.plain import PlainData
 
 Outcome = Literal["hit", "joined", "miss", "bypass"]
@@ -53,6 +54,10 @@ class Stats(PlainData, frozen=True, kw_only=True):
     """Input and output tokens of answers that came from upstream."""
     tokens_saved: int = 0
     """Input and output tokens of hits and joined calls."""
+    cache_read_tokens: int = 0
+    """Of the tokens paid, those of input that the provider read from its own cache of prompts."""
+    cache_write_tokens: int = 0
+    """Of the tokens paid, those of input that the provider wrote to it."""
     seconds_paid: float = 0.0
     """Seconds spent upstream, summed over calls."""
     seconds_saved: float = 0.0
@@ -80,7 +85,7 @@ class Stats(PlainData, frozen=True, kw_only=True):
 _SUMMED = (
     "hits", "joined", "misses", "bypassed", "upstream_calls", "upstream_errors", "abandoned",
     "replay_misses", "stored", "cut", "unusable", "unread_schemas", "tokens_paid", "tokens_saved",
-    "seconds_paid", "seconds_saved",
+    "cache_read_tokens", "cache_write_tokens", "seconds_paid", "seconds_saved",
 )  # fmt: skip
 _COUNTED = ("not_stored", "flaws", "store_errors")
 
@@ -104,6 +109,8 @@ class Counters:
     unread_schemas: int
     tokens_paid: int
     tokens_saved: int
+    cache_read_tokens: int
+    cache_write_tokens: int
     seconds_paid: float
     seconds_saved: float
     not_stored: Counter[str]
@@ -115,6 +122,12 @@ class Counters:
             setattr(self, name, 0)
         for name in _COUNTED:
             setattr(self, name, Counter())
+
+    def count_paid(self, meta: Meta) -> None:
+        """Count the tokens of an answer that came from upstream."""
+        self.tokens_paid += meta.input_tokens + meta.output_tokens
+        self.cache_read_tokens += meta.cache_read_tokens
+        self.cache_write_tokens += meta.cache_write_tokens
 
     def add(self, other: Counters) -> None:
         """Add another loop's figures to these."""

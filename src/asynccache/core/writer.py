@@ -52,7 +52,7 @@ class EntryWriter:
         """Return the entry of an answer that took so many seconds, and count what it cost."""
         context = self._context
         meta = replace(answer.meta, seconds=seconds)
-        context.counters.tokens_paid += meta.input_tokens + meta.output_tokens
+        context.counters.count_paid(meta)
         now = context.clock.time_ns() // 1000
         expires = expiry(call.ttl, now, context.limits.ttl_jitter)
         return Entry(call.key, now, expires, meta, answer.chunks)

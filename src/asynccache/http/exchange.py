@@ -178,7 +178,8 @@ class HttpCache:
         Raises:
             ReplayMiss: In mode "replay".
         """
-        watcher = watch(past.cache.settings, question.path, question.model)
+        name = question.match.provider.name
+        watcher = watch(past.cache.settings, question.path, question.model, provider=name)
         try:
             past.note(question.path)
             response = await PAST.over(request.past)
@@ -199,7 +200,8 @@ class HttpCache:
         self.note_answer()
         scope.engine.count_hit(entry)
         if is_watched(scope.cache.settings.observer):
-            watcher = watch(scope.cache.settings, call.question.path)
+            name = call.question.match.provider.name
+            watcher = watch(scope.cache.settings, call.question.path, provider=name)
             if watcher is not None:
                 watcher.served("hit", entry, scope.now())
         return _response(request, call, entry, "hit")
@@ -211,7 +213,10 @@ class HttpCache:
         """
         scope, question = call.scope, call.question
         engine = scope.engine
-        watcher = watch(scope.cache.settings, question.path, question.model, call.key, call.paths)
+        watcher = watch(
+            scope.cache.settings, question.path, question.model, call.key, call.paths,
+            provider=question.match.provider.name,
+        )  # fmt: skip
         caller = Caller(call.credentials, request.patience)
         reader: Reader | None = None
         try:

@@ -68,7 +68,12 @@ def find(host: str, path: str, headers: Mapping[str, str]) -> Match | None:
 
 def name_at(host: str) -> str:
     """Return the name of the provider that a host, with its port, is known to be; "" for none."""
-    return next((one.name for one in _table.providers if one.is_at(host)), "")
+    return _name_at(_table, host)
+
+
+@functools.lru_cache(maxsize=256)
+def _name_at(table: _Table, host: str) -> str:
+    return next((one.name for one in table.providers if one.is_at(host)), "")
 
 
 @functools.lru_cache(maxsize=1024)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from msgspec import UNSET
 
@@ -40,6 +41,7 @@ from asynccache.openai.client.upstream import OutboundCheck, UpstreamCall, check
 from asynccache.providers.answers import Received
 from asynccache.providers.bodies import is_keyed_form, keyed_form
 from asynccache.providers.sending import PAST, is_beneath
+from asynccache.providers.table import name_at
 
 STANDS_STILL: Final = (
     "a synchronous client was called in the thread of an event loop that is making the same call,"
@@ -71,6 +73,12 @@ class ClientCache:
         self._upstream = upstream
         self._opaque = sdk.changes_requests(client)
         self._addresses: dict[tuple[str, frozenset[str]], RequestAddress] = {}
+
+    @property
+    def provider(self) -> str:
+        """Who is asked, as far as the client's address tells."""
+        netloc = urlsplit(str(self.client._base_url)).netloc
+        return name_at(netloc.rpartition("@")[2]) or "openai"
 
     def in_force(self) -> tuple[AsyncCache | None, Options]:
         """Return the cache that a call goes to, None for none, and the options in force."""
@@ -162,7 +170,7 @@ class ClientCache:
         """Return the result of a call whose answer was at hand."""
         call.scope.engine.count_hit(entry)
         if is_watched(call.scope.cache.settings.observer):
-            watcher = watch(call.scope.cache.settings, call.endpoint.path)
+            watcher = watch(call.scope.cache.settings, call.endpoint.path, provider=self.provider)
             if watcher is not None:
                 watcher.served("hit", entry, call.scope.now())
         return self.result(call, entry, "hit")
@@ -175,7 +183,7 @@ class ClientCache:
         Raises:
             ReplayMiss: In mode "replay".
         """
-        watcher = watch(past.cache.settings, path)
+        watcher = watch(past.cache.settings, path, provider=self.provider)
         try:
             self.note_bypass(past, path)
             result = await PAST.over(lambda: way.past(given))
@@ -204,7 +212,7 @@ class ClientCache:
         cache, options = self.in_force()
         if cache is not None:
             past = _uncached(cache, options, reason)
-            watcher = watch(past.cache.settings, path)
+            watcher = watch(past.cache.settings, path, provider=self.provider)
             self.note_bypass(past, path)
             if watcher is not None:
                 watcher.passed(reason)
@@ -246,7 +254,7 @@ class ClientCache:
         settings = call.scope.cache.settings
         watcher: CallWatch | None = None
         if is_watched(settings.observer):
-            watcher = watch(settings, path, model, key, call.paths)
+            watcher = watch(settings, path, model, key, call.paths, provider=self.provider)
         caller, attempts = self.caller(call), Attempts(self.client, call)
 
         async def attempt() -> tuple[Fetched, Reader | None]:

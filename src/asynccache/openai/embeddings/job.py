@@ -83,7 +83,7 @@ class _Job:
         client, call = self._client, self._call
         scope, path = call.scope, call.endpoint.path
         model, settings = call.data.get("model"), scope.cache.settings
-        watcher = watch(settings, path, model, call.key, call.paths)
+        watcher = watch(settings, path, model, call.key, call.paths, provider=client.provider)
         try:
             found = await self._at_hand()
             missing = [key for key in dict.fromkeys(self._keys) if key not in found]
@@ -248,7 +248,7 @@ class _Job:
             except Exception:
                 counters.upstream_errors += 1
                 raise
-            counters.tokens_paid += meta.input_tokens
+            counters.count_paid(meta)
         return Entry(call.key, 0, 0, replace(meta, batch=b""), (content,))
 
     # -- from entries to a result ------------------------------------------------------------

@@ -85,6 +85,7 @@ async def measure_requests(report: Report, rounds: int, library: Any) -> None:
 async def measure_sessions(report: Report, rounds: int) -> None:
     session_class: Any = aiohttp.ClientSession
     kept = session_class._request
+    asked: Any = None
 
     async def handler(_: Any) -> None:
         pass
@@ -98,7 +99,6 @@ async def measure_sessions(report: Report, rounds: int) -> None:
         asked = found
         raise ConnectionError
 
-    asked: Any = None
     async with aiohttp.ClientSession(middlewares=(sent,)) as session:
         with suppress(aiohttp.ClientError):
             await session.post(URL, json=OTHER)

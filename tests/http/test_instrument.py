@@ -203,6 +203,22 @@ async def test_each_library_has_the_cache_that_was_named_for_it(url):
         await other.aclose()
 
 
+async def test_what_a_block_replaces_is_back_after_it(url):
+    """A cache that a block names is in force for the block alone, whatever held before."""
+    first, second, third = [await Cache.memory().open() for _ in range(3)]
+    try:
+        instrument(first, only=["httpx"])
+        instrument(second, only=["httpx2"])
+        with instrument(third):
+            await asyncio.to_thread(threaded, url)
+        assert (third.stats().misses, third.stats().hits) == (1, 3)
+        await asyncio.to_thread(threaded, url)
+        assert [(one.stats().misses, one.stats().hits) for one in (first, second)] == [(1, 1)] * 2
+    finally:
+        for one in (first, second, third):
+            await one.aclose()
+
+
 def threaded(url):
     """Make two calls by each library in a plain thread, where no block is in force."""
 
@@ -495,9 +511,12 @@ asynccache.uninstrument()
 import httpx2 as library
 assert not any("asynccache" in str(type(one)) for one in sys.meta_path)
 asynccache.instrument()""",
-    "twice": """
-import importlib, httpx2
-library = importlib.reload(httpx2)""",
+    "anew": """
+import httpx2 as before
+for name in [name for name in sys.modules if name.split(".")[0] == "httpx2"]:
+    del sys.modules[name]
+import httpx2 as library
+assert library is not before""",
 }
 
 

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Collection
 from contextlib import AbstractContextManager
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Final, Self
 
 from asynccache.cache.ambient import AMBIENCES
@@ -35,8 +35,8 @@ _lock: Final = threading.RLock()
 _standing: Final[list[Instrumentation]] = []
 """What holds, oldest first: some for the rest of the process, the others for blocks."""
 _patches: Final = {name: Patches() for name in _HOMES}
-_places: Final[dict[str, tuple[Place, ...]]] = {}
-"""What is to be patched in each library that has been imported."""
+_places: Final[dict[str, tuple[ModuleType, tuple[Place, ...]]]] = {}
+"""The libraries that have been imported, and what is to be patched in each."""
 _refused: Final[set[str]] = set()
 """The libraries that can't be served, of which a warning has told."""
 
@@ -233,12 +233,13 @@ def _patch() -> None:
                 patches.undo()
         for name, patches in _patches.items():
             if AMBIENCES[name].active:
-                patches.put(_places.get(name, ()), _patches.values())
+                _, places = _places.get(name, (None, ()))
+                patches.put(places, _patches.values())
 
 
 def _serve(name: str) -> None:
     """Patch a library that has been imported, if clients of it are to be served."""
-    if not AMBIENCES[name].active or name in _places or name in _refused:
+    if not AMBIENCES[name].active or _is_known(name) or name in _refused:
         return
     try:
         _find_places(name)
@@ -249,20 +250,26 @@ def _serve(name: str) -> None:
         _patch()
 
 
+def _is_known(name: str) -> bool:
+    """Tell whether the places of a library are known, and it hasn't been imported anew since."""
+    library, _ = _places.get(name, (None, ()))
+    return library is not None and library is sys.modules.get(name)
+
+
 def _find_places(name: str) -> None:
     """Find what is to be patched in a library; import it, if nobody has.
 
     Raises:
         ImportError: It isn't installed, or can't be served.
     """
-    if name not in _places:
+    if not _is_known(name):
         try:
-            importlib.import_module(name)  # waits for whoever is importing it
+            library = importlib.import_module(name)  # waits for whoever is importing it
         except ModuleNotFoundError as exc:
             if exc.name != name:
                 raise
             raise ImportError(f"{name} isn't installed: run pip install {name}", name=name) from exc
-        _places[name] = tuple(importlib.import_module(_HOMES[name]).places(name))
+        _places[name] = library, tuple(importlib.import_module(_HOMES[name]).places(name))
 
 
 _import_watch: Final = ImportWatch(_HOMES, _serve)

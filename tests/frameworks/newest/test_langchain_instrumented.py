@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from langchain_core.globals import set_llm_cache
 from langchain_openai import ChatOpenAI
 from openai import DefaultAsyncHttpxClient
 from pydantic import SecretStr
 
 import asynccache
 from asynccache import Cache
+from asynccache.integrations.langchain import LangChainCache
 from tests.helpers.openai_server import COMPLETION, EVENTS, Gate, running
 
 
@@ -51,6 +53,19 @@ async def test_twenty_at_once_pay_once(server, model):
     assert [answer.content for answer in answers] == ["Hello!"] * 20
     assert (await model.ainvoke("Hello?")).content == "Hello!"
     assert len(server.requests) == 1
+
+
+async def test_langchains_own_cache_beside_it(server, model):
+    """Equal calls at once are paid for once, and LangChain then finds them where it looks."""
+    set_llm_cache(LangChainCache())
+    try:
+        answers = await asyncio.gather(*(model.ainvoke("Hello?") for _ in range(20)))
+        asynccache.uninstrument()
+        answers.append(await model.ainvoke("Hello?"))
+    finally:
+        set_llm_cache(None)
+    assert len(server.requests) == 1
+    assert {answer.content for answer in answers} == {"Hello!"}
 
 
 async def test_three_streams_at_once_pay_once(server, model):

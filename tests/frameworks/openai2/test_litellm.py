@@ -62,6 +62,16 @@ async def test_second_acompletion_is_a_hit(server, cache, asked):
     assert (cache.stats().hits, cache.stats().misses) == (1, 1)
 
 
+async def test_beside_instrumented_clients_calls_are_shared(server, cache, asked):
+    """Under `instrument()` too, equal calls at once are paid for once, and LiteLLM has its own."""
+    with asynccache.instrument():
+        found = await asyncio.gather(*(litellm.acompletion(**asked()) for _ in range(20)))
+        await stored(cache, 2)
+    found.append(await litellm.acompletion(**asked()))
+    assert len(server.requests) == 1
+    assert {one.choices[0].message.content for one in found} == {"Hello!"}
+
+
 async def test_tool_calls_are_found(server, cache, asked):
     """An answer with tool calls comes back with them."""
 

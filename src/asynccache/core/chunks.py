@@ -15,18 +15,19 @@ class ChunkSource:
 
     Args:
         chunks: Recorded chunks, or a reader of a flight.
-        timed_out: Makes the error for a caller who waited too long for the next chunk.
+        own_error: Makes of what ended the call upstream, or the caller's patience, an error of the
+            caller's own library. It is given nothing but an `Exception`.
     """
 
-    __slots__ = ("_at", "_chunks", "_reader", "_timed_out", "closed")
+    __slots__ = ("_at", "_chunks", "_own_error", "_reader", "closed")
 
     def __init__(
-        self, chunks: tuple[bytes, ...] | Reader, timed_out: Callable[[], Exception]
+        self, chunks: tuple[bytes, ...] | Reader, own_error: Callable[[Exception], Exception]
     ) -> None:
         self._reader = chunks if isinstance(chunks, Reader) else None
         self._chunks = () if isinstance(chunks, Reader) else chunks
         self._at = 0
-        self._timed_out = timed_out
+        self._own_error = own_error
         self.closed = False
 
     @property
@@ -50,8 +51,12 @@ class ChunkSource:
             return self.ready()
         try:
             return await self._reader.next()
-        except WaitedTooLongError:
-            raise self._timed_out() from None
+        except WaitedTooLongError as exc:
+            raise self._own_error(exc) from None
+        except Exception as exc:
+            if (error := self._own_error(exc)) is not exc:
+                raise error from exc
+            raise
 
     async def several(self) -> list[bytes]:
         """Return the next chunks, as many as are there; none at the end."""

@@ -8,6 +8,7 @@ import itertools
 import math
 from collections.abc import Callable, Collection, Iterator
 from enum import IntEnum
+from functools import partial
 from typing import Final, Literal
 from weakref import WeakSet
 
@@ -22,9 +23,10 @@ from asynccache.keys.key import Namespace
 from asynccache.runtime.loops import call_in
 from asynccache.runtime.pacer import Pacer
 
-ErrorScope = Literal["all", "credentials", "timeout", "request", "own", "none"]
+ErrorScope = Literal["all", "credentials", "timeout", "connection", "request", "own", "none"]
 """For whom an error is true: all callers; those of the same credentials; those who would not have
-waited longer; those who asked for just the same; only the caller whose call it was; nobody."""
+waited longer; all as long as the caller is there whose connection it was, who may have closed it on
+leaving; those who asked for just the same; only the caller whose call it was; nobody."""
 Source = Literal["upstream", "store", "elsewhere"]
 """Where a flight's answer came from; "elsewhere" is another flight's, waited for in the store."""
 Unstored = Literal[
@@ -166,7 +168,8 @@ class Flight:
         "_abandon", "_growth", "_loop", "_pacer", "_readers", "base", "caller_count", "chunks",
         "ending", "entry", "error", "fate", "finished", "generation", "judging", "key", "lease",
         "limit", "meta", "namespace", "originals", "phase", "received", "rejected", "scope", "size",
-        "source", "starter", "storing", "task",
+        "source", "starter", "starter_left",
+        "storing", "task",
     )  # fmt: skip
 
     def __init__(
@@ -206,6 +209,7 @@ class Flight:
         self.scope: ErrorScope = "all"
         self.ending = False  # all that matters of a stream has come, but not its end
         self.caller_count = 0
+        self.starter_left = False
         self.finished = Waiters(loop, pacer)
         # Made when there is a reader first: thousands of flights are asked plainly, and each object
         # is one more for the collector to look at.
@@ -289,6 +293,8 @@ class Flight:
             shared = caller.credentials == self.starter.credentials
         elif self.scope == "timeout":
             shared = caller.patience <= self.starter.patience
+        elif self.scope == "connection":
+            shared = not self.starter_left
         elif self.scope == "request":
             shared = caller.request == self.starter.request
         else:
@@ -364,12 +370,13 @@ class Flight:
         self.caller_count += 1
         self.storing = self.storing or storing
 
-    def leave(self) -> None:
+    def leave(self, *, started: bool = False) -> None:
         """Count a caller out. The last one out ends the flight, unless its body is whole.
 
         A stream that is about to end has a moment for that: many clients hang up before it does.
         """
         self.caller_count -= 1
+        self.starter_left = self.starter_left or (started and not self.ended)
         if self.ending and not self.ended:
             self._loop.call_later(_LAST_MOMENT, self._end_unread)
         else:
@@ -407,7 +414,7 @@ class Flight:
                 return None
             return self.entry_for(caller, started=started)
         finally:
-            self.leave()
+            self.leave(started=started)
 
     async def wait_for_growth(self, deadline: float, *, started: bool) -> float:
         """Return when the body has grown or ended, and until when to wait the next time.
@@ -442,7 +449,7 @@ class Flight:
         """Note who reads no more, and count that caller out."""
         if self._readers is not None:
             self._readers.discard(reader)
-        self.leave()
+        self.leave(started=reader.started)
 
     def next_chunk(self, position: int) -> bytes | None:
         """Return the chunk at a position of the body, None if it isn't there yet."""
@@ -468,7 +475,7 @@ class Reader:
     """
 
     __slots__ = (
-        "__weakref__", "_caller", "_loop", "_open", "_started", "flight", "on_close", "position",
+        "__weakref__", "_caller", "_loop", "_open", "flight", "on_close", "position", "started",
     )  # fmt: skip
 
     def __init__(
@@ -477,7 +484,7 @@ class Reader:
         self.flight: Final = flight
         self._caller = caller
         self._loop = loop
-        self._started = started
+        self.started = started
         self._open = True
         self.position = 0
         self.on_close: Callable[[BaseException | None], None] | None = None
@@ -494,12 +501,12 @@ class Reader:
         deadline = self._loop.time() + self._caller.patience
         try:
             while flight.meta is None and not flight.ended:
-                deadline = await flight.wait_for_growth(deadline, started=self._started)
+                deadline = await flight.wait_for_growth(deadline, started=self.started)
             if flight.meta is None:
-                flight.entry_for(self._caller, started=self._started)
+                flight.entry_for(self._caller, started=self.started)
                 self.close()
             else:
-                flight.check_shared(started=self._started)
+                flight.check_shared(started=self.started)
         except BaseException:
             self.close()
             raise
@@ -529,9 +536,9 @@ class Reader:
                 self.close()
                 if flight.error is not None:
                     # Part of the answer was delivered, so that nobody can start anew.
-                    raise flight.error if self._started else own_copy(flight.error)
+                    raise flight.error if self.started else own_copy(flight.error)
                 return None
-            deadline = await flight.wait_for_growth(deadline, started=self._started)
+            deadline = await flight.wait_for_growth(deadline, started=self.started)
 
     def close(self, error: BaseException | None = None) -> None:
         """Stop reading; the flight ends if nobody else reads it. Closing twice is harmless.
@@ -554,7 +561,7 @@ class Reader:
         # is asked to do the counting.
         if self._open:
             self._open = False
-            call_in(self._loop, self.flight.leave)
+            call_in(self._loop, partial(self.flight.leave, started=self.started))
             if self.on_close is not None:
                 call_in(self._loop, self.on_close, None)
 

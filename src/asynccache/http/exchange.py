@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 from msgspec import UNSET, Struct
@@ -16,7 +17,6 @@ from asynccache.cache.facade import (
     Caller,
     CallRequest,
     ChunkSource,
-    ErrorScope,
     Flight,
     Judging,
     NotSharedError,
@@ -35,6 +35,7 @@ from asynccache.entries.entry import Entry
 from asynccache.errors import NotCanonicalError
 from asynccache.http.request import HttpCall, Question, keyed, question_of
 from asynccache.providers.answers import Received, meta_of
+from asynccache.providers.failures import scope_of
 from asynccache.providers.recording import StreamRecorder
 from asynccache.providers.refusal import RefusedError
 from asynccache.providers.secrets import repeats
@@ -101,7 +102,7 @@ class LibraryRequest(Protocol[R_co]):
         ...
 
     def own_error(self, error: Exception) -> Exception:
-        """Return the library's error for what another library's call ended with."""
+        """Return the library's error for what ended a call; one that is no library's as it is."""
         ...
 
 
@@ -235,10 +236,8 @@ class HttpCache:
                 watcher.failed(exc)
             if (refusal := _refusal(exc)) is not None:
                 return _refused(request, refusal)
-            if isinstance(exc, WaitedTooLongError):
-                raise request.timed_out() from None
-            if isinstance(exc, Exception) and (error := request.own_error(exc)) is not exc:
-                raise error from exc
+            if isinstance(exc, Exception) and (error := _own_error(request, exc)) is not exc:
+                raise error from (None if isinstance(exc, WaitedTooLongError) else exc)
             raise
         if watcher is not None:
             watcher.answered(fetched, reader, scope.now)
@@ -258,7 +257,7 @@ def _call_request(request: LibraryRequest[Any], call: HttpCall, caller: Caller) 
         key=call.key,
         mode=scope.mode,
         upstream=upstream.streamed if call.streaming else upstream.plain,
-        scope=_scope_of,
+        scope=scope_of,
         caller=caller,
         ttl=scope.ttl,
         store_if=scope.store_if,
@@ -267,21 +266,6 @@ def _call_request(request: LibraryRequest[Any], call: HttpCall, caller: Caller) 
         keep_request=scope.cache.settings.keep_requests,
         about=call.about if scope.mode == "replay" else "",
         judge=upstream.judge,
-    )
-
-
-def _scope_of(error: BaseException) -> ErrorScope:
-    """Return for whom an error of a request is true."""
-    if isinstance(error, RefusedError):
-        return "credentials" if error.depends_on_credentials else "all"
-    if _is_timeout(error):
-        return "timeout"
-    return "all" if isinstance(error, Exception) else "own"
-
-
-def _is_timeout(error: BaseException) -> bool:
-    return isinstance(error, TimeoutError) or any(
-        base.__name__ == "TimeoutException" for base in type(error).__mro__
     )
 
 
@@ -414,8 +398,17 @@ def _response(
         extensions = {}
     head = ResponseHead(meta.status, headers, extensions, status)
     if call.streaming:
-        return request.response(head, ChunkSource(reader or entry.chunks, request.timed_out))
+        return request.response(
+            head, ChunkSource(reader or entry.chunks, partial(_own_error, request))
+        )
     return request.response(head, entry.body)
+
+
+def _own_error(request: LibraryRequest[Any], error: Exception) -> Exception:
+    """Return the error of a request's library for what ended a call, or its caller's patience."""
+    if isinstance(error, WaitedTooLongError):
+        return request.timed_out()
+    return request.own_error(error)
 
 
 def _refusal(error: BaseException) -> RefusedError | None:

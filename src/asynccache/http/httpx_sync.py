@@ -52,7 +52,7 @@ class BlockedHttpxRequest(HttpxRequest):
     def _stream(self, body: bytes | ChunkSource) -> Any:
         if isinstance(body, bytes):
             return super()._stream(body)
-        return of_library(SyncAnswerStream, self._library, "SyncByteStream")(body, self)
+        return of_library(SyncAnswerStream, self._library, "SyncByteStream")(body)
 
 
 class _PassedRequest(HttpxRequest):
@@ -67,12 +67,10 @@ class SyncAnswerStream:
 
     Args:
         source: The chunks; live ones belong to the background loop.
-        request: The request that they answer.
     """
 
-    def __init__(self, source: ChunkSource, request: HttpxRequest) -> None:
+    def __init__(self, source: ChunkSource) -> None:
         self._source = source
-        self._request = request
 
     def __iter__(self) -> Iterator[bytes]:
         source = self._source
@@ -80,13 +78,8 @@ class SyncAnswerStream:
             while not source.closed and (chunk := source.ready()) is not None:
                 yield chunk
             return
-        try:
-            while not source.closed and (chunks := background.call(source.several)):
-                yield from chunks
-        except Exception as exc:
-            if (error := self._request.own_error(exc)) is not exc:
-                raise error from exc
-            raise
+        while not source.closed and (chunks := background.call(source.several)):
+            yield from chunks
 
     def close(self) -> None:
         # Without waiting: the collector may call this anywhere, holding whatever lock.

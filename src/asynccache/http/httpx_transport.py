@@ -11,16 +11,13 @@ from typing import Any, Final, TypeVar, cast
 from asynccache.cache.facade import ChunkSource
 from asynccache.http.exchange import HttpCache, ResponseHead, WireAnswer
 from asynccache.providers.answers import Received
+from asynccache.providers.failures import failure_of
 from asynccache.providers.wire import WireRequest, of_httpx
 
 T = TypeVar("T")
 
-_ALIKE: Final = {
-    "ReadTimeout": frozenset({"TimeoutException", "APITimeoutError", "TimeoutError"}),
-    "ConnectError": frozenset({"ConnectError", "ClientConnectorError"}),
-    "ReadError": frozenset({"TransportError", "ClientError", "APIConnectionError"}),
-}
-"""An error of the library's, and what others call the same."""
+_ERRORS: Final = {"timeout": "ReadTimeout", "connect": "ConnectError"}
+"""The library's error for what went wrong; for all else it is `ReadError`."""
 
 
 def wire_request(library: Any, request: Any) -> WireRequest:
@@ -76,21 +73,25 @@ class HttpxRequest:
     def _stream(self, body: bytes | ChunkSource) -> Any:
         if isinstance(body, bytes):
             return self._library.ByteStream(body)
-        return of_library(AnswerStream, self._library, "AsyncByteStream")(body, self)
+        return of_library(AnswerStream, self._library, "AsyncByteStream")(body)
 
     def timed_out(self) -> Exception:
         return self._error("ReadTimeout", "a call that was under way took too long to answer")
 
     def own_error(self, error: Exception) -> Exception:
         """Return an error of this library's for what ended a call, or that itself."""
-        for known in (error, error.__cause__):  # the OpenAI SDK's have the library's as their cause
-            if isinstance(known, self._library.RequestError):
-                return cast("Exception", known)
-        named = {base.__name__ for base in type(error).__mro__}
-        for kind, alike in _ALIKE.items():
-            if not alike.isdisjoint(named):
-                return self._error(kind, str(error) or type(error).__name__)
-        return error
+        if isinstance(error, self._library.RequestError):
+            known = cast("Any", error)
+            known.request = self._request  # another caller may have sent the one it came of
+            return cast("Exception", known)
+        failure = failure_of(error)
+        if failure is None:
+            return error
+        for base in (*type(error.__cause__).__mro__, *type(error).__mro__):
+            kind = getattr(self._library, base.__name__, None)  # of the other library, alike
+            if isinstance(kind, type) and issubclass(kind, self._library.RequestError):
+                return self._error(kind.__name__, str(error))
+        return self._error(_ERRORS.get(failure, "ReadError"), str(error) or type(error).__name__)
 
     def _error(self, kind: str, message: str) -> Exception:
         error: Exception = getattr(self._library, kind)(message, request=self._request)
@@ -120,22 +121,15 @@ class AnswerStream:
 
     Args:
         source: The chunks.
-        request: The request that they answer.
     """
 
-    def __init__(self, source: ChunkSource, request: HttpxRequest) -> None:
+    def __init__(self, source: ChunkSource) -> None:
         self._source = source
-        self._request = request
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         source = self._source
-        try:
-            while not source.closed and (chunks := await source.several()):
-                yield b"".join(chunks)  # each piece costs the library a step
-        except Exception as exc:
-            if (error := self._request.own_error(exc)) is not exc:
-                raise error from exc
-            raise
+        while not source.closed and (chunks := await source.several()):
+            yield b"".join(chunks)  # each piece costs the library a step
 
     async def aclose(self) -> None:
         self._source.close()

@@ -10,6 +10,11 @@ _CREDENTIAL_STATUS: Final = frozenset({401, 402, 403, 404, 429})
 """What depends on who asks: on rights, money, what there is for them, and how much they ask for."""
 
 
+def depends_on_credentials(status: int) -> bool:
+    """Tell whether who has other credentials may get another answer than one of this status."""
+    return status in _CREDENTIAL_STATUS
+
+
 class RefusedError(Exception):
     """A server answered, but not with success; never leaves the library.
 
@@ -28,4 +33,4 @@ class RefusedError(Exception):
     @property
     def depends_on_credentials(self) -> bool:
         """Whether who has other credentials may get another answer."""
-        return self.status in _CREDENTIAL_STATUS
+        return depends_on_credentials(self.status)

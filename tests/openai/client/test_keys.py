@@ -531,10 +531,10 @@ async def test_no_secret_is_in_errors_or_logs(api, api_cache, bare, caplog):
     assert "hunter2" in str(url)  # as the SDK needs it
     from asynccache.openai.client.address import RequestAddress
     from asynccache.openai.client.endpoints import CHAT
-    from asynccache.openai.client.sdk import timed_out
+    from asynccache.openai.client.sdk import sdk_error
 
     address = RequestAddress(client, CHAT.path, CHAT.operation, None, frozenset())
-    error = timed_out(address.url)
+    error = sdk_error(client, address.url, TimeoutError())
     assert isinstance(error, APITimeoutError)
     assert str(error.request.url) == f"http://[::1]:{api.port}/v1/chat/completions"
     with pytest.raises(TypeError):

@@ -10,6 +10,7 @@ from openai import APIError
 from asynccache.cache.facade import WaitedTooLongError
 from asynccache.openai.client import sdk
 from asynccache.openai.client.call import KeyedCall, RawCall
+from asynccache.providers.refusal import RefusedError
 
 T = TypeVar("T")
 
@@ -54,13 +55,15 @@ class Attempts:
         while True:
             try:
                 return await attempt()
-            except WaitedTooLongError:
-                error = sdk.timed_out(self._call.address.url)
-                if not await self._pause(error):
-                    raise error from None
-            except APIError as exc:
-                if not await self._pause(exc):
+            except Exception as exc:
+                error = sdk.sdk_error(self._client, self._call.address.url, exc)
+                if not isinstance(error, APIError):
                     raise
+                if not await self._pause(error):
+                    if error is exc:
+                        raise
+                    ours = isinstance(exc, WaitedTooLongError | RefusedError)
+                    raise error from (None if ours else exc)
             self.retries += 1
 
     async def _pause(self, error: APIError) -> bool:

@@ -78,7 +78,7 @@ def built(
 
 def _source(call: KeyedCall, entry: Entry, reader: Reader | None) -> ChunkSource:
     url = call.address.url
-    return ChunkSource(reader or entry.chunks, lambda: sdk.timed_out_reading(url))
+    return ChunkSource(reader or entry.chunks, functools.partial(sdk.reading_error, url))
 
 
 def _response(

@@ -33,10 +33,13 @@ from openai._types import Omit
 from openai._utils import maybe_transform
 from openai._utils._json import openapi_dumps
 
-from asynccache.cache.facade import ErrorScope
+from asynccache.cache.facade import ErrorScope, WaitedTooLongError
 from asynccache.errors import NotCanonicalError
 from asynccache.keys.canonical import canonical_json, json_of
 from asynccache.keys.denied import without_query
+from asynccache.providers import failures
+from asynccache.providers.failures import failure_of
+from asynccache.providers.refusal import RefusedError, depends_on_credentials
 
 if TYPE_CHECKING:
     import httpx2 as httpx
@@ -46,10 +49,6 @@ else:
 
 HTTP_LIBRARY: Final = httpx.__name__
 RAW_HEADER: Final = RAW_RESPONSE_HEADER
-_CREDENTIAL_STATUS: Final = frozenset({401, 402, 403, 404, 429})
-"""What one account may be told and another not: who you are, what you paid for, what you may see,
-how much you had."""
-
 _RETRY_COUNT: Final = "x-stainless-retry-count"
 _DEPLOYED: Final = frozenset({"/chat/completions", "/completions", "/embeddings"})
 _SERVER_ERROR: Final = 500  # HTTP's own: from here on it isn't the request's fault
@@ -177,42 +176,55 @@ def _credentials_of(client: Any, headers: Mapping[str, Any]) -> dict[str, Any]:
 def scope_of(error: BaseException) -> ErrorScope:
     """Return for whom an error of the SDK, or one that it lets through, is true."""
     if isinstance(error, APIStatusError):
-        return "credentials" if error.status_code in _CREDENTIAL_STATUS else "all"
-    if isinstance(error, APITimeoutError) or _is_named(error, "TimeoutException"):
-        return "timeout"
-    if isinstance(error, APIConnectionError) or _is_named(error, "RequestError"):
-        return "all"
-    return "own"
+        return "credentials" if depends_on_credentials(error.status_code) else "all"
+    return failures.scope_of(error)
 
 
-def as_sdk_error(error: Exception, request: Any) -> Exception:
-    """Return what the SDK makes of a transport error while it reads a stream; 2.x makes nothing."""
-    if not _MAPS_STREAM_ERRORS:
+def sdk_error(client: Any, url: str, error: Exception) -> Exception:
+    """Return the SDK's error for what a call ended with, whichever client made it.
+
+    Args:
+        client: The SDK's.
+        url: Where the request went.
+        error: The SDK's own, another library's, a refusal, or the end of the caller's patience.
+    """
+    if isinstance(error, APIError):
         return error
-    if _is_named(error, "TimeoutException"):
+    request = httpx.Request("POST", url)
+    if isinstance(error, RefusedError):
+        response = httpx.Response(
+            error.status, headers=error.received.unframed(), content=error.body, request=request
+        )
+        refused: Exception = client._make_status_error_from_response(response)
+        return refused
+    if isinstance(error, WaitedTooLongError):
         return APITimeoutError(request=request)
-    return APIConnectionError(request=request) if _is_named(error, "RequestError") else error
+    failure = failure_of(error)
+    if failure is None:
+        return error
+    kind = APITimeoutError if failure == "timeout" else APIConnectionError
+    return kind(request=request)
 
 
-def _is_named(error: BaseException, name: str) -> bool:
-    """Tell an error of httpx or httpx2 by its class or a base of it."""
-    return any(
-        base.__name__ == name and base.__module__.startswith("httpx")
-        for base in type(error).__mro__
-    )
-
-
-def timed_out(url: str) -> APITimeoutError:
-    """Return the SDK's error for a caller who waited as long as it would."""
-    return APITimeoutError(request=httpx.Request("POST", url))
-
-
-def timed_out_reading(url: str) -> Exception:
-    """Return the same for a caller who waited as long for the next event of a stream."""
+def reading_error(url: str, error: Exception) -> Exception:
+    """Return the same for what ended a stream: 3.x of the SDK makes its own, 2.x nothing of it."""
     if _MAPS_STREAM_ERRORS:
-        return timed_out(url)
-    error: Exception = httpx.ReadTimeout("", request=httpx.Request("POST", url))
-    return error
+        return sdk_error(None, url, error)
+    return error if isinstance(error, APIError) else transport_error(url, error)
+
+
+def transport_error(url: str, error: Exception) -> Exception:
+    """Return the HTTP library's error for what ended a stream."""
+    if isinstance(error, httpx.RequestError):
+        return error
+    if isinstance(error, APIConnectionError) and isinstance(error.__cause__, Exception):
+        return transport_error(url, error.__cause__)
+    failure = "timeout" if isinstance(error, WaitedTooLongError) else failure_of(error)
+    if failure is None:
+        return error
+    kind = httpx.ReadTimeout if failure == "timeout" else httpx.ReadError
+    made: Exception = kind(str(error), request=httpx.Request("POST", url))
+    return made
 
 
 def patience(client: Any, timeout: Any) -> float:

@@ -35,9 +35,7 @@ class StreamBody(sdk_responses.AsyncByteStream):
                 yield event
         except APIConnectionError as exc:
             # Who reads the response itself sees the transport's error, as without a cache.
-            if isinstance(exc.__cause__, Exception):
-                raise exc.__cause__ from None
-            raise
+            raise sdk.transport_error(str(exc.request.url), exc) from None
 
     async def aclose(self) -> None:
         self._source.close()

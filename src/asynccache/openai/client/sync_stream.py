@@ -8,7 +8,7 @@ from typing import Any
 from openai import APIConnectionError
 
 from asynccache.cache.facade import ChunkSource
-from asynccache.openai.client import sdk_responses
+from asynccache.openai.client import sdk, sdk_responses
 from asynccache.runtime import background
 from asynccache.runtime.threaded import ThreadedBody
 
@@ -34,9 +34,7 @@ class SyncStreamBody(sdk_responses.SyncByteStream):
                 yield from events
         except APIConnectionError as exc:
             # Who reads the response itself sees the transport's error, as without a cache.
-            if isinstance(exc.__cause__, Exception):
-                raise exc.__cause__ from None
-            raise
+            raise sdk.transport_error(str(exc.request.url), exc) from None
 
     def close(self) -> None:
         # Without waiting: the collector may call this anywhere, holding whatever lock.

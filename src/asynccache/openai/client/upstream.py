@@ -158,11 +158,6 @@ class UpstreamCall:
             complete = await recorder.record(pieces)
             chunks = tuple(flight.chunks)
             return self._answer(facts, response, "sse", chunks, received, complete=complete)
-        except Exception as exc:
-            error = sdk.as_sdk_error(exc, response.request)
-            if error is exc:
-                raise
-            raise error from exc
         finally:
             # In a task of its own, as this one may have been cancelled. No flight waits for it.
             unread = pieces if facts.closed else None

@@ -57,5 +57,5 @@ class Matrix:
 
 
 def mark(checks):
-    """Return checks as marks."""
-    return "".join("✓" if passed else "✗" for passed in checks)
+    """Return checks as marks; None stands for what there isn't to check."""
+    return "".join({True: "✓", False: "✗", None: "·"}[passed] for passed in checks)

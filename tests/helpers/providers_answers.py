@@ -234,7 +234,8 @@ class Gemini:
 
     def wants(self, body):
         """Tell whether a request demands JSON."""
-        return "responseMimeType" in (body.get("generationConfig") or {})
+        config = body.get("generationConfig") or {}
+        return not {"responseMimeType", "response_mime_type"}.isdisjoint(config)
 
     def streams(self, seen):
         """Tell whether a request asks for a stream."""

@@ -50,8 +50,9 @@ class Providers:
             return
         protocol = protocol_of(seen)
         if self.status != 200:
-            after = [("retry-after", "7")]
-            await seen.answer(protocol.error(self.status), self.status, headers=after)
+            body = json.dumps(protocol.error(self.status)).encode()
+            headers = [("retry-after", "7"), ("content-length", str(len(body)))]
+            await seen.answer(body, self.status, headers=headers)
             return
         said = what_is_said(protocol, seen.body, number)
         if protocol.streams(seen):

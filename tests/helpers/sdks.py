@@ -55,13 +55,15 @@ class Sdk:
         module: What is imported.
         has_sync: Whether the SDK has a synchronous client that isn't another SDK's of the table.
         wrapped: Whether `wrap` takes its client; what has none is reached by `instrument` alone.
+        like: What a server at another address has to be registered as, "" if a request tells.
     """
 
     name: str
     host: str
     module: str
     has_sync = True
-    wrapped = True
+    wrapped = False
+    like = ""
 
     def is_there(self):
         """Tell whether it is installed."""
@@ -102,6 +104,7 @@ class Stainless(Sdk):
         self.name, self.host, self.module = name, host, module
         self._classes, self._model, self._path, self._over = classes, model, path, over
         self.has_sync = not over
+        self.wrapped = module == "openai"
 
     def made(self, url, *, sync):
         module = self._imported()
@@ -264,12 +267,14 @@ class LiteLLM(Sdk):
     module = "litellm"
     wrapped = False
 
-    def __init__(self, model, host, path=""):
+    def __init__(self, model, host, path="", like="", *, has_sync=False):
         self.name, self.host = f"litellm {model.partition('/')[0]}", host
-        self._model, self._path = model, path
+        self._model, self._path, self.like, self.has_sync = model, path, like, has_sync
 
     def made(self, url, *, sync):
         module = self._imported()
+        if not url and "ollama" in self.name:  # which it looks for at this machine
+            url = f"https://{self.host}"
         at = _at("api_base", url, self._path)
         function = module.completion if sync else module.acompletion
         return partial(function, model=self._model, api_key=KEY, max_retries=0, **at)
@@ -286,8 +291,9 @@ class LiteLLM(Sdk):
         yield self.made(url, sync=True)
         clients = self._imported().in_memory_llm_clients_cache
         for client in clients.cache_dict.values():
-            if hasattr(client, "close"):
-                client.close()
+            close = getattr(client, "close", None)
+            if close is not None and not inspect.iscoroutinefunction(close):
+                close()
         clients.flush_cache()
 
     def ask(self, client, kind):
@@ -308,19 +314,19 @@ SDKS = {
         Mistral(),
         Stainless("groq", "api.groq.com", "groq", "Groq", "openai/gpt-oss-20b"),
         Stainless(
-            "together", "api.together.ai", "together", "Together", "openai/gpt-oss-20b", path="/v1"
+            "together", "api-inference.together.ai", "together", "Together", "openai/gpt-oss-20b"
         ),
         Stainless("cerebras", "api.cerebras.ai", "cerebras.cloud.sdk", "Cerebras", "llama-3.3-70b"),
         Cohere("cohere, aiohttp"),
         Cohere("cohere, httpx", "httpx"),
         Ollama(),
         HuggingFace(),
-        LiteLLM("anthropic/claude-sonnet-5", "api.anthropic.com"),
-        LiteLLM("openai/gpt-4o", "api.openai.com", "/v1"),
-        LiteLLM("gemini/gemini-2.5-flash", "generativelanguage.googleapis.com"),
+        LiteLLM("anthropic/claude-sonnet-5", "api.anthropic.com", has_sync=True),
+        LiteLLM("openai/gpt-4o", "api.openai.com", "/v1", has_sync=True),
+        LiteLLM("gemini/gemini-2.5-flash", "generativelanguage.googleapis.com", like="gemini"),
         LiteLLM("groq/openai/gpt-oss-20b", "api.groq.com", "/openai/v1"),
         LiteLLM("mistral/mistral-small-latest", "api.mistral.ai", "/v1"),
-        LiteLLM("ollama_chat/llama3.2", "ollama.com"),
+        LiteLLM("ollama_chat/llama3.2", "ollama.com", like="ollama"),
     )
 }
 
@@ -329,9 +335,12 @@ async def outcome(answer):
     """Return what an asynchronous client has given, as plain data."""
     if inspect.isawaitable(answer):
         answer = await answer
-    if hasattr(answer, "__aiter__"):
-        return [told(event) async for event in answer]
-    return told(answer)
+    if not hasattr(answer, "__aiter__"):
+        return told(answer)
+    events = [told(event) async for event in answer]
+    if type(answer).__module__.startswith("litellm."):  # leaves its response open otherwise
+        await answer.aclose()
+    return events
 
 
 def sync_outcome(answer):
@@ -350,6 +359,9 @@ def told(one):
             response["headers"] = _lowered(response["headers"])["content-type"]
         if type(one).__module__.startswith("litellm."):  # it makes these up
             del dumped["id"], dumped["created"]
+            for choice in dumped["choices"]:
+                for call in (choice.get("message") or choice["delta"])["tool_calls"] or ():
+                    del call["id"]
         return type(one), dumped, getattr(one, "_request_id", None)
     if dataclasses.is_dataclass(one) and not isinstance(one, type):
         return type(one), dataclasses.asdict(one)

@@ -243,6 +243,23 @@ def test_a_server_of_ones_own():
     assert find("llm.corp", "/team/v1/rerank", {}) is None
 
 
+def test_a_server_of_several_protocols():
+    """Each that is registered is found, by its path alone or below a base of its own."""
+    register(endpoint("https://proxy.corp", like="anthropic"))
+    register(endpoint("https://proxy.corp/gemini", like="gemini"))
+    register(endpoint("https://proxy.corp", like="ollama"))
+    register(endpoint("https://proxy.corp", like="ollama"))
+    for path, name in (
+        ("/v1/messages", "anthropic-messages"),
+        ("/gemini/v1beta/models/m:generateContent", "gemini-content"),
+        ("/api/chat", "ollama-chat"),
+    ):
+        match = find("proxy.corp", path, {})
+        assert match is not None
+        assert match.operation.name == name
+    assert sum(one.name == "proxy.corp" for one in table._table.registered) == 3
+
+
 def test_the_whole_url_of_an_endpoint():
     """Where it doesn't end as the provider's does, it is taken as it is."""
     register(endpoint("http://127.0.0.1:8000/ask", like="openai-chat"))

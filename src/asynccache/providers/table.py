@@ -101,8 +101,8 @@ def _match(provider: Provider, path: str) -> Match | None:
 def register(provider: Provider) -> None:
     """Cache the requests of one more provider, or of a server of your own, from now on.
 
-    Registered ones are looked at first, the latest before all others. One of the same name takes
-    the other's place.
+    Registered ones are looked at first, the latest before all others. One that differs in neither
+    name, base nor operations takes the other's place.
 
     Raises:
         TypeError: It is no `Provider`.
@@ -119,10 +119,15 @@ def register(provider: Provider) -> None:
             "a marker needs the beginning of a value, as any other client's header would do:"
             ' ("user-agent", "my-client/")'
         )
-    registered = (provider, *(one for one in _table.registered if one.name != provider.name))
+    others = (one for one in _table.registered if _described(one) != _described(provider))
+    registered = (provider, *others)
     names = [name for one in registered for name, _ in one.markers]
     markers = tuple(dict.fromkeys([*names, *_Table().markers]))
     _table = _Table(registered, (*registered, *_KNOWN), markers, next(_versions))
+
+
+def _described(provider: Provider) -> tuple[object, ...]:
+    return provider.name, provider.base, *(operation.name for operation in provider.operations)
 
 
 def endpoint(url: str, *, like: str) -> Provider:

@@ -50,7 +50,7 @@ STANDS_STILL: Final = (
     "a synchronous client was called in the thread of an event loop that is making the same call,"
     " and stands still meanwhile: use an asynchronous client there, or asyncio.to_thread"
 )
-_CHANGED: Final = "something changes requests on their request"
+_CHANGED: Final = "something changes requests on their way"
 _GOOD: Final = range(200, 300)
 
 
@@ -412,7 +412,7 @@ def _own_error(request: LibraryRequest[Any], error: Exception) -> Exception:
 
 
 def _refusal(error: BaseException) -> RefusedError | None:
-    """Return what the server said that an error stands for, whichever request in it comes from."""
+    """Return what the server said that an error stands for, whichever way in it comes from."""
     if isinstance(error, RefusedError):
         return error
     response: Any = getattr(error, "response", None)  # of the OpenAI SDK's errors

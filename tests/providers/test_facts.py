@@ -158,6 +158,13 @@ def test_an_error_within_a_stream_is_one(protocol):
         assert facts.error
 
 
+def test_an_event_named_error_is_one():
+    """A server that says in its data something else has failed all the same."""
+    events = [*answers.Chat().events(SAID)]
+    failed = b'event: error\ndata: {"message": "Overloaded"}\n\n'
+    assert recorded(openai.CHAT, [events[0], failed, *events[1:]])[1].error
+
+
 @EACH
 @BOTH
 @settings(max_examples=20)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, strategies as st
 from openai._streaming import SSEDecoder
 
-from asynccache.providers.frames import EventReader, EventSplitter
+from asynccache.providers.frames import EventReader, EventSplitter, LineReader, LineSplitter
 
 LINES = st.sampled_from(
     [
@@ -85,3 +85,42 @@ def test_an_event_without_its_empty_line_is_none():
     """What a cut stream leaves behind is not read as an event, as the SDK doesn't either."""
     for stream in (b"data: {}\n", b"data: {}", b"data: {}\ndata: {}\r"):
         assert by_us([stream]) == by_sdk(stream) == []
+
+
+@pytest.mark.parametrize("event", [b"event: error\ndata: x\n\n", b"data: x\r\nevent:error\r\n\r\n"])
+def test_an_event_named_error_is_told(event):
+    """Whatever its data are: not all servers say it there."""
+    reader = EventReader()
+    reader.read(b"event: errors\ndata: error\n\nevent: x\nid: error\n\n")
+    assert not reader.failed
+    assert [*reader.read(event)] == [b"x"]
+    assert reader.failed
+
+
+# -- lines ----------------------------------------------------------------------------------------
+
+JSON_LINES = st.lists(
+    st.sampled_from([b'{"a": 1}', b"", b" ", b'{"b": "\xc3\xa9"}', b"x\r"]), max_size=8
+).flatmap(lambda lines: st.sampled_from([b"\n".join(lines), b"\n".join([*lines, b""])]))
+
+
+def lines_of(pieces):
+    """Cut a stream that comes in pieces into lines, and what is left."""
+    splitter = LineSplitter()
+    return [line for piece in pieces for line in splitter.feed(piece)], splitter.rest()
+
+
+@given(JSON_LINES, st.data())
+def test_any_split_of_the_bytes_gives_the_same_lines(stream, data):
+    """No byte is changed, and every line but the rest has its end."""
+    lines, rest = lines_of(drawn(stream, data))
+    assert (lines, rest) == lines_of([stream])
+    assert b"".join([*lines, rest]) == stream
+    assert all(line.endswith(b"\n") and line.count(b"\n") == 1 for line in lines)
+    assert b"\n" not in rest
+
+
+def test_blank_lines_carry_nothing():
+    """They keep a connection alive."""
+    reader = LineReader()
+    assert [*reader.read(b"{}\n"), *reader.read(b" \r\n"), *reader.read(b"7")] == [b"{}\n", b"7"]

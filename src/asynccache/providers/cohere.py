@@ -73,14 +73,15 @@ def judge_chat(body: Mapping[str, Any]) -> Judge | None:
 
 
 def _said(chunks: Sequence[bytes], tick: Tick, *, streamed: bool) -> list[Said]:
+    texts: list[str] = []
+    calls: list[dict[str, Any]] = []
     if not streamed:
         message = document(chunks)["message"]
         texts = [part.get("text") or "" for part in items(message.get("content"))]
         calls = [call["function"] for call in items(message.get("tool_calls"))]
     else:
-        texts, calls = [], []
         for event in events(chunks, tick):
-            delta = (members(event.get("delta")) or {}).get("message") or {}
+            delta = members((members(event.get("delta")) or {}).get("message")) or {}
             if event["type"] == "content-delta":
                 texts.append(delta["content"].get("text") or "")
             elif event["type"] == "tool-call-start":

@@ -120,7 +120,7 @@ def members(value: object) -> dict[str, Any] | None:
 
 def items(value: object) -> list[Any]:
     """Return the items of a JSON array, none if it is something else."""
-    return value if isinstance(value, list) else []
+    return cast("list[object]", value) if isinstance(value, list) else []
 
 
 def count(*given: object) -> int:

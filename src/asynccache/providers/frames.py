@@ -17,6 +17,7 @@ _EVENT_END: Final = re.compile(rb"(?>\r\n|\n|\r){2}")
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 _LONGEST_LINE_END: Final = 2  # bytes
 _NAMED: Final = b"event: "
+_FAILED: Final = b"event: error\n"
 _PLAIN: Final = b"data: "
 _PLAIN_END: Final = b"\n\n"
 
@@ -83,9 +84,11 @@ class LineSplitter:
 class EventReader:
     """Reads the data of one stream's events, in their order."""
 
-    __slots__ = ("_cut", "_data", "_event", "_id", "_retry")
+    __slots__ = ("_cut", "_data", "_event", "_id", "_retry", "failed")
 
     def __init__(self) -> None:
+        self.failed = False
+        """An event named "error" has been read, whatever its data say."""
         self._data: list[str] = []
         self._event = ""
         self._id = ""  # stays from event to event, as the standard has it
@@ -108,6 +111,8 @@ class EventReader:
             and not self._cut
         ):
             # One line of data, maybe with a name before it, and nothing else: nearly all.
+            if event.startswith(_FAILED):
+                self.failed = True
             return (event[start + len(_PLAIN) : end],)
         found: list[bytes] = []
         if self._cut:
@@ -120,6 +125,7 @@ class EventReader:
             if line:
                 self._take(line.decode())
             elif self._data or self._event or self._id or self._retry:
+                self.failed = self.failed or self._event == "error"
                 found.append("\n".join(self._data).encode())
                 self._data, self._event, self._retry = [], "", False
         return found
@@ -138,3 +144,15 @@ class EventReader:
             with suppress(ValueError):
                 int(value)
                 self._retry = True
+
+
+class LineReader:
+    """Reads one stream's lines, each of which is data."""
+
+    __slots__ = ()
+    failed: Final = False
+    """As `EventReader.failed`: lines have no names."""
+
+    def read(self, line: bytes) -> Sequence[bytes]:
+        """Return the data that a line carries: none if it is blank."""
+        return (line,) if line.strip() else ()

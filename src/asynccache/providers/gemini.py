@@ -1,5 +1,6 @@
 """Gemini: contents, embeddings and the counting of tokens; its models stand in the paths."""
 
+# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

@@ -13,31 +13,32 @@ from asynccache.providers.responses import ResponseFacts, judge_response
 _DEPLOYMENT: Final = r"(?P<deployment>/deployments/[^/]+)?"
 """Azure's name for a model, before the endpoint's path."""
 _SHARED: Final[dict[str, Any]] = {
-    "facts": ChatFacts, "stateful": "background conversation",
-    "secretive": "messages input tools",
+    "stateful": "background conversation", "secretive": "messages input tools",
     "marks": (b'"mcp', b'"domain_secrets"'),
 }  # fmt: skip
 
 CHAT: Final = operation(
     "openai-chat", _DEPLOYMENT + "/chat/completions", "messages model", "choices",
-    choices=choices_of, judge=judge_chat, **_SHARED,
+    facts=ChatFacts, choices=choices_of, judge=judge_chat, **_SHARED,
 )  # fmt: skip
 RESPONSES: Final = operation(
     "openai-responses", "/responses", "model input", "output",
-    judge=judge_response, **{**_SHARED, "facts": ResponseFacts},
+    facts=ResponseFacts, judge=judge_response, **_SHARED,
 )  # fmt: skip
 INPUT_TOKENS: Final = operation(
     "openai-input-tokens", "/responses/input_tokens", "input", "input_tokens", **_SHARED
 )
 COMPLETIONS: Final = operation(
     "openai-completions", _DEPLOYMENT + r"(?<!/chat)(?:/fim)?/completions", "model prompt",
-    "choices", choices=choices_of, **_SHARED,
+    "choices", facts=ChatFacts, choices=choices_of, **_SHARED,
 )  # fmt: skip
 EMBEDDINGS: Final = operation(
     "openai-embeddings", _DEPLOYMENT + "/embeddings", "model input", "data",
-    inputs="input", **_SHARED,
+    facts=ChatFacts, inputs="input", **_SHARED,
 )  # fmt: skip
-RERANK: Final = operation("openai-rerank", "/rerank", "query documents", "results data", **_SHARED)
+RERANK: Final = operation(
+    "openai-rerank", "/rerank", "query documents", "results data", facts=ChatFacts, **_SHARED
+)
 OPERATIONS: Final = (CHAT, RESPONSES, INPUT_TOKENS, COMPLETIONS, EMBEDDINGS, RERANK)
 _MISTRAL_CHAT: Final = replace(CHAT, marks=(*CHAT.marks, b'"connector"'))
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Sequence
+from collections.abc import AsyncIterable, Callable
 from typing import Final, Protocol
 
 from asynccache.entries.entry import Kind
 from asynccache.providers.facts import DONE, Facts
-from asynccache.providers.frames import EventReader, EventSplitter, LineSplitter
+from asynccache.providers.frames import EventReader, EventSplitter, LineReader, LineSplitter
 
 _NO_REST: Final = frozenset({b"", b"data: " + DONE, b"data:" + DONE})
 """What may follow a stream's last event: a server's last line may lack its empty line."""
@@ -34,7 +34,7 @@ class StreamRecorder:
         failed: Called once, when the stream says that it has failed.
     """
 
-    __slots__ = ("_choices", "_facts", "_failed", "_into", "_read", "_splitter")
+    __slots__ = ("_choices", "_facts", "_failed", "_into", "_reader", "_splitter")
 
     def __init__(
         self,
@@ -49,9 +49,7 @@ class StreamRecorder:
         self._choices = choices
         self._failed: Callable[[], None] | None = failed
         self._splitter = LineSplitter() if framed == "lines" else EventSplitter()
-        self._read: Callable[[bytes], Sequence[bytes]] = (
-            _line if framed == "lines" else EventReader().read
-        )
+        self._reader = LineReader() if framed == "lines" else EventReader()
 
     async def record(self, pieces: AsyncIterable[bytes]) -> bool:
         """Record a body, however it was cut into pieces; tell whether it is whole."""
@@ -74,17 +72,14 @@ class StreamRecorder:
     def _take(self, chunk: bytes) -> None:
         facts = self._facts
         try:
-            for data in self._read(chunk):
+            for data in self._reader.read(chunk):
                 facts.read_event(data)
                 if facts.closed:
                     break
+            facts.error = facts.error or self._reader.failed
         except UnicodeDecodeError:
             facts.error = True  # who reads the stream will see it
         if facts.error and self._failed is not None:
             self._failed()
             self._failed = None
         self._into.ending = self._into.ending or facts.is_ending(self._choices)
-
-
-def _line(line: bytes) -> Sequence[bytes]:
-    return (line,) if line.strip() else ()

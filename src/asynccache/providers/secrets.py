@@ -25,7 +25,7 @@ _IN_TOOLS: Final = {
     "externalapi": (("authConfig", "auth_config", "apiAuth", "api_auth"), ""),
 }
 """Gemini's, by the names of the objects that hold them, without underscores and capitals."""
-_AT_TOP: Final = {
+_AT_TOP: Final[dict[tuple[str, ...], tuple[tuple[str, ...], str]]] = {
     (): (("fallback_credit_token",), ""),
     ("mcp_servers",): (("authorization_token",), "url"),
     ("connectors",): (("user_access_token",), ""),

@@ -55,7 +55,8 @@ async def test_what_an_answer_says_of_itself(name, streamed):
     """Provider, model and tokens are told of the call that was paid for, and of a hit."""
     url, body, speaks, streaming, model, tokens = PROVIDERS[name]
     if streamed:
-        url, body = url.replace(":generate", ":streamGenerate"), {**body, **streaming}
+        url = url.replace(":generateContent", ":streamGenerateContent?alt=sse")
+        body = {**body, **streaming}
 
     def answer(request):
         if not streamed:
@@ -77,6 +78,18 @@ async def test_what_an_answer_says_of_itself(name, streamed):
         assert stats.tokens_paid == stats.tokens_saved == sum(tokens[:2])
         assert (stats.cache_read_tokens, stats.cache_write_tokens) == tokens[2:]
         assert json.loads(json.dumps(stats.as_dict()))["cache_read_tokens"] == tokens[2]
+
+
+async def test_a_stream_that_is_no_stream_of_events_passes():
+    """Without ``alt=sse`` Gemini sends one array, piece by piece, which is given as it comes."""
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, json=[{"candidates": []}]))
+    async with (
+        Cache.memory() as cache,
+        cache.wrap(httpx2.AsyncClient(transport=transport)) as client,
+    ):
+        url = f"{GEMINI}:streamGenerateContent"
+        assert (await client.post(url, json={"contents": []})).json() == [{"candidates": []}]
+        assert cache.stats().bypassed == 1
 
 
 async def test_who_was_asked_past_the_cache():

@@ -190,6 +190,12 @@ MARKED = [
     ("user-agent", "AsyncOpenAI/Python 3.57.0", "/v1/chat/completions", "openai", "/v1"),
     ("user-agent", "AsyncGroq/Python 1.7.0", "/openai/v1/chat/completions", "groq", "/openai/v1"),
     ("user-agent", "AsyncCerebras/Python 1.91", "/v1/chat/completions", "cerebras", "/v1"),
+    ("user-agent", "AsyncTogether/Python 3.1.1", "/v1/rerank", "together", "/v1"),
+    ("user-agent", "speakeasy-sdk/python 3.7.0 2.935.1 1.0.0 mistralai", "/v1/embeddings",
+     "mistral", "/v1"),
+    ("user-agent", "unknown/None; hf_hub/2.4.0; python/3.11", "/v1/chat/completions",
+     "huggingface", "/v1"),
+    ("user-agent", "AsyncAzureOpenAI/Python 2.17.0", "/deployments/d/embeddings", "openai", ""),
     ("user-agent", "cohere/7.3.1", "/v2/chat", "cohere", ""),
     ("x-fern-sdk-name", "cohere", "/v2/rerank", "cohere", ""),
     ("user-agent", "ollama-python/0.6.3 (x86_64 linux)", "/api/chat", "ollama", ""),
@@ -324,5 +330,5 @@ def test_what_is_no_provider():
     with pytest.raises(TypeError, match=r"not a str.*endpoint\(") as caught:
         register("https://llm.corp/v1")  # type: ignore[arg-type]
     assert "openai-chat" in str(caught.value)
-    with pytest.raises(ValueError, match="beginning of a value"):
+    with pytest.raises(ValueError, match="part of a value"):
         register(Provider(name="mine", operations=(), markers=(("accept", ""),)))

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from asynccache.cache.facade import Scope
+from asynccache.errors import NotCanonicalError
 from asynccache.keys.canonical import canonical_json, json_of
 from asynccache.keys.key import Prefix
 from asynccache.providers import table
@@ -140,6 +141,8 @@ def keyed(question: Question, scope: Scope, upstream: str | None) -> HttpCall:
         NotCanonicalError: It has no key, or its answer depends on state at the server.
     """
     wire, match, settings = question.wire, question.match, scope.cache.settings
+    if question.streaming and match.operation.stream_query not in wire.query:
+        raise NotCanonicalError("its stream is framed in a way that isn't known")
     data = question.data if question.exact else cast("dict[str, Any]", json_of(wire.body or b""))
     canonical = canonical_json(data)
     secrets: tuple[str, ...] = ()

@@ -112,7 +112,7 @@ _COUNT: Final = operation(
 PROVIDER: Final = Provider(
     name="anthropic",
     hosts=("api.anthropic.com",),
-    markers=(("anthropic-version", "2"),),  # a date
+    markers=(("anthropic-version", "20"),),  # a date
     operations=(MESSAGES, _COUNT, CHAT),
     kept_headers=("anthropic-organization-id",),
 )

@@ -104,7 +104,7 @@ _SHARED: Final[dict[str, Any]] = {
 CONTENT: Final = operation(
     "gemini-content", _MODEL + ":(?:g|streamG)enerateContent", "contents", "candidates",
     choices=lambda body: count(_config(body, "candidateCount", "candidate_count"), 1),
-    facts=ContentFacts, streams=streams, judge=judge_content, **_SHARED,
+    facts=ContentFacts, streams=streams, stream_query="alt=sse", judge=judge_content, **_SHARED,
 )  # fmt: skip
 COUNT_TOKENS: Final = operation(
     "gemini-tokens", _MODEL + ":countTokens", "contents", "totalTokens", **_SHARED

@@ -56,13 +56,10 @@ _HOSTS: Final = {
     "huggingface": ("router.huggingface.co", ".endpoints.huggingface.cloud"),
 }
 _AGENTS: Final = {
-    "openai": ("OpenAI/", "AsyncOpenAI/", "AzureOpenAI/", "AsyncAzureOpenAI/"),
-    "groq": ("Groq/", "AsyncGroq/"),
-    "together": ("Together/", "AsyncTogether/"),
-    "cerebras": ("Cerebras/", "AsyncCerebras/"),
-    "mistral": ("mistral-client-python/",),
-}
-"""How the user agents of their clients begin."""
+    "openai": "OpenAI/", "groq": "Groq/", "together": "Together/", "cerebras": "Cerebras/",
+    "mistral": " mistralai", "huggingface": "hf_hub/",
+}  # fmt: skip
+"""What is in the user agents of their clients."""
 KEPT_HEADERS: Final = (
     "openai-model",
     "openai-organization",
@@ -79,7 +76,7 @@ PROVIDERS: Final = tuple(
     Provider(
         name=name,
         hosts=hosts,
-        markers=tuple(("user-agent", agent) for agent in _AGENTS.get(name, ())),
+        markers=(("user-agent", _AGENTS[name]),) if name in _AGENTS else (),
         operations=OPERATIONS if name != "mistral" else (_MISTRAL_CHAT, *OPERATIONS[1:]),
         kept_headers=KEPT_HEADERS,
     )

@@ -49,6 +49,8 @@ class Operation(Struct, frozen=True, kw_only=True, eq=False):
     """Tells from body and path whether a stream is asked for."""
     streamed: Kind = "sse"
     """How a stream is framed."""
+    stream_query: str = ""
+    """A part of the query of those requests whose streams are framed so."""
     choices: Callable[[Mapping[str, Any]], int] = one_choice
     """Returns how many choices a request asks for."""
     judge: Callable[[Mapping[str, Any]], Judge | None] | None = None
@@ -116,8 +118,7 @@ class Provider(Struct, frozen=True, kw_only=True, eq=False):
     """Where it is found: "api.anthropic.com", "localhost:11434"; one that begins with "." or "-" is
     the end of a name."""
     markers: tuple[tuple[str, str], ...] = ()
-    """Headers that only its clients send: a name in lower case, and how the value begins, which is
-    never nothing."""
+    """Headers that only its clients send: a name in lower case, and a part of the value."""
     base: str = ""
     """How paths begin; for servers that do other things as well."""
     anywhere: bool = False
@@ -135,4 +136,4 @@ class Provider(Struct, frozen=True, kw_only=True, eq=False):
 
     def is_marked(self, headers: Mapping[str, str]) -> bool:
         """Tell whether a request's headers, by names in lower case, are of this provider's."""
-        return any(headers.get(name, "").startswith(value) for name, value in self.markers)
+        return any(value in headers.get(name, "") for name, value in self.markers)

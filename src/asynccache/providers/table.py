@@ -106,7 +106,7 @@ def register(provider: Provider) -> None:
 
     Raises:
         TypeError: It is no `Provider`.
-        ValueError: It has a marker that any value begins with.
+        ValueError: It has a marker that is in any value.
     """
     global _table  # noqa: PLW0603 - there is one table for the process
     if not isinstance(provider, Provider):
@@ -116,7 +116,7 @@ def register(provider: Provider) -> None:
         )
     if not all(value for _, value in provider.markers):
         raise ValueError(
-            "a marker needs the beginning of a value, as any other client's header would do:"
+            "a marker needs a part of a value, as any other client's header would do:"
             ' ("user-agent", "my-client/")'
         )
     others = (one for one in _table.registered if _described(one) != _described(provider))

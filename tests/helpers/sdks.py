@@ -143,7 +143,10 @@ class Mistral(Sdk):
     name, host, module = "mistralai", "api.mistral.ai", "mistralai.client"
 
     def made(self, url, *, sync):
-        return self._imported().Mistral(api_key=KEY, **_at("server_url", url))
+        module = self._imported()
+        if not hasattr(module, "Mistral"):  # before 2
+            module = importlib.import_module("mistralai")
+        return module.Mistral(api_key=KEY, **_at("server_url", url))
 
     @contextmanager
     def opened_sync(self, url):
@@ -300,6 +303,7 @@ class LiteLLM(Sdk):
         return client(messages=MESSAGES, **SPECIAL.get(kind, {}))
 
 
+_HTTPX = "httpx2" if importlib.util.find_spec("httpx2") else "httpx"
 _CLAUDE = ("api.anthropic.com", "anthropic", "Anthropic", "claude-sonnet-5")
 _GPT = ("api.openai.com", "openai", "OpenAI", "gpt-4o")
 SDKS = {
@@ -310,7 +314,7 @@ SDKS = {
         Stainless("openai", *_GPT, path="/v1"),
         Stainless("openai, aiohttp", *_GPT, path="/v1", over="DefaultAioHttpClient"),
         Gemini("google-genai, aiohttp"),
-        Gemini("google-genai, httpx2", "httpx2"),
+        Gemini("google-genai, httpx", _HTTPX),
         Mistral(),
         Stainless("groq", "api.groq.com", "groq", "Groq", "openai/gpt-oss-20b"),
         Stainless(

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import asynccache
+import asynccache.http
 import asynccache.normalizers
 import asynccache.openai
 import asynccache.stores
@@ -55,6 +56,7 @@ SHARED = {
 LAZY = {
     ("cache.factory", "cache.urls"): "few programs name a cache by its URL",
     ("cache.factory", "stores"): "a program loads the store that it uses, and its driver, alone",
+    ("http.wrapping", "http.aiohttp_session"): "aiohttp is there when a session of its is wrapped",
     ("testing", "testing.contract"): "the contract needs pytest, which others than testers lack",
 }
 # Modules that are named in strings, to be imported when they are needed.
@@ -72,8 +74,11 @@ NAMED = {
 DRIVERS = {
     "aiocache": ("integrations.aiocache", "stores.aiocache"),
     "aiofiles": ("stores.",),
+    "aiohttp": ("http.aiohttp_session",),
     "autogen_core": ("integrations.autogen",),
     "azure": ("stores.cosmos",),
+    "httpx": ("http.httpx",),
+    "httpx2": ("http.httpx", "openai"),
     "langchain_core": ("integrations.langchain",),
     "langgraph": ("integrations.langgraph",),
     "litellm": ("integrations.litellm",),
@@ -318,6 +323,7 @@ def test_lists_of_exceptions_are_needed():
     "package",
     [
         asynccache,
+        asynccache.http,
         asynccache.normalizers,
         asynccache.openai,
         asynccache.stores,
@@ -351,8 +357,6 @@ def test_import_loads_no_driver():
     """Importing every public name loads no driver, no database, no compressor, and not pytest."""
     heavy = [
         *DRIVERS,
-        "httpx",
-        "httpx2",
         "pydantic",
         "pytest",
         "backports.zstd",
@@ -360,6 +364,7 @@ def test_import_loads_no_driver():
     ]
     script = (
         "import sys; from asynccache import *; from asynccache import AsyncCache, Cache;"
+        " import asynccache.http;"
         f" print([m for m in {heavy!r} if m in sys.modules])"
     )
     done = subprocess.run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 import pickle
 import subprocess
 import sys
@@ -134,19 +135,33 @@ def test_half_a_character_is_no_tenant_in_any_store(kind, tmp_path):
 
 
 class AsyncAnthropic:
-    """A client of another SDK."""
+    """A client of another SDK, of a version that stands on no HTTP library that is known."""
 
 
-AsyncAnthropic.__module__ = "anthropic"
+class Session:
+    """A client of an HTTP library that isn't served."""
 
 
-def test_what_cant_be_wrapped():
-    """The message says what can, and what to do with the rest."""
-    for wrong, kind in ((AsyncAnthropic(), "an AsyncAnthropic"), (None, "None"), ({}, "a dict")):
-        with pytest.raises(TypeError, match=f"can't wrap {kind}: pass an openai.AsyncOpenAI"):
-            Cache.memory().wrap(wrong)
-    with pytest.raises(TypeError, match=r"can't wrap the class AsyncAnthropic.*instance"):
-        Cache.memory().wrap(AsyncAnthropic)
+AsyncAnthropic.__module__, Session.__module__ = "anthropic", "requests.sessions"
+
+WRONG = {
+    "a class": (AsyncAnthropic, r"the class AsyncAnthropic: pass an instance.*AsyncAnthropic\("),
+    "an old SDK": (AsyncAnthropic(), r"an AsyncAnthropic: there is no HTTP client.*memoize"),
+    "another library": (Session(), r"a Session: requests by requests aren't cached.*memoize"),
+    "a module": (json, r"the module json: asynccache.instrument\(\) serves"),
+    "a function": (json.dumps, r"a function: wrap takes a client.*memoize"),
+    "a method": (json.JSONDecoder().decode, r"a method: wrap takes a client.*memoize"),
+    "an object": (object(), r"an object: pass a client.*instrument\(\).*memoize"),
+    "None": (None, "None: pass a client"),
+    "a dict": ({}, "a dict: pass a client"),
+}
+
+
+@pytest.mark.parametrize(("wrong", "said"), WRONG.values(), ids=WRONG)
+def test_what_cant_be_wrapped(wrong, said):
+    """The message says what would work for it."""
+    with pytest.raises(TypeError, match=f"can't wrap {said}"):
+        Cache.memory().wrap(wrong)
 
 
 async def test_outside_of_the_block(caplog):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from asynccache.http.httpx_sync import SyncCacheTransport
 from asynccache.http.httpx_transport import CacheTransport
-from asynccache.http.wrapping import wrap
+from asynccache.http.wrapping import aiohttp_middleware, wrap
 from asynccache.providers.provider import Operation, Provider
 from asynccache.providers.table import endpoint, register
 
@@ -16,6 +16,7 @@ __all__ = [
     "Operation",
     "Provider",
     "SyncCacheTransport",
+    "aiohttp_middleware",
     "endpoint",
     "register",
     "wrap",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import copy
+import functools
 import importlib
 import sys
 from contextlib import suppress
 from types import ModuleType
 from typing import Any, Final, TypeVar
 
-from asynccache.cache.facade import AsyncCache, not_wrappable
+from asynccache.cache.facade import AsyncCache, SyncCache, asynchronous, not_wrappable
 from asynccache.errors import described
+from asynccache.http.copies import Copier, bare_copy, made_later
 from asynccache.http.exchange import HttpCache
 from asynccache.http.httpx_sync import SyncCacheTransport
 from asynccache.http.httpx_transport import CacheTransport, of_library
@@ -20,26 +21,84 @@ ClientT = TypeVar("ClientT")
 _LIBRARIES: Final = ("httpx2", "httpx")
 CHOOSE: Final = "_transport_for_url"
 """The method of a client that chooses the transport for a request."""
+_ORIGINAL: Final = "_asynccache_original"
 
 
 def wrap(client: ClientT, *, cache: AsyncCache, upstream: str | None = None) -> ClientT:
     """Return a copy of a client whose requests go through a cache; see `AsyncCache.wrap`.
 
+    Wrapping a wrapped client takes it from its cache to this one.
+
     Raises:
-        TypeError: Nothing is known of such a client.
+        TypeError: There is no HTTP client in it, as far as is known.
     """
     http = HttpCache(cache, upstream)
-    found = _wrapped(client, http)
-    if found is None:
+    found: ClientT | None = _wrapped(client, http)
+    if found is not None:
+        return found
+    copier = Copier(client, functools.partial(_wrapped, http=http))
+    twin = copier.copied(client)
+    if not copier.found:
         raise not_wrappable(client)
-    return found
+    for name in ("copy", "with_options"):
+        if (method := getattr(type(client), name, None)) is not None:
+            vars(twin)[name] = _carried_on(twin, method, cache, upstream)
+    return twin
 
 
-def _wrapped(client: ClientT, http: HttpCache) -> ClientT | None:
+def _carried_on(twin: Any, method: Any, cache: AsyncCache, upstream: str | None) -> Any:
+    """Return a method of an SDK's client that makes another one, for the same cache."""
+
+    @functools.wraps(method)
+    def copied(*args: Any, **kwargs: Any) -> Any:
+        made = method(twin, *args, **kwargs)
+        # A name stands for the server it was given to, and for no other.
+        same = made.base_url == twin.base_url
+        return wrap(made, cache=cache, upstream=upstream if same else None)
+
+    return copied
+
+
+def _wrapped(client: Any, http: HttpCache) -> Any:
+    """Return an HTTP client's copy over a cache, None for what is none."""
     for library in libraries():
         if isinstance(client, library.AsyncClient | library.Client):
             return _wrapped_httpx(client, library, http)
+    if "aiohttp" in sys.modules and isinstance(client, sys.modules["aiohttp"].ClientSession):
+        from asynccache.http.aiohttp_session import wrapped_session
+
+        return wrapped_session(client, http)
     return None
+
+
+def aiohttp_middleware(
+    cache: AsyncCache | SyncCache | None = None, *, upstream: str | None = None
+) -> Any:
+    """Return a middleware for a session of aiohttp that answers from a cache.
+
+    Let it be the last one, so that it sees requests as they are sent. `AsyncCache.wrap` does so,
+    and knows the timeouts of single requests besides; a middleware knows those of the session.
+
+    Args:
+        cache: The cache. None is the current one of each request.
+        upstream: As for `AsyncCache.wrap`.
+
+    Raises:
+        ImportError: aiohttp isn't installed, or is older than 3.12.
+
+    Example::
+
+        session = aiohttp.ClientSession(middlewares=[aiohttp_middleware(cache)])
+    """
+    try:
+        from asynccache.http.aiohttp_session import CacheMiddleware, require_middlewares
+    except ModuleNotFoundError as exc:
+        raise ImportError(
+            "aiohttp isn't installed: run pip install aiohttp", name="aiohttp"
+        ) from exc
+    require_middlewares()
+    own = None if cache is None else asynchronous(cache)
+    return CacheMiddleware(HttpCache(own, upstream))
 
 
 def transport(inner: Any, *, cache: AsyncCache, upstream: str | None = None, is_sync: bool) -> Any:
@@ -79,14 +138,18 @@ def libraries() -> list[ModuleType]:
 
 
 def _wrapped_httpx(client: ClientT, library: ModuleType, http: HttpCache) -> ClientT:
-    twin = copy.copy(client)
     is_sync = isinstance(client, library.Client)
-    choose: Any = getattr(twin, CHOOSE)
+    original: Any = vars(client).get(_ORIGINAL, client)
+    twin = bare_copy(client)
+    own = vars(twin)
 
     def transport_for_url(url: Any) -> Any:
-        return transport_over(library, choose(url), http, is_sync=is_sync)
+        inner = getattr(original, CHOOSE)(url)
+        return transport_over(library, inner, http, is_sync=is_sync)
 
-    setattr(twin, CHOOSE, transport_for_url)
+    # What it was made of is kept, as that closes the connections once it is collected.
+    own.update({_ORIGINAL: original, CHOOSE: transport_for_url})
+    made_later(twin, client, functools.partial(_wrapped, http=http))
     return twin
 
 

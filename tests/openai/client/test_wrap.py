@@ -134,7 +134,7 @@ async def test_wrapping_twice_takes_the_client_to_the_second_cache(cached, api_c
 
 async def test_what_is_no_client_is_refused(api_cache):
     """What can't be wrapped is refused with a sentence that says what to pass."""
-    with pytest.raises(TypeError, match=r"can't wrap an object: pass an openai.AsyncOpenAI"):
+    with pytest.raises(TypeError, match=r"can't wrap an object: pass a client of an SDK"):
         api_cache.wrap(object())
 
 

@@ -35,7 +35,7 @@ PARALLEL = ("-n", "logical", "--maxprocesses=4", "--dist=loadfile")
 # What `tests_fast` leaves out: what needs a server of a store, starts processes, or takes long.
 SLOW = (
     "core/test_processes.py", "core/test_state_machine.py", "docs", "extras", "frameworks",
-    "integrations",
+    "http/test_litellm.py", "http/test_sdks.py", "integrations",
     "openai/client/test_gevent.py", "openai/client/test_keys.py",
     "openai/client/test_matrix.py", "openai/client/test_storm.py",
     "openai/client/test_sync.py", "openai/client/test_wrap.py",
@@ -48,7 +48,7 @@ EXTRAS = ("none", *PROJECT["project"]["optional-dependencies"])
 EAGER = ("3.12", "3.13")  # two of the Pythons that have eager tasks
 # What `matrix` runs, besides `tests` on the other Pythons, `tests_eager` and `tests_extra`.
 MATRIX = (
-    "tests_openai2", "tests_openai_oldest",
+    "tests_openai2", "tests_openai_oldest", "tests_sdks_oldest",
     "tests_frameworks", "tests_frameworks_openai2", "tests_frameworks_autogen02",
 )  # fmt: skip
 
@@ -197,6 +197,13 @@ def tests_openai_oldest(session: nox.Session) -> None:
     (sdk,) = [each for each in needs if each.startswith("openai")]
     session.install(sdk.partition(",")[0].replace(">=", "=="))
     run_client_tests(session)
+
+
+@nox.session
+def tests_sdks_oldest(session: nox.Session) -> None:
+    """Run the tests of other providers' SDKs on the oldest versions that frameworks ask for."""
+    install(session, "sdks-oldest", extra="openai")
+    session.run("pytest", *PARALLEL, *(session.posargs or ["tests/http/test_sdks.py"]))
 
 
 def run_client_tests(session: nox.Session) -> None:

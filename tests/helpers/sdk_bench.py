@@ -19,7 +19,7 @@ from asynccache import Cache
 from asynccache.http import endpoint, register
 from tests.helpers.matrix import Matrix, mark
 from tests.helpers.providers_server import ENCODERS, Providers
-from tests.helpers.sdks import KINDS, Sync, failure, outcome, sync_outcome
+from tests.helpers.sdks import KINDS, OTHERS, Sync, failure, outcome, sync_outcome
 
 CALLERS = 100
 SETTLED = 3  # seconds: a bound for an answer that is never stored
@@ -185,7 +185,7 @@ async def check_broken(bench):
 
 
 CHECKS: dict[str, Any] = {
-    **{kind: functools.partial(check_kind, kind) for kind in KINDS},
+    **{kind: functools.partial(check_kind, kind) for kind in (*KINDS, *OTHERS)},
     "400 429 529": check_errors,
     "gzip br zstd": check_encodings,
     "100 at once": check_at_once,
@@ -237,6 +237,9 @@ def _row(sdk, sync):
 def _columns(sdk, way, *, sync):
     if way == "official":
         return (*OFFICIAL, "100 at once") if sdk.wrapped and not sync else OFFICIAL
-    if way == "wrapped":
-        return CHECKS if sdk.wrapped else ()
-    return [column for column in CHECKS if column not in ALONE or not sdk.wrapped]
+    if way == "wrapped" and not sdk.wrapped:
+        return ()
+    lacks = {*OTHERS} - {*sdk.others}
+    if way == "instrumented" and sdk.wrapped:
+        lacks |= {*ALONE}
+    return [column for column in CHECKS if column not in lacks]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import trustme
 
+from asynccache.providers import table
+
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory):
@@ -16,7 +18,8 @@ def authority(tmp_path_factory):
 
 @pytest.fixture
 def offline(authority, monkeypatch):
-    """Let no SDK look for more than an answer."""
+    """Let no SDK look for more than an answer, and forget what was registered for it."""
+    monkeypatch.setattr(table, "_table", table._table)
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
     for name in ("LITELLM_LOCAL_MODEL_COST_MAP", "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS"):
         monkeypatch.setenv(name, "True")

@@ -19,6 +19,8 @@ from pydantic import BaseModel
 from tests.helpers.providers_answers import TOOL
 
 KINDS = ("plain", "tools", "structured", "streamed")
+OTHERS = ("embeddings", "rerank", "tokens")
+"""Kinds that not all have: the last counts the tokens of a request."""
 KEY = "sk-test"
 MESSAGES: Any = [{"role": "user", "content": "What is the weather in Paris?"}]
 CITY: Any = {"city": {"type": "string"}}
@@ -26,6 +28,7 @@ PARAMETERS: Any = {"type": "object", "properties": CITY, "required": ["city"]}
 FUNCTION: Any = {"name": TOOL, "description": "Return the weather.", "parameters": PARAMETERS}
 TOOLS: Any = {"tools": [{"type": "function", "function": FUNCTION}]}
 STREAM: Any = {"stream": True}
+RANKED: Any = {"query": "Which is in France?", "documents": ["Paris", "Rome"]}
 
 
 class Weather(BaseModel):
@@ -55,6 +58,7 @@ class Sdk:
         module: What is imported.
         has_sync: Whether the SDK has a synchronous client that isn't another SDK's of the table.
         wrapped: Whether `wrap` takes its client; what has none is reached by `instrument` alone.
+        others: Those of `OTHERS` that it has.
         like: What a server at another address has to be registered as, "" if a request tells.
     """
 
@@ -63,6 +67,7 @@ class Sdk:
     module: str
     has_sync = True
     wrapped = True
+    others: tuple[str, ...] = ()
     like = ""
 
     def is_there(self):
@@ -86,7 +91,7 @@ class Sdk:
             yield client
 
     def ask(self, client, kind):
-        """Ask for one of the `KINDS`; what a synchronous client is asked for is there at once."""
+        """Ask for a kind; what a synchronous client is asked for is there at once."""
         raise NotImplementedError
 
     def _imported(self):
@@ -100,8 +105,8 @@ def _at(name, url, path=""):
 class Stainless(Sdk):
     """SDKs that one generator has made: OpenAI's and its kin."""
 
-    def __init__(self, name, host, module, classes, model, *, path="", over=""):
-        self.name, self.host, self.module = name, host, module
+    def __init__(self, name, host, module, classes, model, *, path="", over="", others=()):
+        self.name, self.host, self.module, self.others = name, host, module, others
         self._classes, self._model, self._path, self._over = classes, model, path, over
         self.has_sync = not over
 
@@ -113,6 +118,10 @@ class Stainless(Sdk):
         return kind(api_key=KEY, max_retries=0, **at, **options)
 
     def ask(self, client, kind):
+        if kind == "embeddings":
+            return client.embeddings.create(model="embed", input="Paris")
+        if kind == "rerank":
+            return client.rerank.create(model="rank", **RANKED)
         return client.chat.completions.create(
             model=self._model, messages=MESSAGES, **SPECIAL.get(kind, {})
         )
@@ -122,6 +131,8 @@ class Anthropic(Stainless):
     """Anthropic's own."""
 
     def ask(self, client, kind):
+        if kind == "tokens":
+            return client.messages.count_tokens(model=self._model, messages=MESSAGES)
         asked = {"model": self._model, "max_tokens": 99, "messages": MESSAGES}
         if kind == "structured":
             return client.messages.parse(**asked, output_format=Weather)
@@ -140,9 +151,13 @@ class Mistral(Sdk):
     """Mistral's own: one client for both."""
 
     name, host, module = "mistralai", "api.mistral.ai", "mistralai.client"
+    others = ("embeddings",)
 
     def made(self, url, *, sync):
-        return self._imported().Mistral(api_key=KEY, **_at("server_url", url))
+        module = self._imported()
+        if not hasattr(module, "Mistral"):  # before 2
+            module = importlib.import_module("mistralai")
+        return module.Mistral(api_key=KEY, **_at("server_url", url))
 
     @contextmanager
     def opened_sync(self, url):
@@ -150,7 +165,12 @@ class Mistral(Sdk):
             yield Sync(client)
 
     def ask(self, client, kind):
-        chat, end = (client.both.chat, "") if isinstance(client, Sync) else (client.chat, "_async")
+        end = "" if isinstance(client, Sync) else "_async"
+        client = client.both if isinstance(client, Sync) else client
+        if kind == "embeddings":
+            ask = getattr(client.embeddings, f"create{end}")
+            return ask(model="mistral-embed", inputs=["Paris"])
+        chat = client.chat
         asked = {"model": "mistral-small-latest", "messages": MESSAGES}
         if kind == "structured":
             return getattr(chat, f"parse{end}")(response_format=Weather, **asked)
@@ -163,6 +183,7 @@ class Gemini(Sdk):
     """google-genai, over aiohttp, which it prefers where that is installed, or over httpx."""
 
     host, module = "generativelanguage.googleapis.com", "google.genai"
+    others = ("embeddings", "tokens")
 
     def __init__(self, name, over=""):
         self.name, self._over = name, over
@@ -194,6 +215,10 @@ class Gemini(Sdk):
         asked = {"model": "gemini-2.5-flash", "contents": MESSAGES[0]["content"]}
         if kind == "streamed":
             return models.generate_content_stream(**asked)
+        if kind == "tokens":
+            return models.count_tokens(**asked)
+        if kind == "embeddings":
+            return models.embed_content(model="gemini-embedding-001", contents="Paris")
         function = {name: FUNCTION[name] for name in ("name", "description")}
         function["parameters_json_schema"] = PARAMETERS
         configs: dict = {
@@ -209,6 +234,7 @@ class Cohere(Sdk):
     """Cohere's own, version 2: over httpx-aiohttp where that is installed and nothing is said."""
 
     host, module = "api.cohere.com", "cohere"
+    others = ("embeddings", "rerank")
 
     def __init__(self, name, over=""):
         self.name, self._over = name, over
@@ -223,6 +249,13 @@ class Cohere(Sdk):
         return kind(api_key=KEY, log_warning_experimental_features=False, **at, **options)
 
     def ask(self, client, kind):
+        if kind == "embeddings":
+            return client.embed(
+                model="embed-v4.0", texts=["Paris"], input_type="search_query",
+                embedding_types=["float"],
+            )  # fmt: skip
+        if kind == "rerank":
+            return client.rerank(model="rerank-v4.0", **RANKED)
         asked: dict = {"model": "command-a", "messages": MESSAGES}
         asked["request_options"] = {"max_retries": 0}
         if kind == "streamed":
@@ -235,12 +268,15 @@ class Ollama(Sdk):
     """Ollama's own."""
 
     name, host, module = "ollama", "ollama.com", "ollama"
+    others = ("embeddings",)
 
     def made(self, url, *, sync):
         kind = getattr(self._imported(), "Client" if sync else "AsyncClient")
         return kind(host=url or f"https://{self.host}")
 
     def ask(self, client, kind):
+        if kind == "embeddings":
+            return client.embed(model="nomic-embed-text", input="Paris")
         special = {**SPECIAL, "structured": {"format": SCHEMA}}
         return client.chat(model="llama3.2", messages=MESSAGES, **special.get(kind, {}))
 
@@ -299,21 +335,28 @@ class LiteLLM(Sdk):
         return client(messages=MESSAGES, **SPECIAL.get(kind, {}))
 
 
+_HTTPX = "httpx2" if importlib.util.find_spec("httpx2") else "httpx"
 _CLAUDE = ("api.anthropic.com", "anthropic", "Anthropic", "claude-sonnet-5")
 _GPT = ("api.openai.com", "openai", "OpenAI", "gpt-4o")
+_RANKS = ("embeddings", "rerank")
 SDKS = {
     sdk.name: sdk
     for sdk in (
-        Anthropic("anthropic", *_CLAUDE),
+        Anthropic("anthropic", *_CLAUDE, others=("tokens",)),
         Anthropic("anthropic, aiohttp", *_CLAUDE, over="DefaultAioHttpClient"),
-        Stainless("openai", *_GPT, path="/v1"),
+        Stainless("openai", *_GPT, path="/v1", others=("embeddings",)),
         Stainless("openai, aiohttp", *_GPT, path="/v1", over="DefaultAioHttpClient"),
         Gemini("google-genai, aiohttp"),
-        Gemini("google-genai, httpx2", "httpx2"),
+        Gemini("google-genai, httpx", _HTTPX),
         Mistral(),
         Stainless("groq", "api.groq.com", "groq", "Groq", "openai/gpt-oss-20b"),
         Stainless(
-            "together", "api-inference.together.ai", "together", "Together", "openai/gpt-oss-20b"
+            "together",
+            "api-inference.together.ai",
+            "together",
+            "Together",
+            "openai/gpt-oss-20b",
+            others=_RANKS,
         ),
         Stainless("cerebras", "api.cerebras.ai", "cerebras.cloud.sdk", "Cerebras", "llama-3.3-70b"),
         Cohere("cohere, aiohttp"),

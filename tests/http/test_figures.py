@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import httpx2
 import pytest
@@ -15,7 +16,7 @@ SAID = answers.Said(7, "It is sunny.")
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hello?"}]}
 GEMINI = "https://generativelanguage.googleapis.com/v1beta/models/gemini-2.5-flash"
 # By provider: URL, body, what answers, what of a body asks for a stream, model, tokens.
-PROVIDERS = {
+PROVIDERS: dict[str, Any] = {
     "groq": (
         "https://api.groq.com/openai/v1/chat/completions", CHAT, answers.GroqChat(),
         {"stream": True}, "gpt-4o-2024-08-06", (9, 3, 4, 0),

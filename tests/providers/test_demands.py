@@ -73,7 +73,7 @@ def call(**arguments):
 
 
 FORMAT = {"type": "json_schema", "schema": OBJECT}
-DEMANDS = {
+DEMANDS: dict[str, Any] = {
     "anthropic": (anthropic.MESSAGES, answers.Anthropic(), {"output_config": {"format": FORMAT}}),
     "anthropic, as at first": (anthropic.MESSAGES, answers.Anthropic(), {"output_format": FORMAT}),
     "anthropic at Vertex": (
@@ -113,7 +113,7 @@ DEMANDS = {
     ),
     "ollama": (OLLAMA, answers.Ollama(), {"format": OBJECT}),
 }
-SCHEMALESS = {
+SCHEMALESS: dict[str, Any] = {
     "gemini": (
         gemini.CONTENT,
         answers.Gemini(),

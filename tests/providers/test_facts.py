@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -24,7 +24,7 @@ class Protocol(NamedTuple):
     """How one protocol answers, and what is to be read from that."""
 
     operation: Operation
-    speaks: answers.Chat
+    speaks: Any
     model: str
     tokens: tuple[int, int, int, int] = (9, 3, 4, 0)
     """Input, output, and of the input what was read from and written to the provider's cache."""
@@ -373,7 +373,7 @@ def test_answers_of_other_shapes_are_none(operation):
     """What isn't of the provider's shape is nothing to store."""
     for body in OTHERS:
         assert not is_good(operation.read(body.encode())), body
-    held = {name: [] for name in operation.holds}
+    held: dict = {name: [] for name in operation.holds}
     assert not is_good(operation.read(json.dumps({**held, "error": {"message": "no"}}).encode()))
 
 

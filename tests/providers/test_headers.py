@@ -178,8 +178,8 @@ def test_the_api_version_of_a_query_is_in_the_key():
     """So is the way in which a stream is asked for; a key in the query isn't."""
 
     def asked(**query):
-        parts = {"method": "POST", "upstream": "https://a.example", "path": "/x"}
-        return Prefix(HERE, query=query, **parts).key(b"{}")
+        upstream = "https://a.example"
+        return Prefix(HERE, method="POST", upstream=upstream, path="/x", query=query).key(b"{}")
 
     assert asked(**{"api-version": "1"}) != asked(**{"api-version": "2"})
     assert asked(alt="sse") != asked()

@@ -32,6 +32,13 @@ from asynccache.cache.in_force import (
     is_watched as is_watched,
     under as under,
 )
+from asynccache.cache.inputs import (
+    InputsAnswer as InputsAnswer,
+    InputsJob as InputsJob,
+    InputsRequest as InputsRequest,
+    InputsSender as InputsSender,
+    ServerAnswer as ServerAnswer,
+)
 from asynccache.cache.lifecycle import (
     Bypass as Bypass,
     Lifecycle as Lifecycle,
@@ -47,7 +54,6 @@ from asynccache.cache.scopes import (
 )
 from asynccache.cache.settings import Settings as Settings, seconds_of as seconds_of
 from asynccache.cache.values import Values as Values
-from asynccache.core.bulk import BulkCall as BulkCall
 from asynccache.core.calls import (
     Answer as Answer,
     CallRequest as CallRequest,

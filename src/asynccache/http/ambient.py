@@ -13,8 +13,9 @@ from asynccache.cache.facade import (
     current_options,
     idle_watch,
 )
-from asynccache.http.exchange import HttpCache, LibraryRequest
+from asynccache.http.exchange import HttpCache
 from asynccache.http.request import Question
+from asynccache.http.upstream import LibraryRequest
 from asynccache.providers.sending import current_sending
 from asynccache.providers.wire import WireRequest
 

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Mapping
-from contextlib import suppress
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
-from msgspec import UNSET, Struct
-from msgspec.structs import replace
+from msgspec import UNSET
 
 from asynccache.cache.facade import (
-    Answer,
     AsyncCache,
     Bypass,
     Caller,
     CallRequest,
     ChunkSource,
-    Flight,
-    Judging,
     NotSharedError,
     Options,
     Outcome,
@@ -34,17 +28,15 @@ from asynccache.cache.facade import (
 )
 from asynccache.entries.entry import Entry
 from asynccache.errors import NotCanonicalError
+from asynccache.http.inputs import answered
 from asynccache.http.request import HttpCall, Question, keyed, question_of
-from asynccache.providers.answers import Received, meta_of
+from asynccache.http.upstream import LibraryRequest, ResponseHead, Upstream
+from asynccache.providers.answers import Received
 from asynccache.providers.failures import scope_of
-from asynccache.providers.recording import StreamRecorder
 from asynccache.providers.refusal import RefusedError
-from asynccache.providers.secrets import repeats
-from asynccache.providers.sending import PAST, Sending, current_sending
+from asynccache.providers.sending import PAST, current_sending
 from asynccache.providers.wire import WireRequest
-from asynccache.runtime.draining import drained
 
-R_co = TypeVar("R_co", covariant=True)
 R = TypeVar("R")
 
 STANDS_STILL: Final = (
@@ -52,59 +44,6 @@ STANDS_STILL: Final = (
     " and stands still meanwhile: use an asynchronous client there, or asyncio.to_thread"
 )
 _CHANGED: Final = "something changes requests on their way"
-_GOOD: Final = range(200, 300)
-
-
-class WireAnswer(Struct, frozen=True):
-    """A response as an HTTP library got it, its body still to be read."""
-
-    status: int
-    headers: Mapping[str, str]
-    """By names that are found without regard to case."""
-    received: Received
-    pieces: AsyncIterable[bytes]
-    """Of the body, decoded."""
-    aclose: Any
-    """Closes the response; to be awaited."""
-
-
-class ResponseHead(Struct, frozen=True):
-    """What a response has beside its body."""
-
-    status: int
-    headers: list[tuple[bytes, bytes]]
-    extensions: Mapping[str, Any]
-    status_of: Status | None = None
-    """Where it came from; None for an error."""
-
-
-class LibraryRequest(Protocol[R_co]):
-    """One request of one HTTP library: what its own code has to do for it."""
-
-    @property
-    def patience(self) -> float:
-        """Seconds that the caller would wait for the response, or for the next piece of it."""
-        ...
-
-    def past(self) -> Awaitable[R_co]:
-        """Send the request as it came."""
-        ...
-
-    def send(self) -> Awaitable[WireAnswer]:
-        """Send the request for an entry."""
-        ...
-
-    def response(self, head: ResponseHead, body: bytes | ChunkSource) -> R_co:
-        """Return a response of the library's."""
-        ...
-
-    def timed_out(self) -> Exception:
-        """Return the library's error for a caller who waited as long as it would."""
-        ...
-
-    def own_error(self, error: Exception) -> Exception:
-        """Return the library's error for what ended a call; one that is no library's as it is."""
-        ...
 
 
 class HttpCache:
@@ -172,12 +111,13 @@ class HttpCache:
         except NotCanonicalError as exc:
             past = Bypass(scope.cache, scope.mode, f"{question.path}: {exc}")
             return await self.bypass(past, request, question)
+        if question.match.operation.inputs:
+            return await self._inputs(request, call)
         entry = engine.peek(scope.mode, scope.namespace, call.key)
         if isinstance(entry, Entry):
             return self._hit(request, call, entry)
         if scope.cache.stands_still(call.key):
-            past = Bypass(scope.cache, scope.mode, STANDS_STILL)
-            return await self.bypass(past, request, question)
+            return await self._past(request, call, STANDS_STILL)
         return await self._fetch(request, call, missing=entry is None)
 
     async def bypass(self, past: Bypass, request: LibraryRequest[R], question: Question) -> R:
@@ -198,6 +138,28 @@ class HttpCache:
         if watcher is not None:
             watcher.passed(past.reason)
         return response
+
+    async def _past(self, request: LibraryRequest[R], call: HttpCall, reason: str) -> R:
+        """Send a request past the cache whose key turned out to be of no use."""
+        scope = call.scope
+        if reason is not STANDS_STILL:
+            reason = f"{call.question.path}: {reason}"
+        return await self.bypass(Bypass(scope.cache, scope.mode, reason), request, call.question)
+
+    async def _inputs(self, request: LibraryRequest[R], call: HttpCall) -> R:
+        """Return the response to a request each of whose inputs is an entry."""
+        try:
+            found = await answered(request, call)
+        except (NotSharedError, NotCanonicalError) as exc:
+            reason = _CHANGED if isinstance(exc, NotSharedError) else str(exc)
+            return await self._past(request, call, reason)
+        except BaseException as exc:  # noqa: BLE001 - it is raised as the library has it
+            return _failed(request, exc)
+        if found is None:
+            return await self._past(request, call, STANDS_STILL)
+        self.note_answer()
+        entry, received = found.told, found.received
+        return _response(request, call, entry, found.outcome, received=received, parts=found.parts)
 
     def note_answer(self) -> None:
         """Note that a request had an entry, or made one."""
@@ -236,16 +198,11 @@ class HttpCache:
                     missing=missing,
                 )  # fmt: skip
         except NotSharedError:
-            past = Bypass(scope.cache, scope.mode, f"{question.path}: {_CHANGED}")
-            return await self.bypass(past, request, question)
-        except BaseException as exc:
+            return await self._past(request, call, _CHANGED)
+        except BaseException as exc:  # noqa: BLE001 - as in `_inputs`
             if watcher is not None:
                 watcher.failed(exc)
-            if (refusal := _refusal(exc)) is not None:
-                return _refused(request, refusal)
-            if isinstance(exc, Exception) and (error := _own_error(request, exc)) is not exc:
-                raise error from (None if isinstance(exc, WaitedTooLongError) else exc)
-            raise
+            return _failed(request, exc)
         if watcher is not None:
             watcher.answered(fetched, reader, scope.now)
         self.note_answer()
@@ -258,7 +215,7 @@ class HttpCache:
 def _call_request(request: LibraryRequest[Any], call: HttpCall, caller: Caller) -> CallRequest:
     """Return what the engine makes of a request."""
     scope = call.scope
-    upstream = _Upstream(request, call)
+    upstream = Upstream(request, call)
     return CallRequest(
         namespace=scope.namespace,
         key=call.key,
@@ -276,110 +233,6 @@ def _call_request(request: LibraryRequest[Any], call: HttpCall, caller: Caller) 
     )
 
 
-class _Upstream:
-    """Sends one request and records its answer."""
-
-    __slots__ = ("_call", "_choices", "_judge", "_request")
-
-    def __init__(self, request: LibraryRequest[Any], call: HttpCall) -> None:
-        operation, data = call.question.match.operation, call.question.data
-        self._request = request
-        self._call = call
-        self._choices = operation.choices(data)
-        self._judge = None if operation.judge is None else operation.judge(data)
-
-    def judge(self, answer: Answer) -> Judging | None:
-        """Return what tells whether an answer is usable; None where there is nothing to judge."""
-        if self._judge is None:
-            return None
-        return self._judge.work(answer.chunks, streamed=answer.meta.kind != "json")
-
-    async def plain(self, flight: Flight) -> Answer:
-        """Send a request whose answer is one JSON body."""
-        response = await self._sent()
-        body = await _whole(response)
-        operation = self._call.question.match.operation
-        facts = operation.read(body)
-        flight.add(body)
-        return self._answer(facts, response, "json", (body,), complete=facts.complete)
-
-    async def streamed(self, flight: Flight) -> Answer:
-        """Send a request whose answer is a stream."""
-        response = await self._sent()
-        call = self._call
-        operation, engine = call.question.match.operation, call.scope.engine
-        facts = operation.facts()
-        kind = operation.streamed
-        recorder = StreamRecorder(
-            flight, facts, kind, self._choices, lambda: engine.give_up(flight)
-        )
-        kept = call.question.match.provider.kept_headers
-        meta = meta_of(facts, response.status, response.headers, kind, kept)
-        pieces = aiter(response.pieces)
-        try:
-            flight.start_body(meta, response.received)
-            complete = await recorder.record(pieces)
-            return self._answer(facts, response, kind, tuple(flight.chunks), complete=complete)
-        finally:
-            # In a task of its own, as this one may have been cancelled. No flight waits for it.
-            engine.spawn(_finish(response, pieces if facts.closed else None))
-
-    async def _sent(self) -> WireAnswer:
-        """Send the request.
-
-        Raises:
-            RefusedError: The answer isn't 2xx.
-        """
-        response = await Sending(self._call.key).over(self._request.send)
-        if response.status not in _GOOD:
-            raise RefusedError(response.status, response.received, await _whole(response))
-        return response
-
-    def _answer(
-        self,
-        facts: Any,
-        response: WireAnswer,
-        kind: Any,
-        chunks: tuple[bytes, ...],
-        *,
-        complete: bool,
-    ) -> Answer:
-        call = self._call
-        kept = call.question.match.provider.kept_headers
-        meta = meta_of(facts, response.status, response.headers, kind, kept)
-        model = call.question.model
-        if not meta.model and isinstance(model, str):
-            meta = replace(meta, model=model)
-        secrets = call.secrets
-        return Answer(
-            meta=meta,
-            chunks=chunks,
-            error=facts.error,
-            filtered=facts.filtered,
-            complete=complete,
-            private=bool(secrets) and repeats(b"".join(chunks), secrets),
-            received=response.received,
-        )
-
-
-async def _whole(response: WireAnswer) -> bytes:
-    """Read the whole body of a response, and close it."""
-    try:
-        return b"".join([piece async for piece in response.pieces])
-    finally:
-        await response.aclose()
-
-
-async def _finish(response: WireAnswer, rest: AsyncIterable[bytes] | None) -> None:
-    """Close a response; after its end read what is left, so that the connection lives on."""
-    with suppress(Exception):  # the answer is whole or given up: this can't matter to anybody
-        try:
-            if rest is not None:
-                await drained(rest)
-        finally:
-            await response.aclose()
-
-
 # -- responses ---------------------------------------------------------------------------------
 
 
@@ -390,10 +243,11 @@ def _response(
     how: Outcome,
     reader: Reader | None = None,
     received: object = None,
+    parts: tuple[bytes, ...] = (),
 ) -> R:
     """Return an answer as a response of its library."""
     scope, meta = call.scope, entry.meta
-    status = Status(how, entry.key, entry.created, scope.now(), scope.namespace)
+    status = Status(how, entry.key, entry.created, scope.now(), scope.namespace, parts)
     if isinstance(received, Received):
         headers, extensions = received.unframed(), received.extensions
     else:
@@ -409,6 +263,15 @@ def _response(
             head, ChunkSource(reader or entry.chunks, partial(_own_error, request))
         )
     return request.response(head, entry.body)
+
+
+def _failed(request: LibraryRequest[R], error: BaseException) -> R:
+    """Return the response that an error stands for, or raise what its library has for it."""
+    if (refusal := _refusal(error)) is not None:
+        return _refused(request, refusal)
+    if isinstance(error, Exception) and (own := _own_error(request, error)) is not error:
+        raise own from (None if isinstance(error, WaitedTooLongError) else error)
+    raise error
 
 
 def _own_error(request: LibraryRequest[Any], error: Exception) -> Exception:

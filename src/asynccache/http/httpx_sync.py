@@ -7,13 +7,14 @@ from types import ModuleType
 from typing import Any
 
 from asynccache.cache.facade import ChunkSource
-from asynccache.http.exchange import HttpCache, WireAnswer
+from asynccache.http.exchange import HttpCache
 from asynccache.http.httpx_transport import (
     HttpxRequest,
     of_library,
     wire_answer,
     wire_request,
 )
+from asynccache.http.upstream import WireAnswer
 from asynccache.runtime import background
 from asynccache.runtime.background import BlockedCaller, run_now
 from asynccache.runtime.threaded import ThreadedBody
@@ -43,11 +44,12 @@ class BlockedHttpxRequest(HttpxRequest):
     async def past(self) -> Any:
         return await self._caller.run(lambda: self._inner.handle_request(self._request))
 
-    async def send(self) -> WireAnswer:
-        response = await self.past()
+    async def send(self, body: bytes | None) -> WireAnswer:
+        request = self._with(body)
+        response = await self._caller.run(lambda: self._inner.handle_request(request))
         response.request = self._request
-        body = ThreadedBody(response, response.iter_bytes(), response.close)
-        return wire_answer(response, body, body.aclose)
+        pieces = ThreadedBody(response, response.iter_bytes(), response.close)
+        return wire_answer(response, pieces, pieces.aclose)
 
     def _stream(self, body: bytes | ChunkSource) -> Any:
         if isinstance(body, bytes):

@@ -9,7 +9,8 @@ from types import ModuleType
 from typing import Any, Final, TypeVar, cast
 
 from asynccache.cache.facade import ChunkSource
-from asynccache.http.exchange import HttpCache, ResponseHead, WireAnswer
+from asynccache.http.exchange import HttpCache
+from asynccache.http.upstream import ResponseHead, WireAnswer
 from asynccache.providers.answers import Received
 from asynccache.providers.failures import failure_of
 from asynccache.providers.wire import WireRequest, of_httpx
@@ -62,10 +63,21 @@ class HttpxRequest:
     async def past(self) -> Any:
         return await self._inner.handle_async_request(self._request)
 
-    async def send(self) -> WireAnswer:
-        response = await self._inner.handle_async_request(self._request)
+    async def send(self, body: bytes | None) -> WireAnswer:
+        response = await self._inner.handle_async_request(self._with(body))
         response.request = self._request
         return wire_answer(response, response.aiter_bytes(), response.aclose)
+
+    def _with(self, body: bytes | None) -> Any:
+        """Return the request, or one like it with another body."""
+        request = self._request
+        if body is None:
+            return request
+        headers = [pair for pair in request.headers.raw if pair[0].lower() != b"content-length"]
+        return self._library.Request(
+            request.method, request.url, headers=headers, content=body,
+            extensions=request.extensions,
+        )  # fmt: skip
 
     def response(self, head: ResponseHead, body: bytes | ChunkSource) -> Any:
         return made_response(self._library, head, body, self._stream(body))

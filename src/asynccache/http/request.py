@@ -105,6 +105,8 @@ class HttpCall(Struct, frozen=True, gc=False):
 
     question: Question
     scope: Scope
+    data: dict[str, Any]
+    """The body, exactly."""
     prefix: Prefix
     key: bytes
     sample: int
@@ -173,5 +175,14 @@ def keyed(question: Question, scope: Scope, upstream: str | None) -> HttpCall:
         sample = scope.sample(key)
         key = prefix.key(marked, sample)
     return HttpCall(
-        question, scope, prefix, key, sample, canonical, secrets, credentials, question.streaming
+        question,
+        scope,
+        data,
+        prefix,
+        key,
+        sample,
+        canonical,
+        secrets,
+        credentials,
+        question.streaming,
     )

@@ -11,9 +11,9 @@ from typing import Final, Literal
 
 from asynccache.providers.refusal import RefusedError
 
-Failure = Literal["timeout", "connect", "network", "closed"]
-"""It took too long; no connection came about; one broke off, or what came by it makes no sense; the
-client was closed meanwhile."""
+Failure = Literal["timeout", "connect", "network", "client"]
+"""It took too long; no connection came about; one broke off, or what came by it makes no sense; it
+is the client's own: it was closed, has no connection left, or can't reach its proxy."""
 
 _NAMED: Final[tuple[tuple[Failure, frozenset[str]], ...]] = (
     ("timeout", frozenset({"TimeoutException", "TimeoutError", "APITimeoutError"})),
@@ -21,7 +21,11 @@ _NAMED: Final[tuple[tuple[Failure, frozenset[str]], ...]] = (
     ("network", frozenset({"RequestError", "ClientError", "APIConnectionError"})),
 )
 """Names of base classes in httpx, in aiohttp and Python, and in the SDKs that Stainless makes."""
-_CLOSED: Final = "ClosedResourceError"  # anyio's for a connection that was closed on this side
+_CLIENTS_OWN: Final = frozenset({
+    "ClosedResourceError",  # anyio's for a connection that was closed on this side
+    "PoolTimeout", "ProxyError", "LocalProtocolError", "UnsupportedProtocol",
+    "ClientProxyConnectionError",
+})  # fmt: skip
 _CONNECTION: Final = frozenset({"connect", "network"})
 
 
@@ -29,13 +33,14 @@ def failure_of(error: BaseException) -> Failure | None:
     """Return what went wrong, None if an error says nothing of the way to the server."""
     named = _names(error)
     found = next((kind for kind, names in _NAMED if not names.isdisjoint(named)), None)
-    if found != "network":
-        return found
-    causes = [_names(cause) for cause in _causes(error)]
-    if any(_CLOSED in names for names in causes):
-        return "closed"
+    if found is None:
+        return None
+    for cause in _causes(error):
+        named |= _names(cause)
+    if not named.isdisjoint(_CLIENTS_OWN):
+        return "client"
     # An SDK's error is the same for all that may go wrong with a connection.
-    return "connect" if any("ConnectError" in names for names in causes) else found
+    return "connect" if found == "network" and "ConnectError" in named else found
 
 
 def _names(error: BaseException) -> set[str]:

@@ -56,8 +56,9 @@ _HOSTS: Final = {
     "huggingface": ("router.huggingface.co", ".endpoints.huggingface.cloud"),
 }
 _AGENTS: Final = {
-    "openai": "OpenAI/", "groq": "Groq/", "together": "Together/", "cerebras": "Cerebras/",
-    "mistral": " mistralai", "huggingface": "hf_hub/",
+    "openai": ("OpenAI/",), "groq": ("Groq/",), "together": ("Together/",),
+    "cerebras": ("Cerebras/",), "mistral": ("mistral-client-python/", " mistralai"),
+    "huggingface": ("hf_hub/",),
 }  # fmt: skip
 """What is in the user agents of their clients."""
 KEPT_HEADERS: Final = (
@@ -76,7 +77,7 @@ PROVIDERS: Final = tuple(
     Provider(
         name=name,
         hosts=hosts,
-        markers=(("user-agent", _AGENTS[name]),) if name in _AGENTS else (),
+        markers=tuple(("user-agent", part) for part in _AGENTS.get(name, ())),
         operations=OPERATIONS if name != "mistral" else (_MISTRAL_CHAT, *OPERATIONS[1:]),
         kept_headers=KEPT_HEADERS,
     )

@@ -6,6 +6,7 @@ from typing import Final
 
 from asynccache.providers.answers import Received
 
+_SERVER_ERROR: Final = 500  # HTTP's own: from here on it isn't the request's fault
 _CREDENTIAL_STATUS: Final = frozenset({401, 402, 403, 404, 429})
 """What depends on who asks: on rights, money, what there is for them, and how much they ask for."""
 
@@ -29,6 +30,11 @@ class RefusedError(Exception):
         self.status: Final = status
         self.received: Final = received
         self.body: Final = body
+
+    @property
+    def is_of_request(self) -> bool:
+        """Whether the server refused the request for what is in it."""
+        return self.status < _SERVER_ERROR
 
     @property
     def depends_on_credentials(self) -> bool:

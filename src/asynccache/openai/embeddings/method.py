@@ -10,7 +10,7 @@ from asynccache.openai.client import sdk
 from asynccache.openai.client.cached_method import Arguments, Body, CachedMethod, body_of
 from asynccache.openai.client.call import ResultForm
 from asynccache.openai.client.endpoints import Endpoint
-from asynccache.openai.embeddings import assembly
+from asynccache.openai.embeddings.items import decoded
 from asynccache.openai.embeddings.job import answered
 from asynccache.providers import openai as table
 
@@ -40,6 +40,6 @@ class EmbeddingsMethod(CachedMethod):
         chosen = given.get("encoding_format", sdk.OMIT)
         return self._finished(
             headers,
-            lambda found: assembly.decoded(found, chosen),
+            lambda found: decoded(found, chosen),
             decode=not sdk.is_given(chosen),
         )

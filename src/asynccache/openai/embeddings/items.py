@@ -1,4 +1,4 @@
-"""An embeddings answer taken apart into its items, and put together from items again."""
+"""The SDK's object of an embeddings answer, made of its items."""
 
 from __future__ import annotations
 
@@ -9,25 +9,14 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 from openai.types import CreateEmbeddingResponse, Embedding
 from pydantic import BaseModel, ValidationError
 
 from asynccache.openai.client import sdk
 
-_DATA: Final = "data"
-_USAGE: Final = "usage"
-_INDEX: Final = "index"
 _REMEMBERED: Final = 16 * 2**20  # bytes of vectors that were read
 _NUMBER: Final = 32  # bytes of one in a list
-
-
-class _Whole(Struct):
-    data: list[Raw]
-
-
-class _Place(Struct):
-    index: int
 
 
 class _Item(Struct, forbid_unknown_fields=True):
@@ -36,69 +25,8 @@ class _Item(Struct, forbid_unknown_fields=True):
     embedding: str | list[float]
 
 
-_ENCODE: Final = msgspec.json.Encoder().encode
-_WHOLE: Final = msgspec.json.Decoder(_Whole).decode
-_PLACE: Final = msgspec.json.Decoder(_Place).decode
 _ITEM: Final = msgspec.json.Decoder(_Item).decode
-_MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 _construct: Final[Any] = vars(BaseModel)["model_construct"].__func__  # the SDK's own is lenient
-
-
-def split(body: bytes, count: int) -> tuple[bytes, list[bytes]] | None:
-    """Return an answer without its items, and the items in the order of the inputs.
-
-    Args:
-        body: JSON, as the server sent it.
-        count: How many items there have to be.
-
-    None is returned for an answer whose items can't be told apart.
-    """
-    try:
-        items = _WHOLE(body).data
-        placed = {_PLACE(item).index: bytes(item) for item in items}
-        head = _MEMBERS(body)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return None
-    if len(items) != count or placed.keys() != set(range(count)):
-        return None
-    return _ENCODE({**head, _DATA: Raw(b"[]")}), [placed[at] for at in range(count)]
-
-
-def combined(heads: Sequence[bytes]) -> bytes:
-    """Return the rest of an answer to inputs that were sent in several calls."""
-    first, *others = heads
-    if not others:
-        return first
-    members = _MEMBERS(first)
-    usage = _usage(first)
-    for other in others:
-        for name, number in _usage(other).items():
-            usage[name] = usage.get(name, 0) + number
-    return _ENCODE({**members, _USAGE: usage})
-
-
-def unpaid(head: bytes) -> bytes:
-    """Return the rest of an answer for which nothing was sent."""
-    return _ENCODE({**_MEMBERS(head), _USAGE: dict.fromkeys(_usage(head), 0)})
-
-
-def _usage(head: bytes) -> dict[str, int]:
-    try:
-        found: dict[str, Any] = msgspec.json.decode(head).get(_USAGE) or {}
-        return {name: number for name, number in found.items() if type(number) is int}
-    except AttributeError:
-        return {}
-
-
-def assembled(head: bytes, items: Sequence[bytes]) -> bytes:
-    """Return the body of an answer; each item gets the index of its place."""
-    data: list[Raw] = []
-    for at, item in enumerate(items):
-        if _PLACE(item).index == at:
-            data.append(Raw(item))
-        else:
-            data.append(Raw(_ENCODE({**_MEMBERS(item), _INDEX: at})))
-    return _ENCODE({**_MEMBERS(head), _DATA: data})
 
 
 def embedding_response(head: bytes, items: Sequence[bytes], *, decode: bool) -> Any:

@@ -12,11 +12,13 @@ from typing import Any
 import aiohttp
 import httpx2
 import pytest
+from aiohttp import web
 
 import asynccache
 from asynccache import Cache
 from asynccache.http import aiohttp_middleware
 from asynccache.http.aiohttp_session import AiohttpRequest, Given
+from asynccache.http.upstream import ResponseHead
 from tests.helpers.openai_server import (
     COMPLETION,
     DONE,
@@ -386,13 +388,11 @@ async def test_websockets_pass_untouched(cache, bare):
     """A session opens them as ever."""
 
     async def echo(request):
-        socket = aiohttp.web.WebSocketResponse()
+        socket = web.WebSocketResponse()
         await socket.prepare(request)
         async for message in socket:
             await socket.send_str(message.data)
         return socket
-
-    from aiohttp import web
 
     app = web.Application()
     app.router.add_get("/v1/realtime", echo)
@@ -548,8 +548,6 @@ async def test_a_response_may_ask_for_more_than_is_known(url, cache):
             response_class=Newer,
         )  # fmt: skip
         ours = AiohttpRequest(request, lambda _: asyncio.sleep(0), Given(None, decoded=True))
-        from asynccache.http.exchange import ResponseHead
-
         response: Any = ours.response(ResponseHead(200, [], {}), b"{}")
         assert response.given == (None, "kept")
         assert await response.json(content_type=None) == {}
@@ -608,6 +606,20 @@ async def test_a_stream_across_libraries(server, url, cache, session):
         assert outcome(response) == "joined"
         assert outcome(await other.post(url, json=STREAMED)) == "hit"
     assert len(server.requests) == 1
+
+
+async def test_embeddings_are_kept_one_by_one(server, cache, session):
+    """Only what isn't known is sent, and the response has all."""
+    server.program = Providers()
+    url = f"{server.base_url}/embeddings"
+    client = {"user-agent": "OpenAI/Python 3"}
+    for inputs in (["a"], ["b", "a", "c"]):
+        _, body = await read(session, url, {"model": "m", "input": inputs}, headers=client)
+        await stored(cache, len(inputs))
+    vectors = [item["embedding"] for item in json.loads(body)["data"]]
+    assert vectors == [[0.25, 0.5, float(number)] for number in (2, 1, 2)]
+    assert [seen.body["input"] for seen in server.requests] == [["a"], ["b", "c"]]
+    assert [seen.headers["user-agent"] for seen in server.requests] == ["OpenAI/Python 3"] * 2
 
 
 async def test_long_lines_are_read(server, url, session):

@@ -20,7 +20,8 @@ from msgspec import Struct
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from asynccache.cache.facade import ChunkSource
-from asynccache.http.exchange import HttpCache, ResponseHead, WireAnswer
+from asynccache.http.exchange import HttpCache
+from asynccache.http.upstream import ResponseHead, WireAnswer
 from asynccache.providers.answers import Received
 from asynccache.providers.failures import failure_of
 from asynccache.providers.wire import WireRequest, steady
@@ -189,10 +190,8 @@ class AiohttpRequest:
     async def past(self) -> aiohttp.ClientResponse:
         return await self._handler(self._request)
 
-    async def send(self) -> WireAnswer:
-        # The caller's time is not the flight's, in which others may wait.
-        self._request._timer = TimerNoop()
-        response = await self._handler(self._request)
+    async def send(self, body: bytes | None) -> WireAnswer:
+        response = await self._handler(await self._with(body))
         if hasattr(response.content, "_timer"):  # an empty body has none
             response.content._timer = TimerNoop()
         version = response.version or aiohttp.HttpVersion11
@@ -211,6 +210,16 @@ class AiohttpRequest:
             response.content.iter_any(),
             aclose,
         )
+
+    async def _with(self, body: bytes | None) -> Any:
+        """Return the request, or one like it with another body, as it is sent for all who wait."""
+        request = self._request
+        if body is not None:
+            request = copy.copy(request)
+            request.headers = request.headers.copy()
+            await request.update_body(body)
+        request._timer = TimerNoop()  # the caller's time is not the others'
+        return request
 
     def response(self, head: ResponseHead, body: bytes | ChunkSource) -> aiohttp.ClientResponse:
         request = self._request

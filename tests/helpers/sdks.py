@@ -49,6 +49,10 @@ SPECIAL: dict[str, dict] = {"tools": TOOLS, "structured": FORMAT, "streamed": ST
 """How most SDKs are asked for a kind."""
 
 
+def _as_it_is(client):
+    return client
+
+
 class Sdk:
     """An SDK over one HTTP library.
 
@@ -79,15 +83,15 @@ class Sdk:
         raise NotImplementedError
 
     @asynccontextmanager
-    async def opened(self, url):
-        """Have an asynchronous client until the block is left."""
-        async with self.made(url, sync=False) as client:
+    async def opened(self, url, wrap=_as_it_is):
+        """Have an asynchronous client until the block is left, or what a function makes of it."""
+        async with wrap(self.made(url, sync=False)) as client:
             yield client
 
     @contextmanager
-    def opened_sync(self, url):
-        """Have a synchronous client until the block is left."""
-        with self.made(url, sync=True) as client:
+    def opened_sync(self, url, wrap=_as_it_is):
+        """Have a synchronous client until the block is left, or what a function makes of it."""
+        with wrap(self.made(url, sync=True)) as client:
             yield client
 
     def ask(self, client, kind):
@@ -160,8 +164,8 @@ class Mistral(Sdk):
         return module.Mistral(api_key=KEY, **_at("server_url", url))
 
     @contextmanager
-    def opened_sync(self, url):
-        with self.made(url, sync=True) as client:
+    def opened_sync(self, url, wrap=_as_it_is):
+        with wrap(self.made(url, sync=True)) as client:
             yield Sync(client)
 
     def ask(self, client, kind):
@@ -195,19 +199,19 @@ class Gemini(Sdk):
         return module.Client(api_key=KEY, http_options=at)
 
     @asynccontextmanager
-    async def opened(self, url):
+    async def opened(self, url, wrap=_as_it_is):
         async with AsyncExitStack() as stack:
             options = {}
             if self._over:
                 theirs = importlib.import_module(self._over).AsyncClient()
                 options["httpx_async_client"] = await stack.enter_async_context(theirs)
-            client = stack.enter_context(self._over_client(url, options))
+            client = stack.enter_context(wrap(self._over_client(url, options)))
             await stack.enter_async_context(client.aio)
             yield client
 
     @contextmanager
-    def opened_sync(self, url):
-        with self._over_client(url, {}) as client:
+    def opened_sync(self, url, wrap=_as_it_is):
+        with wrap(self._over_client(url, {})) as client:
             yield Sync(client)
 
     def ask(self, client, kind):
@@ -315,14 +319,14 @@ class LiteLLM(Sdk):
         return partial(function, model=self._model, api_key=KEY, max_retries=0, **at)
 
     @asynccontextmanager
-    async def opened(self, url):
+    async def opened(self, url, wrap=_as_it_is):
         yield self.made(url, sync=False)
         module = importlib.import_module("litellm.llms.custom_httpx.async_client_cleanup")
         await module.close_litellm_async_clients()
         self._imported().in_memory_llm_clients_cache.flush_cache()
 
     @contextmanager
-    def opened_sync(self, url):
+    def opened_sync(self, url, wrap=_as_it_is):
         yield self.made(url, sync=True)
         clients = self._imported().in_memory_llm_clients_cache
         for client in clients.cache_dict.values():

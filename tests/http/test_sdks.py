@@ -9,14 +9,7 @@ from tests.helpers.sdks import SDKS
 
 pytest_plugins = ("tests.helpers.openai_fixtures", "tests.helpers.sdk_fixtures")
 
-TABLE = Table(
-    "SDKs",
-    [
-        sdk
-        for sdk in SDKS.values()
-        if sdk.module != "litellm" and sdk.name != "google-genai, aiohttp"
-    ],
-)
+TABLE = Table("SDKs", [sdk for sdk in SDKS.values() if sdk.module != "litellm"])
 
 
 @pytest.fixture(scope="module")

@@ -143,7 +143,8 @@ def keyed(question: Question, scope: Scope, upstream: str | None) -> HttpCall:
         NotCanonicalError: It has no key, or its answer depends on state at the server.
     """
     wire, match, settings = question.wire, question.match, scope.cache.settings
-    if question.streaming and match.operation.stream_query not in wire.query:
+    streaming = question.streaming
+    if streaming and match.operation.stream_query not in wire.query:
         raise NotCanonicalError("its stream is framed in a way that isn't known")
     data = question.data if question.exact else cast("dict[str, Any]", json_of(wire.body or b""))
     canonical = canonical_json(data)
@@ -184,5 +185,5 @@ def keyed(question: Question, scope: Scope, upstream: str | None) -> HttpCall:
         canonical,
         secrets,
         credentials,
-        question.streaming,
+        streaming,
     )

@@ -49,9 +49,15 @@ class Pacer:
 
     async def slot(self) -> None:
         """Wait for a turn that has time left. Callers go on in the order in which they asked."""
+        if not self._serving:  # nobody waits: the next turn is this caller's, without a future
+            self._begin()
+            try:
+                await asyncio.sleep(0)
+            finally:
+                self._serve()
+            return
         future: asyncio.Future[None] = self._loop.create_future()
         self._queue.append((future, None))
-        self._serve_soon()
         await future
 
     def resolve(self, futures: Iterable[asyncio.Future[Any]], value: object = None) -> None:
@@ -68,10 +74,13 @@ class Pacer:
 
     def _serve_soon(self) -> None:
         if not self._serving:
-            self._serving = True
-            self._slice = _FIRST_SLICE
-            self._sliced_at = perf_counter()
+            self._begin()
             self._loop.call_soon(self._serve)
+
+    def _begin(self) -> None:
+        self._serving = True
+        self._slice = _FIRST_SLICE
+        self._sliced_at = perf_counter()
 
     def _serve(self) -> None:
         # What a slice cost shows one turn later: its tasks run between two calls of this method.

@@ -1,9 +1,10 @@
-"""A thousand agents ask a model, and each question is paid for once: run it twice.
+"""A thousand agents ask three providers, and each question is paid for once: run it twice.
 
-Every agent holds a conversation of several turns about one of a few topics, and sends the
-conversation so far with each turn, as agents do. Some calls are streamed, some are given up midway
-and made again. The answers come from a mock server started for the occasion, or with ``--live``
-from the real API; the cache lies in ``./.cache``.
+A third of the agents speaks with OpenAI, a third with Anthropic, a third with Gemini, each by the
+provider's own SDK, all through one cache. Every agent holds a conversation of several turns about
+one of a few topics, and sends the conversation so far with each turn, as agents do. Some calls are
+streamed, some are given up midway and made again. The answers come from a mock server started for
+the occasion, or with ``--live`` from the real APIs; the cache lies in ``./.cache``.
 """
 
 from __future__ import annotations
@@ -11,24 +12,25 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import json
 import os
 import random
 import subprocess
 import sys
 import time
-from collections import Counter
-from contextlib import nullcontext
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from contextlib import AsyncExitStack, nullcontext
 from pathlib import Path
 from typing import Self
 
-from openai import AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError
-from openai.types.chat import ChatCompletionMessageParam
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from sdks import PROVIDERS, SDK_ERRORS, Provider
 
 import asynccache
-from asynccache import AsyncCache, Cache, Stats, StoreError
+from asynccache import AsyncCache, Cache, CallEvent, Stats, StoreError
 
 TURNS = (
     "What is the first thing to know about {}?",
@@ -43,63 +45,89 @@ TOPICS = (
     "migrations", "schemas", "pagination", "streaming", "batching", "sampling", "embeddings",
     "evaluation",
 )  # fmt: skip
-SYSTEM = (
-    "You belong to a team of engineers who answer each other's questions. Answer in plain words,"
-    " state what you assume, name one source, and never pad. "
-) * 8  # instructions of a usual length: they are sent with every turn
 STREAMED = 0.4  # share of the questions that are asked as streams
 GIVING_UP = 0.1  # share of the turns in which an agent loses patience
-ARRIVALS = 350  # agents per second
+ARRIVALS = 250  # agents per second
 HEARTBEAT = 0.01  # seconds
-MOCK_UPSTREAM = "demo-mock"  # the mock server's name in keys, as its port changes from run to run
 OUT = Console(highlight=False)
 
 
 class Tally:
-    """What the agents saw."""
+    """What the agents of one provider saw, or all of them together."""
 
     def __init__(self) -> None:
         self.asked = self.given_up = self.streamed = 0
         self.answered: Counter[str] = Counter()  # by where the answer came from
+        self.paid: dict[str, CallEvent] = {}
+        """Calls upstream that brought somebody an answer, by key."""
+        self.tokens_saved = 0
+        self.seconds_saved = 0.0
         self.transcripts: dict[str, set[tuple[str, ...]]] = {}
         self.pending: dict[tuple[str, int], int] = {}
         """Callers who wait for an answer now and don't leave, by question."""
+
+    def note(self, call: CallEvent, *, streamed: bool) -> None:
+        """Count an answer."""
+        self.answered[call.outcome] += 1
+        self.streamed += streamed
+        if call.outcome in {"miss", "joined"}:
+            self.paid[call.key] = call
+        if call.outcome in {"hit", "joined"}:
+            self.tokens_saved += call.tokens
+            self.seconds_saved += call.seconds
+
+    @property
+    def tokens_paid(self) -> int:
+        return sum(call.tokens for call in self.paid.values())
+
+    @property
+    def seconds_paid(self) -> float:
+        return sum(call.seconds for call in self.paid.values())
+
+    @classmethod
+    def of_all(cls, tallies: list[Tally]) -> Tally:
+        """Return the figures of several together."""
+        total = cls()
+        for tally in tallies:
+            total.asked += tally.asked
+            total.given_up += tally.given_up
+            total.streamed += tally.streamed
+            total.answered += tally.answered
+            total.paid |= tally.paid
+            total.tokens_saved += tally.tokens_saved
+            total.seconds_saved += tally.seconds_saved
+        return total
 
 
 class Agent:
     """One conversation about one topic."""
 
-    def __init__(
-        self, number: int, topic: str, client: AsyncOpenAI, model: str, tally: Tally
-    ) -> None:
+    def __init__(self, number: int, topic: str, provider: Provider, tally: Tally) -> None:
         self.topic = topic
         self.chance = random.Random(number)  # the same in every run
-        self.client = client
-        self.model = model
+        self.provider = provider
         self.tally = tally
-        self.messages: list[ChatCompletionMessageParam] = [{"role": "system", "content": SYSTEM}]
+        self.said: list[str] = []
 
     async def run(self, arrival: float) -> None:
         await asyncio.sleep(self.chance.random() * arrival)
-        answers: list[str] = []
         for turn, question in enumerate(TURNS):
-            self.messages.append({"role": "user", "content": question.format(self.topic)})
+            self.said.append(question.format(self.topic))
             answer = await self.impatient(turn) if self.chance.random() < GIVING_UP else None
-            if answer is None:
-                answer = await self.ask(turn)
-            answers.append(answer)
-            self.messages.append({"role": "assistant", "content": answer})
-        self.tally.transcripts.setdefault(self.topic, set()).add(tuple(answers))
+            self.said.append(await self.ask(turn) if answer is None else answer)
+        self.tally.transcripts.setdefault(self.topic, set()).add(tuple(self.said))
 
     async def impatient(self, turn: int) -> str | None:
         """Ask, and give up as soon as somebody else waits for the same answer; None if given up."""
-        patience = 0.02 + self.chance.random() * 0.4
+        # Counted in turns that came in time, so that nobody gives up as the machine is busy.
+        patience = 10 + int(self.chance.random() * 30)
         asking = asyncio.create_task(self.ask(turn))
         try:
-            await asyncio.wait([asking], timeout=patience)
             # Alone, it waits on: if the only caller left, its call would end and be made again.
-            while not asking.done() and self.tally.pending[self.topic, turn] < 2:
+            while not asking.done() and (patience > 0 or self.tally.pending[self.topic, turn] < 2):
+                began = time.perf_counter()
                 await asyncio.wait([asking], timeout=HEARTBEAT)
+                patience -= time.perf_counter() - began < 2 * HEARTBEAT
             if asking.done():
                 return asking.result()
             self.tally.pending[self.topic, turn] -= 1
@@ -114,39 +142,16 @@ class Agent:
         tally.asked += 1
         tally.pending[key] = tally.pending.get(key, 0) + 1
         streamed = random.Random(f"{key}").random() < STREAMED
-        came_from, answer = await (self.read_stream() if streamed else self.read_whole())
+        with asynccache.record() as calls:
+            ask = self.provider.streamed if streamed else self.provider.whole
+            answer = await ask(self.said)
         tally.pending[key] -= 1
-        tally.answered[came_from] += 1
-        tally.streamed += streamed
+        tally.note(calls[-1], streamed=streamed)
         return answer
-
-    async def read_whole(self) -> tuple[str, str]:
-        response = await self.client.chat.completions.create(
-            model=self.model, messages=self.messages, max_completion_tokens=200
-        )
-        return origin(response), response.choices[0].message.content or ""
-
-    async def read_stream(self) -> tuple[str, str]:
-        stream = await self.client.chat.completions.create(
-            model=self.model,
-            messages=self.messages,
-            max_completion_tokens=200,
-            stream=True,
-            stream_options={"include_usage": True},  # else no one knows what it cost
-        )
-        async with stream:
-            pieces = [event.choices[0].delta.content async for event in stream if event.choices]
-        return origin(stream), "".join(piece or "" for piece in pieces)
-
-
-def origin(response: object) -> str:
-    """Return how a response was come by: "hit", "joined" or "miss"."""
-    status = asynccache.status(response)
-    return "bypass" if status is None else status.outcome
 
 
 class Server:
-    """The mock server's process."""
+    """The mock server's process, which speaks as each provider does."""
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
@@ -156,14 +161,16 @@ class Server:
             text=True,
         )
         assert self.process.stdout
-        self.url = self.process.stdout.readline().strip()
-        if not self.url:
+        said = self.process.stdout.readline()
+        if not said:
             raise RuntimeError("the mock server did not start; what it says stands above")
+        self.urls: dict[str, str] = json.loads(said)
 
-    def stop(self) -> int:
-        """Stop it and return how many calls reached it."""
+    def stop(self) -> dict[str, int]:
+        """Stop it and return how many calls reached it, by provider."""
         out, _ = self.process.communicate(timeout=30)
-        return int(out)
+        counted: dict[str, int] = json.loads(out)
+        return counted
 
     def __enter__(self) -> Self:
         return self
@@ -186,34 +193,41 @@ class Heartbeat:
             self.lags.append(max(0.0, time.perf_counter() - due) * 1000)
 
     @property
-    def figures(self) -> tuple[str, str]:
-        """The longest lag, and in words what is usual."""
+    def said(self) -> str:
+        """The longest lag, and what is usual, in words."""
         lags = sorted(self.lags) or [0.0]
         usual = lags[int(len(lags) * 0.99)]
         return (
-            f"{lags[-1]:.0f} ms",
-            f"late at most, 99 % below {usual:.0f} ms (the SDK's work included)",
+            f"The event loop woke a sleeper {lags[-1]:.0f} ms late at most, 99 % below"
+            f" {usual:.0f} ms (the SDKs' work included)."
         )
 
 
 async def swarm(
-    args: argparse.Namespace, cache: AsyncCache, url: str | None
-) -> tuple[Tally, Heartbeat]:
-    """Let all agents loose at once; return what they saw, and how free the loop was."""
-    # The mock server is near: no proxy may stand before it.
-    http = None if url is None else DefaultAsyncHttpxClient(trust_env=False)
-    async with AsyncOpenAI(
-        base_url=url, api_key=None if url is None else "mock", http_client=http
-    ) as bare:
-        client = cache.wrap(bare, upstream=None if url is None else MOCK_UPSTREAM)
-        tally, heartbeat = Tally(), Heartbeat()
+    args: argparse.Namespace, cache: AsyncCache, urls: dict[str, str | None]
+) -> tuple[dict[str, Tally], Heartbeat]:
+    """Let all agents loose at once; return what they saw, and how free the loop was.
+
+    Args:
+        args: The command line's.
+        cache: Is asked by all.
+        urls: Of the providers that are asked, None for the real ones.
+    """
+    tallies: dict[str, Tally] = defaultdict(Tally)
+    heartbeat = Heartbeat()
+    async with AsyncExitStack() as stack:
+        providers = []
+        for name, url in urls.items():
+            provider = PROVIDERS[name][0](cache, url)
+            stack.push_async_callback(provider.close)
+            providers.append((provider, tallies[name]))
         agents = [
-            Agent(number, TOPICS[number % len(TOPICS)], client, args.model, tally)
+            Agent(number, TOPICS[number % len(TOPICS)], *providers[number % len(providers)])
             for number in range(args.agents)
         ]
         beside = [
             asyncio.create_task(heartbeat.run()),
-            asyncio.create_task(show(args, cache, tally)),
+            asyncio.create_task(show(args, cache, tallies)),
         ]
         try:
             async with asyncio.TaskGroup() as group:
@@ -223,10 +237,10 @@ async def swarm(
             for task in beside:
                 task.cancel()
             await asyncio.wait(beside)
-    return tally, heartbeat
+    return dict(tallies), heartbeat
 
 
-async def show(args: argparse.Namespace, cache: AsyncCache, tally: Tally) -> None:
+async def show(args: argparse.Namespace, cache: AsyncCache, tallies: dict[str, Tally]) -> None:
     """Keep a line of progress on the terminal, where there is one."""
     columns = (
         TextColumn("answered"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"),
@@ -235,63 +249,74 @@ async def show(args: argparse.Namespace, cache: AsyncCache, tally: Tally) -> Non
     total = args.agents * len(TURNS)
     with Progress(*columns, console=OUT, disable=not OUT.is_terminal, refresh_per_second=5) as bar:
         line = bar.add_task("", total=total)
+
+        def update() -> None:
+            seen, tally = cache.stats(), Tally.of_all([*tallies.values()])
+            bar.update(
+                line,
+                completed=tally.answered.total(),
+                description=f"paid {seen.upstream_calls}  joined {seen.joined}  hits {seen.hits}"
+                f"  given up {tally.given_up}",
+            )
+
         try:
             while True:
                 await asyncio.sleep(0.2)
-                seen = cache.stats()
-                bar.update(
-                    line,
-                    completed=tally.answered.total(),
-                    description=f"paid {seen.upstream_calls}  joined {seen.joined}"
-                    f"  hits {seen.hits}  given up {tally.given_up}",
-                )
+                update()
         finally:
-            bar.update(line, completed=tally.answered.total())
+            update()
 
 
 def summary(
-    args: argparse.Namespace, tally: Tally, stats: Stats, elapsed: float, heartbeat: Heartbeat
+    args: argparse.Namespace, tallies: dict[str, Tally], elapsed: float, heartbeat: Heartbeat
 ) -> None:
     """Print what happened, in words."""
-    table = Table(box=None, show_header=False, pad_edge=False)
+    total = Tally.of_all([*tallies.values()])
+    table = Table(box=None, pad_edge=False)
     table.add_column(no_wrap=True)
-    table.add_column(justify="right", no_wrap=True, style="bold")
+    for name in ("all", *tallies):
+        table.add_column(name, justify="right", no_wrap=True, style="bold" if name == "all" else "")
     table.add_column()
-    answered = tally.answered
-    paid, saved = (
-        tokens / 1_000_000 * args.price for tokens in (stats.tokens_paid, stats.tokens_saved)
+
+    def dollars(tokens: int) -> str:
+        return f"{tokens / 1_000_000 * args.price:,.2f} $"
+
+    rows: tuple[tuple[str, Callable[[Tally], str], str], ...] = (
+        ("asked", lambda t: f"{t.asked:,}", f"calls by {args.agents:,} agents"),
+        ("given up", lambda t: f"{t.given_up:,}", "midway, and asked again"),
+        ("answered", lambda t: f"{t.answered.total():,}", f"of them {total.streamed:,} as streams"),
+        ("  hits", lambda t: f"{t.answered['hit']:,}", "found stored"),
+        ("  joined", lambda t: f"{t.answered['joined']:,}", "shared somebody's call"),
+        ("  own", lambda t: f"{t.answered['miss']:,}", "by a call of their own"),
+        ("paid", lambda t: f"{len(t.paid):,}", "calls upstream"),
+        ("tokens paid", lambda t: f"{t.tokens_paid:,}", "sent and received"),
+        ("tokens saved", lambda t: f"{t.tokens_saved:,}", "by hits and joined calls"),
+        ("money paid", lambda t: dollars(t.tokens_paid), f"at {args.price:g} $ a million tokens"),
+        ("money saved", lambda t: dollars(t.tokens_saved), "which is an assumed price"),
+        ("time paid", lambda t: f"{t.seconds_paid:,.0f} s", "spent by the models"),
+        ("time saved", lambda t: f"{t.seconds_saved:,.0f} s", "that they would have spent"),
     )
-    price = f"an assumed {args.price:g} $ a million"
-    arriving = f"{args.agents / ARRIVALS:.1f} s"
-    for row in (
-        ("asked", f"{tally.asked:,}", f"calls by {args.agents:,} agents, {len(TURNS)} turns each"),
-        ("given up", f"{tally.given_up:,}", "cancelled midway, and asked again"),
-        ("answered", f"{answered.total():,}", f"{tally.streamed:,} of them event by event"),
-        ("  hits", f"{answered['hit']:,}", "found stored"),
-        ("  joined", f"{answered['joined']:,}", "waited for a call that another agent had begun"),
-        ("  own", f"{answered['miss']:,}", "by a call of their own"),
-        ("paid", f"{stats.upstream_calls:,}", "calls upstream"),
-        ("tokens", f"{stats.tokens_paid:,}", f"paid, and {stats.tokens_saved:,} saved"),
-        ("money", f"{paid:,.2f} $", f"paid, and {saved:,.2f} $ saved, at {price}"),
-        ("time", f"{stats.seconds_paid:,.0f} s", f"paid, and {stats.seconds_saved:,.0f} s saved"),
-        ("elapsed", f"{elapsed:.1f} s", f"of which the agents take {arriving} to arrive"),
-        ("heartbeat", *heartbeat.figures),
-    ):  # fmt: skip
-        table.add_row(*row)
+    for name, figure, words in rows:
+        table.add_row(name, *(figure(tally) for tally in (total, *tallies.values())), words)
     OUT.print()
     OUT.print(table)
     OUT.print()
+    arriving = f"{args.agents / ARRIVALS:.1f} s"
+    OUT.print(f"It took {elapsed:.1f} s, of which the agents take {arriving} to arrive.")
+    OUT.print(heartbeat.said, soft_wrap=True)
 
 
-def verdict(tally: Tally, stats: Stats, served: int | None) -> list[str]:
+def verdict(tallies: dict[str, Tally], stats: Stats, served: dict[str, int] | None) -> list[str]:
     """Return what is wrong with the figures: nothing, it is hoped."""
     wrong = []
-    torn = [topic for topic, transcripts in tally.transcripts.items() if len(transcripts) > 1]
-    if torn:
-        wrong.append(f"agents got different answers to the same questions about {', '.join(torn)}")
-    # A call that all its callers have left is ended: the server may or may not have heard of it.
-    if served is not None and not 0 <= stats.upstream_calls - served <= stats.abandoned:
-        wrong.append(f"{stats.upstream_calls} calls were paid, and the server counted {served}")
+    for name, tally in tallies.items():
+        torn = [topic for topic, said in tally.transcripts.items() if len(said) > 1]
+        if torn:
+            wrong.append(f"agents of {name} got different answers about {', '.join(torn)}")
+        paid, seen = len(tally.paid), 0 if served is None else served.get(name, 0)
+        # A call that all its callers have left is ended: the server may have heard of it.
+        if served is not None and not 0 <= seen - paid <= stats.abandoned:
+            wrong.append(f"{name}: {paid} calls were paid, and the server counted {seen}")
     if stats.bypassed:
         wrong.append(f"{stats.bypassed} calls went past the cache")
     return wrong
@@ -303,21 +328,24 @@ async def run(args: argparse.Namespace) -> int:
     async with cache:
         server = None if args.live else Server()
         with server or nullcontext():
-            whom = "the real API" if server is None else f"a mock server at {server.url}"
-            OUT.print(f"{args.agents:,} agents ask {whom}", soft_wrap=True)
-            OUT.print(f"through a cache in {args.cache}", soft_wrap=True)
+            urls: dict[str, str | None] = (
+                dict.fromkeys(with_keys()) if server is None else {**server.urls}
+            )
+            OUT.print(f"{args.agents:,} agents ask {' and '.join(urls)}", soft_wrap=True)
+            OUT.print("at the real APIs" if server is None else "at a mock server of our own")
+            OUT.print(f"through one cache in {args.cache}", soft_wrap=True)
             began = time.perf_counter()
-            tally, heartbeat = await swarm(args, cache, None if server is None else server.url)
+            tallies, heartbeat = await swarm(args, cache, urls)
             elapsed = time.perf_counter() - began
             served = None if server is None else server.stop()
     stats = cache.stats()
-    summary(args, tally, stats, elapsed, heartbeat)
-    wrong = verdict(tally, stats, served)
+    summary(args, tallies, elapsed, heartbeat)
+    wrong = verdict(tallies, stats, served)
     for sentence in wrong:
         OUT.print(f"[bold red]Wrong:[/] {sentence}")
     if not wrong:
         if served is not None:
-            OUT.print(f"The server counted {served:,} calls, as the cache did.")
+            OUT.print(f"The server counted {sum(served.values()):,} calls, as the cache did.")
         OUT.print("All agents got the same answers to the same questions.")
     if stats.upstream_calls:
         OUT.print("Run it again: nothing will be paid.")
@@ -329,15 +357,20 @@ async def run(args: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
+def with_keys() -> list[str]:
+    """Return the providers whose key is in the environment."""
+    return [name for name, (_, key) in PROVIDERS.items() if os.environ.get(key)]
+
+
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line, and refuse what can't work before anything starts."""
     parser = argparse.ArgumentParser(description="A swarm of agents on one cache.")
+    keys = ", ".join(key for _, key in PROVIDERS.values())
     parser.add_argument("--agents", type=int, default=1000, help="how many (default: 1000)")
     parser.add_argument("--cache", default=".cache", help="folder of the cache (default: .cache)")
     parser.add_argument(
-        "--live", action="store_true", help="ask the real API; needs OPENAI_API_KEY"
+        "--live", action="store_true", help=f"ask the real APIs whose key is set: {keys}"
     )
-    parser.add_argument("--model", default="gpt-4o-mini", help="default: gpt-4o-mini")
     parser.add_argument(
         "--price", type=float, default=1.0, help="assumed, in dollars a million tokens (default: 1)"
     )
@@ -346,8 +379,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--agents must be at least 1, not {args.agents}")
     if not 0 <= args.price < float("inf"):
         parser.error(f"--price must be a price, not {args.price}")
-    if args.live and not os.environ.get("OPENAI_API_KEY"):
-        parser.error("--live asks the real API: set OPENAI_API_KEY first")
+    if args.live and not with_keys():
+        parser.error(f"--live asks the real APIs: set OPENAI_API_KEY or another of {keys} first")
     return args
 
 
@@ -358,7 +391,7 @@ def main() -> int:
     gc.freeze()
     try:
         return asyncio.run(run(args))
-    except* (StoreError, OpenAIError, OSError) as group:
+    except* (StoreError, OSError, *SDK_ERRORS) as group:
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]

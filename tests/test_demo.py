@@ -14,11 +14,13 @@ DEMO = Path(__file__).parent.parent / "examples" / "swarm.py"
 AGENTS = 60
 QUESTIONS = 120  # 30 topics of 4 turns, all of them asked as soon as there are 30 agents
 ANSWERS = AGENTS * 4
+PROVIDERS = ("OpenAI", "Anthropic", "Gemini")
+KEYS = ("OPENAI_", "ANTHROPIC_", "GEMINI_", "GOOGLE_")
 
 
 def run_demo(folder, *arguments):
     """Run the demo in a folder, where no key is set and the proxy leads nowhere."""
-    environment = {k: v for k, v in os.environ.items() if not k.upper().startswith("OPENAI_")}
+    environment = {k: v for k, v in os.environ.items() if not k.upper().startswith(KEYS)}
     environment["HTTP_PROXY"] = environment["http_proxy"] = "http://127.0.0.1:9"
     return subprocess.run(
         [sys.executable, str(DEMO), *arguments],
@@ -32,30 +34,46 @@ def run_demo(folder, *arguments):
 
 
 def figures(output):
-    """Return the table's figures by their names."""
-    rows = re.findall(r"^ *([a-z ]+?)  +([\d,.]+) ", output, re.MULTILINE)
-    return {name: float(figure.replace(",", "")) for name, figure in rows}
+    """Return the table's figures by name and column: "all", or a provider."""
+    columns = ("all", *PROVIDERS)
+    assert re.search(r"^ +" + " +".join(columns) + r" *$", output, re.MULTILINE)
+    figure = r" +([\d,.]+)(?: s| \$)?"
+    rows = re.findall(r"^ *([a-z ]+?) " + figure * len(columns), output, re.MULTILINE)
+    return {
+        name: dict(zip(columns, (float(one.replace(",", "")) for one in row), strict=True))
+        for name, *row in rows
+    }
 
 
 def test_the_second_run_pays_nothing(tmp_path):
-    """Each question is paid for once, as the server counts too, and never again."""
+    """Each provider's question is paid for once, as the server counts too, and never again."""
     first = run_demo(tmp_path, "--agents", str(AGENTS))
     assert first.returncode == 0, first.stdout + first.stderr
     assert first.stderr == ""
     seen = figures(first.stdout)
-    assert seen["paid"] == QUESTIONS
+    share = {"all": QUESTIONS, **dict.fromkeys(PROVIDERS, QUESTIONS / len(PROVIDERS))}
+    assert seen["paid"] == share
     assert f"The server counted {QUESTIONS} calls" in first.stdout
-    assert seen["given up"] > 0
-    assert seen["asked"] == ANSWERS + seen["given up"]
-    assert seen["answered"] == seen["hits"] + seen["joined"] + seen["own"] == ANSWERS
-    assert seen["tokens"] > 0
+    assert seen["given up"]["all"] > 0
+    for column, paid in share.items():
+        answers = ANSWERS * paid / QUESTIONS
+        row = {name: row[column] for name, row in seen.items()}
+        assert row["asked"] == answers + row["given up"]
+        assert row["answered"] == row["hits"] + row["joined"] + row["own"] == answers
+        assert row["tokens paid"] > 0
+        assert row["tokens saved"] > 0
+    for row in ("asked", "joined", "paid", "tokens paid", "tokens saved"):
+        assert seen[row]["all"] == sum(seen[row][name] for name in PROVIDERS)
     assert "Run it again" in first.stdout
 
     second = run_demo(tmp_path, "--agents", str(AGENTS))
     assert second.returncode == 0, second.stdout + second.stderr
     seen = figures(second.stdout)
-    assert seen["paid"] == seen["tokens"] == seen["given up"] == 0
-    assert seen["hits"] == seen["answered"] == ANSWERS
+    assert not any(
+        seen[row][column] for row in ("paid", "tokens paid", "given up") for column in share
+    )
+    assert seen["hits"] == seen["answered"]
+    assert seen["answered"]["all"] == ANSWERS
     assert "The server counted 0 calls" in second.stdout
     assert "Nothing was paid" in second.stdout
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import aiohttp
 import cassetter
 import httpx
 import httpx2
@@ -37,6 +38,8 @@ from _upstream import (
 from anthropic import AsyncAnthropic, DefaultAsyncHttpxClient
 
 from asynccache import Cache
+from asynccache.http.aiohttp_session import AiohttpRequest, Given
+from asynccache.http.upstream import ResponseHead
 
 ROUNDS, CALLS, EVENTS, STREAMS, AT_ONCE = 30, 200, 200, 10, 2000
 LIBRARIES: tuple[Any, ...] = (httpx2, httpx)
@@ -75,6 +78,22 @@ def reads(client: AsyncAnthropic) -> Callable[[], Awaitable[list[Any]]]:
 
 def posts(client: Any) -> Callable[[], Awaitable[object]]:
     return lambda: client.post(URL, json=ASKED, headers=HEADERS)
+
+
+def reads_posts(session: aiohttp.ClientSession) -> Callable[[], Awaitable[object]]:
+    async def post() -> bytes:
+        async with session.post(URL, json=ASKED, headers=HEADERS) as response:
+            return await response.read()
+
+    return post
+
+
+async def empty_middleware(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Answer without a socket, as an empty transport does."""
+    made = AiohttpRequest(request, handler, Given(None, decoded=True))
+    return made.response(ResponseHead(200, [(b"content-type", b"application/json")], {}), MESSAGE)
 
 
 def in_thread(call: Callable[[], object], times: int) -> Timed:
@@ -225,6 +244,14 @@ async def measure_shares(report: Report, rounds: int) -> None:
                 f"{name}, sync": in_thread(posts(calm_ours), CALLS),
                 f"{name}, sync, empty": in_thread(posts(calm), CALLS),
             }
+        session = await stack.enter_async_context(
+            aiohttp.ClientSession(middlewares=[empty_middleware])
+        )
+        around = await stack.enter_async_context(aiohttp.ClientSession())
+        contestants |= {
+            "aiohttp": repeated(reads_posts(cache.wrap(around)), CALLS),
+            "aiohttp, empty": repeated(reads_posts(session), CALLS),
+        }
         times = await in_turn(contestants, rounds)
         assert cache.stats().upstream_calls == 1
     for name in contestants:
@@ -238,18 +265,27 @@ async def measure_shares(report: Report, rounds: int) -> None:
 async def measure_crowds(report: Report) -> None:
     """Count what reaches a server where one question is asked by many at once."""
     crowd = 200 if report.small else AT_ONCE
-    for library in LIBRARIES:
+    kinds: dict[str, Any] = {
+        "httpx2": httpx2.AsyncClient, "httpx": httpx.AsyncClient, "aiohttp": aiohttp.ClientSession,
+    }  # fmt: skip
+    for name, kind in kinds.items():
         with Server(MESSAGE) as server:
-            async with Cache.memory() as cache, library.AsyncClient() as client:
+            async with Cache.memory() as cache, kind() as client:
                 took = await at_once(crowd_of(crowd, cache.wrap(client), server), per_call=False)()
-            report.value(f"{crowd:,} at once by {library.__name__}", took, note="all of them")
-            report.fact(f"calls upstream for {crowd:,} by {library.__name__}", server.calls)
+            report.value(f"{crowd:,} at once by {name}", took, note="all of them")
+            report.fact(f"calls upstream for {crowd:,} at once by {name}", server.calls)
             assert server.calls == 1
 
 
 def crowd_of(count: int, client: Any, server: Server) -> Callable[[], list[Awaitable[object]]]:
     url = f"{server.root_url}/v1/messages"
-    return lambda: [client.post(url, json=ASKED, headers=HEADERS) for _ in range(count)]
+
+    async def post() -> None:
+        response = await client.post(url, json=ASKED, headers=HEADERS)
+        body = response.read() if isinstance(client, aiohttp.ClientSession) else response.aread()
+        assert await body == MESSAGE
+
+    return lambda: [post() for _ in range(count)]
 
 
 if __name__ == "__main__":

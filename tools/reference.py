@@ -62,6 +62,14 @@ PAGES: Final[dict[str, tuple[str, str, dict[str, str]]]] = {
             " StoreBusyError StoreDeniedError StoreRefusedError"
         },
     ),
+    "http": (
+        "HTTP clients",
+        "`asynccache.http` needs no extra. See [any provider](../guides/any-provider.md).",
+        {
+            "asynccache.http": "CacheTransport SyncCacheTransport aiohttp_middleware register"
+            " endpoint Provider Operation"
+        },
+    ),
     "openai": (
         "OpenAI",
         "`asynccache.openai` needs the extra `openai`.",

@@ -13,6 +13,7 @@ import types
 from collections import Counter
 from pathlib import Path
 
+import anthropic
 import openai
 import pytest
 from llmock.testing import LLMockServer
@@ -34,6 +35,8 @@ CALLS = {
     ("README.md", "Agents in frameworks"): 1,
     ("README.md", "Independent answers"): 4,
     ("index.md", "asynccache"): 1,
+    ("any-provider.md", "Wrap the client"): 1,
+    ("any-provider.md", "Where did an answer come from?"): 1,
     ("openai-wrapper.md", "A list of models"): 1,
     ("openai-wrapper.md", "Which cache"): 3,
     ("openai-wrapper.md", "Filters"): 1,
@@ -76,18 +79,14 @@ async def session(server, valkey, tmp_path, monkeypatch):
     with valkey.client() as client:
         client.flushall()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("OPENAI_BASE_URL", server.base_url("openai"))
-    monkeypatch.setenv("OPENAI_API_KEY", "made-up")
+    for provider in ("openai", "anthropic"):
+        monkeypatch.setenv(f"{provider.upper()}_BASE_URL", server.base_url(provider))
+        monkeypatch.setenv(f"{provider.upper()}_API_KEY", "made-up")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("CI", raising=False)
     clients = []
-    original = openai.AsyncOpenAI.__init__
-
-    def noting(self, *args, **kwargs):
-        original(self, *args, **kwargs)
-        clients.append(self)
-
-    monkeypatch.setattr(openai.AsyncOpenAI, "__init__", noting)
+    for kind in (openai.AsyncOpenAI, anthropic.AsyncAnthropic):
+        monkeypatch.setattr(kind, "__init__", noting(kind.__init__, clients))
     module = types.ModuleType("session")
     monkeypatch.setitem(sys.modules, "session", module)
     server.state.reset()
@@ -96,6 +95,16 @@ async def session(server, valkey, tmp_path, monkeypatch):
     asynccache.uninstrument()
     for client in clients:
         await client.close()
+
+
+def noting(original, clients):
+    """Return a constructor that notes what it makes."""
+
+    def init(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        clients.append(self)
+
+    return init
 
 
 def calls(server):

@@ -9,7 +9,9 @@ import pytest
 
 from tools import reference
 
-MODULES = ["asynccache", "asynccache.openai", "asynccache.stores", "asynccache.testing"]
+MODULES = [
+    "asynccache", "asynccache.http", "asynccache.openai", "asynccache.stores", "asynccache.testing",
+]  # fmt: skip
 LINK = re.compile(r"\]\((\w+)\.md#([\w-]+)\)")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from asynccache.http.httpx_sync import SyncCacheTransport
 from asynccache.http.httpx_transport import CacheTransport
-from asynccache.http.wrapping import aiohttp_middleware, wrap
+from asynccache.http.wrapping import aiohttp_middleware, wrap as wrap
 from asynccache.providers.provider import Operation, Provider
 from asynccache.providers.table import endpoint, register
 
@@ -19,5 +19,4 @@ __all__ = [
     "aiohttp_middleware",
     "endpoint",
     "register",
-    "wrap",
 ]

@@ -41,6 +41,9 @@ class Source(Struct, frozen=True, eq=False):
     prefixes: BoundedDict[Where, tuple[Prefix, bytes]]
     """What `prefix_of` gave."""
 
+    def __repr__(self) -> str:  # as `WireRequest` has it
+        return f"Source({self.match.place!r})"
+
 
 class Question(Struct, frozen=True, gc=False):
     """A request that is a provider's, whose answer may be cached."""
@@ -51,6 +54,9 @@ class Question(Struct, frozen=True, gc=False):
     """The body."""
     exact: bool
     """Whether the body has been found to name each member once."""
+
+    def __repr__(self) -> str:  # as `WireRequest` has it
+        return f"Question({self.wire!r})"
 
     @property
     def match(self) -> Match:
@@ -129,6 +135,9 @@ class HttpCall(Struct, frozen=True, gc=False):
         how = ", streamed" if self.streaming else ""
         which = f", sample {self.sample}" if self.sample else ""
         return f"{question.path} at {question.wire.host}, model {question.model!r}{how}{which}"
+
+    def __repr__(self) -> str:  # as `WireRequest` has it
+        return f"HttpCall({self.about})"
 
 
 def keyed(question: Question, scope: Scope, upstream: str | None) -> HttpCall:

@@ -51,6 +51,9 @@ class WireRequest(Struct, frozen=True, kw_only=True, gc=False):
     body: bytes | None
     """None for one that isn't there in one piece."""
 
+    def __repr__(self) -> str:  # tools that report errors show it: without secrets
+        return f"WireRequest({self.method} {self.host}{self.path})"
+
 
 def steady(headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
     """Return the headers less those that differ from call to call, and are in no key."""

@@ -116,3 +116,6 @@ class KeyedCall(Struct, frozen=True, gc=False):
         how = ", streamed" if self.streaming else ""
         which = f", sample {self.sample}" if self.sample else ""
         return f"{self.endpoint.path} at {self.address.place}, model {model!r}{how}{which}"
+
+    def __repr__(self) -> str:  # tools that report errors show it: without secrets
+        return f"KeyedCall({self.about})"

@@ -15,8 +15,8 @@ import pytest
 import asynccache
 from asynccache import Cache, options
 from asynccache.cache.facade import NO_OPTIONS, resolve
-from asynccache.http.request import keyed, question_of
 from asynccache.http.httpx_transport import wire_request
+from asynccache.http.request import keyed, question_of
 from asynccache.keys.denied import CREDENTIAL_HEADERS, DENIED_QUERY
 from asynccache.stores.memory import MemoryStore
 from tests.helpers.inside import engine_of
@@ -170,9 +170,7 @@ async def test_accounts_share_entries(place):
             await stored(cache, upstream.asked)
             other = json.loads(json.dumps(body).replace(WORD, "sesame-"))
             renamed = {header: value.replace(WORD, "sesame-") for header, value in headers.items()}
-            response = await client.post(
-                url.replace(WORD, "sesame-"), headers=renamed, json=other
-            )
+            response = await client.post(url.replace(WORD, "sesame-"), headers=renamed, json=other)
             assert asynccache.status(response).outcome == "hit", name
     assert upstream.asked == len(REQUESTS)
 
@@ -214,7 +212,9 @@ async def test_aiohttp_shows_nothing_either(api, api_cache, caplog):
         await seen.answer(ANSWERS["/v1/chat/completions"], headers=cookie)
 
     api.program = program
-    url = api.base_url.replace("http://", f"http://me:{WORD}pass@") + f"/chat/completions?key={WORD}"
+    url = (
+        api.base_url.replace("http://", f"http://me:{WORD}pass@") + f"/chat/completions?key={WORD}"
+    )
     shown = []
     headers = {"x-api-key": f"{WORD}key"}
     async with aiohttp.ClientSession(cookies={"a": f"{WORD}cookie"}, headers=headers) as bare:

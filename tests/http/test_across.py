@@ -11,6 +11,7 @@ import json
 import ssl
 from typing import Any, ClassVar
 
+import aiohttp
 import anyio
 import httpx
 import httpx2
@@ -156,11 +157,49 @@ class PlainHttpx(Plain):
     library = httpx
 
 
-WAYS = (ByMethod, ByHttp, Plain, PlainHttpx)
+class PlainAiohttp(Plain):
+    """The same with aiohttp."""
+
+    def __init__(self, cache, url, key="sk-a"):
+        self._url = f"{url}/chat/completions"
+        self._bare = aiohttp.ClientSession(headers={"authorization": f"Bearer {key}"})
+        self.client = cache.wrap(self._bare)
+        self.errors = {
+            "timeout": aiohttp.SocketTimeoutError, "connect": aiohttp.ClientConnectorError,
+            "read": aiohttp.ClientError,
+        }  # fmt: skip
+
+    def _post(self, timeout, **body):
+        limits = aiohttp.ClientTimeout(total=None, sock_read=timeout)
+        return self.client.post(self._url, json={**BODY, **body}, timeout=limits)
+
+    async def plain(self, timeout=30):
+        async with self._post(timeout) as response:
+            if response.status != 200:
+                raise Refused(response.status, response.headers, await response.read())
+            return (await response.json())["choices"][0]["message"]["content"]
+
+    async def stream(self, first=None, timeout=30):
+        text = ""
+        async with self._post(timeout, stream=True) as response:
+            if response.status != 200:
+                raise Refused(response.status, response.headers, await response.read())
+            async for line in response.content:
+                if line.startswith(b"data: {"):
+                    text += json.loads(line[6:])["choices"][0]["delta"].get("content") or ""
+                    if first is not None:
+                        first.set()
+        return text
+
+    async def aclose(self):
+        await self._bare.close()
+
+
+WAYS = (ByMethod, ByHttp, Plain, PlainHttpx, PlainAiohttp)
 PAIRS = [
     (a, b)
     for a, b in itertools.permutations(WAYS, 2)
-    if ByHttp not in {a, b} or ByMethod in {a, b}  # it is a `Plain` in the end
+    if ByMethod in {a, b} or not {ByHttp, Plain} & {a, b}  # these are like `PlainHttpx`
 ]
 pairs = pytest.mark.parametrize(
     ("leading", "following"), PAIRS, ids=[f"{a.__name__}-{b.__name__}" for a, b in PAIRS]

@@ -565,7 +565,7 @@ async def test_an_aiohttp_without_middlewares_is_refused(monkeypatch, cache, bar
     ("error", "kind"),
     [
         (httpx2.ReadTimeout("late"), aiohttp.SocketTimeoutError),
-        (httpx2.ConnectError("no"), aiohttp.ClientConnectionError),
+        (httpx2.ConnectError("no"), aiohttp.ClientConnectorError),
         (httpx2.RemoteProtocolError("no"), aiohttp.ClientConnectionError),
         (aiohttp.ServerDisconnectedError(), aiohttp.ServerDisconnectedError),
         (ValueError("a bug"), ValueError),

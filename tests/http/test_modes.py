@@ -103,7 +103,7 @@ async def test_replay(stream, ask, api, api_cache):
     await stored(api_cache)
     with options(mode="replay"):
         assert await ask(stream=stream) == ("1", "hit")
-        with pytest.raises(ReplayMiss, match="/chat/completions at .*model 'other'"):
+        with pytest.raises(ReplayMiss, match=r"/chat/completions at .*model 'other'"):
             await ask(stream=stream, model="other")
         with pytest.raises(ReplayMiss):
             await ask(stream=stream, conversation="c")  # it isn't cacheable
@@ -226,5 +226,5 @@ async def test_an_answer_can_be_forgotten(ask, api, api_cache):
     with record() as told:
         await ask()
     await stored(api_cache)
-    await api_cache.forget(told[0].key)
+    await api_cache.forget(key=told[0].key)
     assert await ask() == ("2", "miss")

@@ -1,4 +1,4 @@
-"""No secret of a request is at rest or in sight, whichever provider's it is and wherever it stands."""
+"""No secret of a request is at rest or in sight, whichever provider's it is."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ async def test_nothing_secret_at_rest_or_in_sight(place, caplog):
             shown.append("".join(traceback.format_exception_only(caught.value)))
             shown.append(repr(caught.value))
 
-        for name, url, headers, body in requests():
+        for _, url, headers, body in requests():
             await client.post(url, headers=headers, json=body)  # past a cache that isn't open
         async with cache:
             for name, url, headers, body in requests():
@@ -161,7 +161,7 @@ async def test_nothing_secret_at_rest_or_in_sight(place, caplog):
 
 async def test_accounts_share_entries(place):
     """Two requests that differ in nothing but secrets are one."""
-    cache, _, events = place
+    cache, *_ = place
     upstream = Upstream()
     async with cache, httpx2.AsyncClient(transport=upstream) as bare:
         client = cache.wrap(bare)

@@ -6,6 +6,7 @@ aiohttp has no public way to make a response, so this is the one file that knows
 from __future__ import annotations
 
 import copy
+import errno
 import functools
 import http.client
 import inspect
@@ -251,6 +252,9 @@ class AiohttpRequest:
         message = str(error) or type(error).__name__
         if failure == "timeout":
             return aiohttp.SocketTimeoutError(message)
+        if failure == "connect":
+            refused = OSError(errno.ECONNREFUSED, message)
+            return aiohttp.ClientConnectorError(self._request.connection_key, refused)
         return aiohttp.ClientConnectionError(message)
 
 

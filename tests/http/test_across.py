@@ -457,3 +457,23 @@ async def test_the_leaders_client_is_closed(leading, following, api, made):
     await clients[0].aclose()
     gate.open()
     assert isinstance(await second, str)
+
+
+@pairs
+async def test_a_client_is_closed_under_its_caller(leading, following, api, made):
+    """That caller has an error; who joined asks anew, by its own client."""
+    gate = held_back(api, good)
+    clients = [made(leading), made(following)]
+    joined = asyncio.Event()
+    first = asyncio.ensure_future(clients[0].plain())
+    await until(lambda: len(api.requests) == 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Flight, "enter", telling(Flight.enter, joined))
+        second = asyncio.ensure_future(clients[1].plain())
+        await joined.wait()
+    await clients[0].aclose()
+    await asyncio.wait([first])
+    assert isinstance(first.exception(), clients[0].errors["read"])
+    gate.open()
+    assert await second == COMPLETION["choices"][0]["message"]["content"]
+    assert len(api.requests) == 2

@@ -6,6 +6,7 @@ import asyncio
 import json
 import ssl
 
+import aiohttp
 import anyio
 import pytest
 from openai import AsyncOpenAI, BadRequestError
@@ -246,4 +247,16 @@ async def test_the_sdk_over_a_cached_client(api, api_cache, http):
     await stored(api_cache, 2)
     second = await give(sdk, ["b", "c", "a"])
     assert vectors(second)[::2] == vectors(first)[::-1]
+    assert sent(api) == [["a", "b"], ["c"]]
+
+
+async def test_aiohttp_sends_parts_too(api, api_cache, http):
+    """And shares the entries."""
+    await post(http, ["a", "b"])
+    await stored(api_cache, 2)
+    headers = {"user-agent": "OpenAI/Python 3", "authorization": "Bearer sk-a"}
+    async with aiohttp.ClientSession(headers=headers) as bare:
+        body = {"model": MODEL, "input": ["b", "c", "a"]}
+        async with api_cache.wrap(bare).post(f"{api.base_url}/embeddings", json=body) as response:
+            assert (await response.json())["data"] == embeddings(body)["data"]
     assert sent(api) == [["a", "b"], ["c"]]

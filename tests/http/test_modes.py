@@ -228,3 +228,15 @@ async def test_an_answer_can_be_forgotten(ask, api, api_cache):
     await stored(api_cache)
     await api_cache.forget(key=told[0].key)
     assert await ask() == ("2", "miss")
+
+
+async def test_events_tell_a_refusal_by_its_status(ask, api):
+    """There is no error then whose name could be told."""
+
+    async def refuse(seen):
+        await seen.answer({"error": {}}, 429)
+
+    api.program = refuse
+    with record() as told, pytest.raises(KeyError):
+        await ask()
+    assert [(one.outcome, one.reason) for one in told] == [("error", "HTTP 429")]

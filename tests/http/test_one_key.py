@@ -19,6 +19,8 @@ from openai.types.chat import ChatCompletionMessage
 
 import asynccache
 from asynccache import Cache, options, record
+from asynccache.core import engine
+from asynccache.core.flight import Flight
 from tests.helpers.http import httpx
 from tests.helpers.openai_answers import RESPONSE, TEXT, response_events
 from tests.helpers.openai_server import COMPLETION, DONE, EVENTS, sse, stored
@@ -64,7 +66,9 @@ class Ways:
     def __init__(self, cache, *, kind=AsyncOpenAI, upstream=None, params=None, **given):
         self.server = Upstream()
         own = cache.wrap(self._http(params, self.server), upstream=upstream)
-        given = {"api_key": "sk-a", "max_retries": 0, **given}
+        if "azure_ad_token" not in given:
+            given = {"api_key": "sk-a", **given}
+        given = {"max_retries": 0, **given}
         bare = kind(http_client=self._http(params, self.server), **given)
         self.method = cache.wrap(bare, upstream=upstream)
         self.http = kind(http_client=own, **given)
@@ -225,10 +229,12 @@ AZURE = {
 }
 
 
+AZURE_GIVEN = {"azure_endpoint": "https://a.openai.azure.com", "api_version": "v1"}
+
+
 def azure(cache, **given):
     """Return both ways to an Azure resource."""
-    given = {"azure_endpoint": "https://a.openai.azure.com", "api_version": "v1", **given}
-    return Ways(cache, kind=AsyncAzureOpenAI, **given)
+    return Ways(cache, kind=AsyncAzureOpenAI, **{**AZURE_GIVEN, **given})
 
 
 @pytest.mark.parametrize("method", ENDPOINTS)
@@ -292,3 +298,37 @@ async def test_synchronous_clients_share_the_entry():
     assert told.outcome == events[0].outcome == "hit"
     assert told.key == events[0].key
     assert len(server.requests) == 1
+
+
+# -- whose it is -----------------------------------------------------------------------------
+
+ACCOUNTS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
+    "a key": (AsyncOpenAI, {}, {}),
+    "an organization": (AsyncOpenAI, {"organization": "org-1", "project": "p"}, {}),
+    "headers": (AsyncOpenAI, {"default_headers": {"X-Api-Key": "x"}}, {}),
+    "a query": (AsyncOpenAI, {"default_query": {"api-key": "x"}}, {}),
+    "a call's own": (AsyncOpenAI, {}, {"extra_headers": {"Authorization": "Bearer sk-b"}}),
+    "Azure's key": (AsyncAzureOpenAI, AZURE_GIVEN, {}),
+    "Azure's token": (AsyncAzureOpenAI, {**AZURE_GIVEN, "azure_ad_token": "t"}, {}),
+}
+
+
+async def test_both_ways_know_an_account_by_the_same_digest():
+    """So that a 429 of an account is shared; no two accounts are taken for one."""
+    digests: list[bytes] = []
+
+    class Watched(Flight):
+        def __init__(self, namespace, key, starter, **given):
+            digests.append(starter.credentials)
+            super().__init__(namespace, key, starter, **given)
+
+    async with Cache.memory() as cache:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(engine, "Flight", Watched)
+            for account, (kind, given, changes) in enumerate(ACCOUNTS.values()):
+                ways = Ways(cache, kind=kind, **given)
+                for way, client in enumerate((ways.method, ways.http)):
+                    call = {**ENDPOINTS["completions.create"], "seed": 2 * account + way, **changes}
+                    await asked(client, "completions.create", call)
+    assert digests[::2] == digests[1::2]
+    assert len({*digests}) == len(ACCOUNTS)

@@ -227,7 +227,8 @@ class CallWatch:
     def failed(self, error: BaseException) -> None:
         """Tell of a call that raised."""
         paths = self._asked_paths() if isinstance(error, ReplayMiss) else {}
-        self._tell(self._plain("error", type(error).__name__, paths))
+        name: str = getattr(error, "told_as", type(error).__name__)
+        self._tell(self._plain("error", name, paths))
 
     def _asked_paths(self) -> dict[str, int]:
         asked = self._settings.event_paths or any(frame.value.paths for frame in self._frames)

@@ -11,7 +11,7 @@ import functools
 import http.client
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar, cast
 
 import aiohttp
@@ -24,7 +24,7 @@ from asynccache.cache.facade import ChunkSource
 from asynccache.http.exchange import HttpCache
 from asynccache.http.upstream import ResponseHead, WireAnswer
 from asynccache.providers.answers import Received
-from asynccache.providers.failures import failure_of
+from asynccache.providers.failures import ClientClosedError, failure_of
 from asynccache.providers.wire import WireRequest, steady
 from asynccache.runtime.background import run_now
 
@@ -192,7 +192,11 @@ class AiohttpRequest:
         return await self._handler(self._request)
 
     async def send(self, body: bytes | None) -> WireAnswer:
-        response = await self._handler(await self._with(body))
+        try:
+            response = await self._handler(await self._with(body))
+        except aiohttp.ClientError as exc:
+            self._blame(exc)
+            raise
         if hasattr(response.content, "_timer"):  # an empty body has none
             response.content._timer = TimerNoop()
         version = response.version or aiohttp.HttpVersion11
@@ -208,9 +212,23 @@ class AiohttpRequest:
             response.status,
             response.headers,
             Received.of(response.raw_headers, said, None),
-            response.content.iter_any(),
+            self._pieces(response),
             aclose,
         )
+
+    async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        """Return the pieces of a response's body."""
+        try:
+            async for piece in response.content.iter_any():
+                yield piece
+        except aiohttp.ClientError as exc:
+            self._blame(exc)
+            raise
+
+    def _blame(self, error: aiohttp.ClientError) -> None:
+        """Say of an error that closing the session was its cause, if it was."""
+        if self._request.session.closed:
+            error.__cause__ = ClientClosedError()
 
     async def _with(self, body: bytes | None) -> Any:
         """Return the request, or one like it with another body, as it is sent for all who wait."""

@@ -23,10 +23,15 @@ _NAMED: Final[tuple[tuple[Failure, frozenset[str]], ...]] = (
 """Names of base classes in httpx, in aiohttp and Python, and in the SDKs that Stainless makes."""
 _CLIENTS_OWN: Final = frozenset({
     "ClosedResourceError",  # anyio's for a connection that was closed on this side
+    "ClientClosedError",
     "PoolTimeout", "ProxyError", "LocalProtocolError", "UnsupportedProtocol",
     "ClientProxyConnectionError",
 })  # fmt: skip
 _CONNECTION: Final = frozenset({"connect", "network"})
+
+
+class ClientClosedError(Exception):
+    """The cause of an error where a client was closed, which its library doesn't tell."""
 
 
 def failure_of(error: BaseException) -> Failure | None:

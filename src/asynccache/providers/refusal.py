@@ -27,6 +27,8 @@ class RefusedError(Exception):
 
     def __init__(self, status: int, received: Received, body: bytes) -> None:
         super().__init__(status, received, body)
+        self.told_as: Final = f"HTTP {status}"
+        """What events say of it, as its class is nobody's."""
         self.status: Final = status
         self.received: Final = received
         self.body: Final = body

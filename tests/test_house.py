@@ -65,6 +65,7 @@ NAMED = {
     ("cache.clients", "openai"): "the SDK is there when a client of its is wrapped",
     ("cache.clients", "http"): "as for the SDK",
     ("cache.clients", "http.wrapping"): "as for the SDK",
+    ("cache.instrument", "http.aiohttp_patches"): "the library is there when it is served",
     ("cache.instrument", "http.httpx_patches"): "the library is there when its clients are served",
     ("cache.instrument", "openai.instrument.patches"): "as for httpx",
     ("cache.objects", "integrations.ag2"): "AG2 is there when an object of its is kept",
@@ -74,7 +75,7 @@ NAMED = {
 DRIVERS = {
     "aiocache": ("integrations.aiocache", "stores.aiocache"),
     "aiofiles": ("stores.",),
-    "aiohttp": ("http.aiohttp_session",),
+    "aiohttp": ("http.aiohttp",),
     "autogen_core": ("integrations.autogen",),
     "azure": ("stores.cosmos",),
     "httpx": ("http.httpx",),

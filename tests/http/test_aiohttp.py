@@ -622,6 +622,33 @@ async def test_embeddings_are_kept_one_by_one(server, cache, session):
     assert [seen.headers["user-agent"] for seen in server.requests] == ["OpenAI/Python 3"] * 2
 
 
+async def test_instrumented_sessions(server, url, cache, bare):
+    """All of the process are served, also those that exist; undone, none is."""
+    with asynccache.instrument(only=["aiohttp"]):
+        async with aiohttp.ClientSession() as later:
+            outcomes = [outcome((await read(one, url))[0]) for one in (bare, later)]
+        assert outcomes == ["miss", "hit"]
+        other, _ = await read(bare, url, middlewares=())
+        assert outcome(other) == "hit"
+    response, _ = await read(bare, url)
+    assert outcome(response) is None
+    assert len(server.requests) == 2
+
+
+async def test_instrumented_and_wrapped_is_counted_once(server, url, bare):
+    """The copy's own cache answers; beneath it a request passes."""
+    async with Cache.memory() as own, Cache.memory() as around:
+        with asynccache.instrument():
+            session = own.wrap(bare)
+            for _ in range(2):
+                response, _ = await read(session, url)
+        assert outcome(response) == "hit"
+        assert (own.stats().misses, own.stats().hits) == (1, 1)
+        stats = around.stats()
+        assert stats.misses + stats.hits + stats.bypassed == 0
+    assert len(server.requests) == 1
+
+
 async def test_long_lines_are_read(server, url, session):
     """A line may be longer than what aiohttp buffers of a socket."""
     long = sse(chunk("x" * 2_000_000, finish="stop"))

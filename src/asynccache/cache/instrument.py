@@ -21,6 +21,7 @@ from asynccache.runtime.logs import warn_of
 _SWITCH: Final = "ASYNCCACHE_INSTRUMENT"
 _HTTPX: Final = "asynccache.http.httpx_patches"
 _HOMES: Final = {
+    "aiohttp": "asynccache.http.aiohttp_patches",
     "httpx": _HTTPX,
     "httpx2": _HTTPX,
     "openai": "asynccache.openai.instrument.patches",

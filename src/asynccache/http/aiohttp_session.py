@@ -32,7 +32,7 @@ SessionT = TypeVar("SessionT", bound=aiohttp.ClientSession)
 Handler = Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
 
 _METHOD: Final = "POST"
-_REQUEST: Final = "_request"
+REQUEST: Final = "_request"
 """The method of a session that all its others call."""
 _SESSIONS: Final = "_asynccache_sessions"
 """Where a connector keeps the sessions that share it, and what they were wrapped with."""
@@ -129,9 +129,9 @@ def wrapped_session(session: SessionT, http: HttpCache) -> SessionT:
 
     async def request(method: str, url: Any, **options: Any) -> Any:
         asked = options_with(http, twin, method, options)
-        return await getattr(type(twin), _REQUEST)(twin, method, url, **asked)
+        return await getattr(type(twin), REQUEST)(twin, method, url, **asked)
 
-    vars(twin)[_REQUEST] = request
+    vars(twin)[REQUEST] = request
     shared[known] = (session, twin)
     return twin
 

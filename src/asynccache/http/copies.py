@@ -28,14 +28,14 @@ def _stack(original: Any) -> AsyncExitStack:
 
 
 _MADE_LATER: Final[dict[str, dict[str, Callable[[Any], Any]]]] = {
-    # google-genai: its HTTP clients, one for each event loop
+    # google-genai: one for each event loop. It replaces closed sessions, and no closed clients.
+    "_get_aiohttp_session": {},
     "_client_for_running_loop": {"_loop_clients": lambda _: {}},
-    "_get_aiohttp_session": {"_aiohttp_sessions": lambda _: {}},
     # huggingface_hub
     "_get_async_client": {"_async_client": lambda _: None, "exit_stack": _stack},
 }
-"""Methods that make an HTTP client when it is needed. A copy has its own: what it is kept in is
-made anew, for an original."""
+"""Methods that make an HTTP client when it is needed; and attributes that a copy has of its own, so
+that closing it leaves the original usable."""
 _MADE_ELSEWHERE: Final = {"_inner_post": "get_session"}  # huggingface_hub
 """Methods that have their HTTP client from a function of their module, for the whole process."""
 

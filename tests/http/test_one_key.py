@@ -6,13 +6,19 @@ has to be what the HTTP client sees.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from operator import attrgetter
 from typing import Any
+from urllib.parse import quote
 
+import aiohttp
 import anyio
+import httpx as httpx1
+import httpx2
 import openai
 import pytest
+import yarl
 from hypothesis import example, given, settings, strategies as st
 from openai import AsyncAzureOpenAI, AsyncOpenAI, OpenAI, omit
 from openai.types.chat import ChatCompletionMessage
@@ -21,6 +27,11 @@ import asynccache
 from asynccache import Cache, options, record
 from asynccache.core import engine
 from asynccache.core.flight import Flight
+from asynccache.http import aiohttp_session
+from asynccache.http.httpx_transport import wire_request
+from asynccache.http.request import question_of
+from asynccache.keys.key import Namespace
+from asynccache.providers.wire import address_of, prefix_of
 from tests.helpers.http import httpx
 from tests.helpers.openai_answers import RESPONSE, TEXT, response_events
 from tests.helpers.openai_server import COMPLETION, DONE, EVENTS, sse, stored
@@ -332,3 +343,49 @@ async def test_both_ways_know_an_account_by_the_same_digest():
                     await asked(client, "completions.create", call)
     assert digests[::2] == digests[1::2]
     assert len({*digests}) == len(ACCOUNTS)
+
+
+# -- libraries -------------------------------------------------------------------------------
+
+ALLOWED = "!$&'()*+,;=:@~"  # as they are, in a path
+ESCAPED = " é%/?#[]|<>{}^`\\" + '"'
+SEGMENTS = st.text(st.sampled_from(f"aZ0-._{ESCAPED}{ALLOWED}"), min_size=1, max_size=5)
+PAIRS = st.lists(st.tuples(SEGMENTS, SEGMENTS), max_size=3)
+HOSTS = st.sampled_from([
+    "llm.corp", "LLM.corp:443", "llm.corp:8443", "127.0.0.1", "[::1]:443", "bücher.example",
+])  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(HOSTS, st.lists(SEGMENTS, max_size=2), PAIRS)
+@example("llm.corp", ["a b%é~"], [("a+b", "c d"), ("a+b", "~")])
+def test_libraries_have_one_key_for_a_url(host, segments, query):
+    """However each of them writes what has to be escaped in it."""
+    named = (segment for segment in segments if segment not in {".", ".."})
+    path = "".join(f"/{quote(segment, safe=ALLOWED)}" for segment in named)
+    asked = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in query)
+    url = f"https://{host}{path}/v1/chat/completions?{asked}".removesuffix("?")
+    body = json.dumps(ENDPOINTS["chat.completions.create"]).encode()
+
+    async def aiohttps():
+        async with aiohttp.ClientSession() as session:
+            loop = asyncio.get_running_loop()
+            request = aiohttp.ClientRequest("POST", yarl.URL(url), loop=loop, session=session)
+            return aiohttp_session._wire_request(request, body)
+
+    wires = [
+        asyncio.run(aiohttps()),
+        *(wire_request(lib, lib.Request("POST", url, content=body)) for lib in (httpx1, httpx2)),
+    ]
+    keys = set()
+    for wire in wires:
+        source = question_of(wire).source
+        where = (
+            Namespace("42"),
+            address_of(wire.scheme, wire.host, source.match.place, "gpt-4o"),
+            wire.query,
+            "",
+            frozenset[str](),
+        )
+        keys.add(prefix_of(source.headers, source.match.place.path, where)[0].key(b""))
+    assert len(keys) == 1

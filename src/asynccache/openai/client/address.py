@@ -73,7 +73,9 @@ class RequestAddress:
         self._http: tuple[Any, Any] = (None, None)
         self._url = ""
         self._deployed = False  # the address may name the model
-        self._plain: BoundedDict[tuple[Namespace, str], Prefix] = BoundedDict(_REMEMBERED)
+        self._plain: BoundedDict[Namespace | tuple[Namespace, str], Prefix] = BoundedDict(
+            _REMEMBERED
+        )
         self._special: BoundedDict[tuple[Namespace, str, bytes], Prefix] = BoundedDict(_REMEMBERED)
         self._followed = 0  # how often the client's settings were found changed
         self._own: tuple[Any, ...] = ()
@@ -126,10 +128,10 @@ class RequestAddress:
         if extra_query:
             query = {n: v for n, v in extra_query.items() if not sdk.is_not_given(v)}
         if not headers and not query:
-            prefix = self._plain.get((namespace, named))
+            plain = (namespace, named) if named else namespace
+            prefix = self._plain.get(plain)
             if prefix is None:
-                prefix = self._made(namespace, {}, {}, named)[0]
-                self._plain[namespace, named] = prefix
+                prefix = self._plain[plain] = self._made(namespace, {}, {}, named)[0]
             return prefix
         shown = [_shown(given) for given in (headers, query)]
         known = (namespace, named, canonical_value(shown))

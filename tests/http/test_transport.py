@@ -385,9 +385,9 @@ async def test_a_body_that_names_a_member_twice_is_not_cached(library, cache):
     server = Server(library)
     client = cache.wrap(client_of(server, is_sync=False))
     content = b'{"model": "m", "messages": [], "n": 1, "n": 2}'
-    for _ in range(2):
-        await client.post(URL, content=content)
-    assert len(server.requests) == cache.stats().bypassed == 2
+    for written in (content, content, content.replace(b" ", b"")):
+        await client.post(URL, content=written)
+    assert len(server.requests) == cache.stats().bypassed == 3
 
 
 async def test_the_same_request_written_otherwise_is_the_same(library, cache):

@@ -95,8 +95,11 @@ def question_of(wire: WireRequest) -> Question | None:
     body = cast("dict[str, Any]", data)
     if not source.match.operation.required.issubset(body):
         return None
-    # What is written again as it was named each member once, and no number was rounded.
-    return Question(wire, source, body, _ENCODE(body) == wire.body)
+    # What is written again as it was, but for spaces, named each member once, and no number was
+    # rounded.
+    written = _ENCODE(body)
+    exact = written == wire.body or written == msgspec.json.format(wire.body, indent=-1)
+    return Question(wire, source, body, exact)
 
 
 @functools.lru_cache(maxsize=_SOURCES)

@@ -331,7 +331,7 @@ async def run(args: argparse.Namespace) -> int:
             urls: dict[str, str | None] = (
                 dict.fromkeys(with_keys()) if server is None else {**server.urls}
             )
-            OUT.print(f"{args.agents:,} agents ask {' and '.join(urls)}", soft_wrap=True)
+            OUT.print(f"{args.agents:,} agents ask {', '.join(urls)}", soft_wrap=True)
             OUT.print("at the real APIs" if server is None else "at a mock server of our own")
             OUT.print(f"through one cache in {args.cache}", soft_wrap=True)
             began = time.perf_counter()

@@ -214,10 +214,11 @@ async def made(api, api_cache):
     """What makes clients, which are closed in the end."""
     clients = []
 
-    def make(kind, *, url=api.base_url, key="sk-a"):
+    def make_one(kind, *, url=api.base_url, key="sk-a"):
         clients.append(kind(api_cache, url, key))
         return clients[-1]
 
+    make: Any = make_one
     make.cache = api_cache
     yield make
     for client in clients:
@@ -322,7 +323,7 @@ async def test_a_stream_is_joined_midway(leading, following, api, made):
     follower = asyncio.ensure_future(made(following).stream(joined))
     await joined.wait()
     gate.open()
-    assert await asyncio.gather(leader, follower) == [TEXT, TEXT]
+    assert {*await asyncio.gather(leader, follower)} == {TEXT}
     assert len(api.requests) == 1
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+from typing import Any
 
 import aiohttp
 import anyio
 import pytest
 from openai import AsyncOpenAI, BadRequestError
 
-import asynccache
 from asynccache import Cache, ReplayMiss, options, record
 from tests.helpers.http import httpx
 from tests.helpers.openai_embeddings import MODEL, embed, embeddings, give, sent, vectors
-from tests.helpers.openai_server import Gate, stored
+from tests.helpers.openai_server import Gate, state, stored
 
 pytest_plugins = ("tests.helpers.openai_fixtures",)
 pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -65,12 +65,12 @@ async def test_only_what_isnt_known_goes_upstream(http, api, api_cache):
     assert response.json() == {**whole, "usage": usage}
     assert list(response.json()) == list(whole)
     assert response.headers["content-length"] == str(len(response.content))
-    status = asynccache.status(response)
+    status = state(response)
     assert status.outcome == "miss"
     assert len(status.parts) == 4
     await stored(api_cache, 4)
     again = await post(http, ["d", "a"])
-    assert asynccache.status(again).outcome == "hit"
+    assert state(again).outcome == "hit"
     assert numbers(again) == numbers(response)[2::2]
     assert len(api.requests) == 2
 
@@ -109,6 +109,13 @@ async def test_the_sdks_method_shares_the_entries(first, http, cached, api, api_
     assert len(api.requests) == 2
 
 
+async def asked(api, count):
+    """Wait until so many requests came."""
+    with anyio.fail_after(20):
+        while len(api.requests) < count:
+            await asyncio.sleep(0.001)
+
+
 async def test_both_ways_share_what_is_under_way(http, cached, api, api_cache):
     """One of them waits for the input that the other one asked for."""
     gate = Gate()
@@ -119,13 +126,10 @@ async def test_both_ways_share_what_is_under_way(http, cached, api, api_cache):
         await embed(seen)
 
     api.program = program
-    calls = [
-        asyncio.ensure_future(give(cached, ["a", "b"])),
-        asyncio.ensure_future(post(http, ["b", "c"], encoding_format="base64")),
-    ]
-    with anyio.fail_after(20):
-        while len(api.requests) < 2:
-            await asyncio.sleep(0.001)
+    calls = [asyncio.ensure_future(give(cached, ["a", "b"]))]
+    await asked(api, 1)
+    calls.append(asyncio.ensure_future(post(http, ["b", "c"], encoding_format="base64")))
+    await asked(api, 2)
     gate.open()
     first, second = await asyncio.gather(*calls)
     assert sent(api) == [["a", "b"], ["c"]]
@@ -153,7 +157,7 @@ async def test_all_forms_of_inputs(http, api, api_cache):
     await post(http, ["a", [1, 2], "é"])
     await stored(api_cache, 3)
     for given in ("a", [1, 2], [[1, 2]], "é"):
-        assert asynccache.status(await post(http, given)).outcome == "hit"
+        assert state(await post(http, given)).outcome == "hit"
     assert len(api.requests) == 1
 
 
@@ -167,11 +171,12 @@ async def test_a_refusal_is_a_response(http, cached, api, api_cache):
             await embed(seen)
 
     api.program = program
-    refused, error = await asyncio.gather(
+    found: Any = await asyncio.gather(
         post(http, ["a", "bad"], encoding_format="base64"),
         give(cached, ["a", "bad"]),
         return_exceptions=True,
     )
+    refused, error = found
     assert (refused.status_code, refused.json()) == (400, {"error": {"message": "bad"}})
     assert isinstance(error, BadRequestError)
     assert len(api.requests) == 1
@@ -198,7 +203,7 @@ async def test_normalized_and_ignored_parts(api, http):
         client = cache.wrap(http)
         await post(client, ["A", "b"], user="u")
         await stored(cache, 2)
-        assert asynccache.status(await post(client, ["B", "a"], user="v")).outcome == "hit"
+        assert state(await post(client, ["B", "a"], user="v")).outcome == "hit"
     assert len(api.requests) == 1
 
 

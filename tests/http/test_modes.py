@@ -28,7 +28,7 @@ class Asked:
     def __init__(self, kind, base_url):
         self.kind = kind
         self._url = f"{base_url}/chat/completions"
-        made = {
+        made: dict[str, Any] = {
             "httpx": lambda: httpx.AsyncClient(verify=False),
             "httpx2": lambda: httpx2.AsyncClient(verify=False),
             "sync": lambda: httpx2.Client(verify=False),
@@ -179,8 +179,13 @@ async def test_another_cache_for_a_block(ask, api):
 
 async def test_what_is_stored_can_be_chosen(ask, api, api_cache):
     """By a function that sees the answer, and by its time to live."""
-    seen = []
-    with options(store_if=lambda answer: seen.append(answer) or False):
+    seen: list[Any] = []
+
+    def none_of_them(answer):
+        seen.append(answer)
+        return False
+
+    with options(store_if=none_of_them):
         await ask()
         await ask()
     assert len(api.requests) == 2

@@ -23,7 +23,6 @@ from hypothesis import example, given, settings, strategies as st
 from openai import AsyncAzureOpenAI, AsyncOpenAI, OpenAI, omit
 from openai.types.chat import ChatCompletionMessage
 
-import asynccache
 from asynccache import Cache, options, record
 from asynccache.core import engine
 from asynccache.core.flight import Flight
@@ -34,7 +33,7 @@ from asynccache.keys.key import Namespace
 from asynccache.providers.wire import address_of, prefix_of
 from tests.helpers.http import httpx
 from tests.helpers.openai_answers import RESPONSE, TEXT, response_events
-from tests.helpers.openai_server import COMPLETION, DONE, EVENTS, sse, stored
+from tests.helpers.openai_server import COMPLETION, DONE, EVENTS, sse, state, stored
 
 URL = "https://api.openai.com/v1"
 ANSWERS: dict[str, tuple[Any, tuple[bytes, ...]]] = {
@@ -43,7 +42,7 @@ ANSWERS: dict[str, tuple[Any, tuple[bytes, ...]]] = {
     "/responses/input_tokens": ({"object": "response.input_tokens", "input_tokens": 7}, ()),
     "/completions": (TEXT, (sse({**TEXT, "usage": None}), DONE)),
 }
-ENDPOINTS = {
+ENDPOINTS: dict[str, dict[str, Any]] = {
     "chat.completions.create": {"model": "gpt-4o", "messages": [{"role": "user", "content": "?"}]},
     "responses.create": {"model": "gpt-4o", "input": "?"},
     "responses.input_tokens.count": {"model": "gpt-4o", "input": "?"},
@@ -52,7 +51,7 @@ ENDPOINTS = {
 STREAMED = {*ENDPOINTS} - {"responses.input_tokens.count"}
 
 
-class Upstream(httpx.AsyncBaseTransport, httpx.BaseTransport):  # type: ignore[name-defined,misc]
+class Upstream(httpx.AsyncBaseTransport, httpx.BaseTransport):  # type: ignore[misc]
     """Answers as the API does, and keeps what it is sent."""
 
     def __init__(self):
@@ -232,7 +231,7 @@ def test_whatever_is_asked_has_one_entry(asked_for, client, cached, sample):
 
 # -- Azure -----------------------------------------------------------------------------------
 
-AZURE = {
+AZURE: dict[str, dict[str, Any]] = {
     "in the base URL": {"azure_deployment": "gpt-4o"},
     "by the model": {},
     "another one in the base URL": {"azure_deployment": "other"},
@@ -302,7 +301,7 @@ async def test_synchronous_clients_share_the_entry():
         found = await anyio.to_thread.run_sync(
             lambda: [c.chat.completions.create(**call) for c in (by_http, by_method)]
         )
-        told = asynccache.status(found[1])
+        told = state(found[1])
         ways = Ways(cache.asynchronous)
         with record() as events:
             await asked(ways.http, "chat.completions.create", call)
@@ -379,7 +378,8 @@ def test_libraries_have_one_key_for_a_url(host, segments, query):
     ]
     keys = set()
     for wire in wires:
-        source = question_of(wire).source
+        question: Any = question_of(wire)
+        source = question.source
         where = (
             Namespace("42"),
             address_of(wire.scheme, wire.host, source.match.place, "gpt-4o"),

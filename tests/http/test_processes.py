@@ -17,7 +17,7 @@ import pytest
 
 import asynccache
 from asynccache import Cache
-from tests.helpers.openai_server import COMPLETION, DONE, MESSAGES, Gate, chunk, sse, stored
+from tests.helpers.openai_server import COMPLETION, DONE, MESSAGES, Gate, chunk, sse, state, stored
 from tests.helpers.redis_servers import Valkey
 
 pytest_plugins = ("tests.helpers.openai_fixtures",)
@@ -59,7 +59,7 @@ async def asked(cache, url, *, streamed=False):
     """Ask once; return the text of the answer, and where it came from."""
     async with httpx2.AsyncClient(verify=TRUSTED, timeout=WAIT) as bare:
         response = await cache.wrap(bare).post(url, json={**BODY, "stream": streamed})
-    return response.content, asynccache.status(response).outcome
+    return response.content, state(response).outcome
 
 
 def both(api, gate):
@@ -107,7 +107,7 @@ async def test_successive_loops_share_a_client_and_a_cache(api, url, tmp_path):
 
         async def once():
             async with cache:
-                return asynccache.status(await client.post(url, json=BODY)).outcome
+                return state(await client.post(url, json=BODY)).outcome
 
         found = [await asyncio.to_thread(lambda: asyncio.run(once())) for _ in range(3)]
     assert found == ["miss", "hit", "hit"]
@@ -199,6 +199,7 @@ async def test_a_process_killed_in_mid_stream(kind, api, url, tmp_path, request)
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-c", READER, store, url, stdout=asyncio.subprocess.PIPE
     )
+    assert child.stdout is not None
     first = await asyncio.wait_for(child.stdout.readline(), WAIT)
     assert json.loads(first.removeprefix(b"data: "))
     async with Cache.from_url(store, lease_ttl=0.6) as cache:

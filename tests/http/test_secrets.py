@@ -20,7 +20,7 @@ from asynccache.http.request import keyed, question_of
 from asynccache.keys.denied import CREDENTIAL_HEADERS, DENIED_QUERY
 from asynccache.stores.memory import MemoryStore
 from tests.helpers.inside import engine_of
-from tests.helpers.openai_server import stored
+from tests.helpers.openai_server import state, stored
 
 pytest_plugins = ("tests.helpers.openai_fixtures",)
 pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -34,7 +34,7 @@ MCP = {
     "type": "url", "name": "store", "authorization_token": f"{WORD}of-mcp",
     "url": f"https://me:{WORD}info@mcp.example/sse?page=1&api_key={WORD}query",
 }  # fmt: skip
-ANSWERS = {
+ANSWERS: dict[str, Any] = {
     "/v1/chat/completions": {"choices": [{"index": 0, "finish_reason": "stop"}], "model": "m"},
     "/v1/messages": {"type": "message", "content": [], "stop_reason": "end_turn", "model": "m"},
     "/v1beta/models/m:generateContent": {"candidates": [{"finishReason": "STOP"}]},
@@ -171,7 +171,7 @@ async def test_accounts_share_entries(place):
             other = json.loads(json.dumps(body).replace(WORD, "sesame-"))
             renamed = {header: value.replace(WORD, "sesame-") for header, value in headers.items()}
             response = await client.post(url.replace(WORD, "sesame-"), headers=renamed, json=other)
-            assert asynccache.status(response).outcome == "hit", name
+            assert state(response).outcome == "hit", name
     assert upstream.asked == len(REQUESTS)
 
 
@@ -181,8 +181,8 @@ async def test_what_stands_in_frames_shows_nothing(library, api_cache):
     for _, url, headers, body in requests():
         request = library.Request("POST", url, headers=headers, json=body)
         wire = wire_request(library, request)
-        question = question_of(wire)
-        scope = resolve(api_cache, NO_OPTIONS)
+        question: Any = question_of(wire)
+        scope: Any = resolve(api_cache, NO_OPTIONS)
         call = keyed(question, scope, None)
         assert WORD not in repr([wire, question, question.source, call])
 

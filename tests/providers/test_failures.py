@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import aiohttp
 import anyio
@@ -16,7 +17,7 @@ from asynccache.providers.failures import failure_of, scope_of
 from asynccache.providers.refusal import RefusedError
 
 KEY: aiohttp.client_reqrep.ConnectionKey = None  # type: ignore[assignment]  # only shown
-REQUEST = openai._base_client.httpx2.Request("POST", "http://h/") if hasattr(
+REQUEST: Any = openai._base_client.httpx2.Request("POST", "http://h/") if hasattr(
     openai._base_client, "httpx2"
 ) else httpx.Request("POST", "http://h/")  # fmt: skip
 

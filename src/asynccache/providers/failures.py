@@ -37,7 +37,9 @@ class ClientClosedError(Exception):
 def failure_of(error: BaseException) -> Failure | None:
     """Return what went wrong, None if an error says nothing of the way to the server."""
     named = _names(error)
-    found = next((kind for kind, names in _NAMED if not names.isdisjoint(named)), None)
+    found: Failure | None = next(
+        (kind for kind, names in _NAMED if not names.isdisjoint(named)), None
+    )
     if found is None:
         return None
     for cause in _causes(error):
@@ -45,7 +47,9 @@ def failure_of(error: BaseException) -> Failure | None:
     if not named.isdisjoint(_CLIENTS_OWN):
         return "client"
     # An SDK's error is the same for all that may go wrong with a connection.
-    return "connect" if found == "network" and "ConnectError" in named else found
+    if found == "network" and "ConnectError" in named:
+        return "connect"
+    return found
 
 
 def _names(error: BaseException) -> set[str]:

@@ -23,7 +23,7 @@ from tests.helpers.openai_server import running
 OFFICIAL = (
     "api.openai.com", "api.anthropic.com", "generativelanguage.googleapis.com", "api.groq.com",
     "api.together.ai", "api-inference.together.ai", "api.cerebras.ai", "api.mistral.ai",
-    "api.cohere.com", "ollama.com", "router.huggingface.co",
+    "us-east5-aiplatform.googleapis.com", "api.cohere.com", "ollama.com", "router.huggingface.co",
 )  # fmt: skip
 _PLACE = ("127.0.0.2", 443)  # where the names seem to lie: only root may listen at 443
 _HERE = {"127.0.0.1", "localhost", "::1", ""}

@@ -68,11 +68,11 @@ class Chat:
         """Return an answer as it is streamed."""
         name = f"chatcmpl-{said.number}"
         extra = self._extra(said)
-        for part in said.halves:
+        for number, part in enumerate(self._parts(said)):
             delta: dict = {"role": "assistant", "content": part}
             if said.arguments is not None:
                 function = {"name": said.tool, "arguments": part}
-                if part != said.halves[0]:
+                if number:
                     del function["name"]
                 call = {"index": 0, "id": f"call_{said.number}", "type": "function"}
                 delta = {"role": "assistant", "tool_calls": [{**call, "function": function}]}
@@ -80,6 +80,9 @@ class Chat:
         last = self._chunk(name, {"content": ""}, self._finish(said), extra)
         yield sse({**last, "usage": self.usage, **self._last(said)})
         yield DONE
+
+    def _parts(self, said):
+        return said.halves
 
     def _chunk(self, name, delta, finish, extra):
         choices = [{"index": 0, "delta": delta, "finish_reason": finish}]
@@ -107,6 +110,13 @@ class GroqChat(Chat):
 
     def _last(self, said):
         return {"x_groq": {"id": f"req_{said.number}", "usage": self.usage}}
+
+
+class MistralChat(Chat):
+    """Mistral's: calls of tools come in one piece."""
+
+    def _parts(self, said):
+        return said.halves if said.arguments is None else ["".join(said.halves)]
 
 
 class CerebrasChat(Chat):
@@ -384,13 +394,14 @@ class Ollama:
 
 
 PROTOCOLS = (  # by the path, and by how the user agent begins
-    (r"/messages$", "", Anthropic()),
+    (r"(/messages|/publishers/anthropic/.*awPredict)$", "", Anthropic()),
     (r":(stream)?[gG]enerateContent$", "", Gemini()),
     (r"/v2/chat$", "", Cohere()),
     (r"/api/chat$", "", Ollama()),
     (r"/responses$", "", Responses()),
     (r"/openai/v1/chat/completions$", "", GroqChat()),
     (r"/chat/completions$", r"(Async)?Cerebras/", CerebrasChat()),
+    (r"/chat/completions$", r".*mistral", MistralChat()),
     (r"/chat/completions$", "", Chat()),
 )
 

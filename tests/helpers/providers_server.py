@@ -99,10 +99,13 @@ def counted(seen, number):
     """Return the answer of an endpoint that is no chat, None if it is one."""
     body, path = seen.body, seen.path
     vector = [0.25, 0.5, float(number)]
-    if path.endswith(("/count_tokens", "/input_tokens")):
+    if path.endswith(("/count_tokens", "/input_tokens", "/count-tokens:rawPredict")):
         return {"input_tokens": number}
     if path.endswith(":countTokens"):
         return {"totalTokens": number}
+    if path.endswith(":predict"):
+        embedded = {"values": vector, "statistics": {"token_count": 1, "truncated": False}}
+        return {"predictions": [{"embeddings": embedded} for _ in body["instances"]]}
     if path.endswith(":embedContent"):
         return {"embedding": {"values": vector}}
     if path.endswith(":batchEmbedContents"):

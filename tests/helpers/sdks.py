@@ -18,10 +18,11 @@ from pydantic import BaseModel
 
 from tests.helpers.providers_answers import TOOL
 
-KINDS = ("plain", "tools", "structured", "streamed")
+KINDS = ("plain", "tools", "structured", "streamed", "streamed tools")
 OTHERS = ("embeddings", "rerank", "tokens")
 """Kinds that not all have: the last counts the tokens of a request."""
 KEY = "sk-test"
+REGION = "us-east5"
 MESSAGES: Any = [{"role": "user", "content": "What is the weather in Paris?"}]
 CITY: Any = {"city": {"type": "string"}}
 PARAMETERS: Any = {"type": "object", "properties": CITY, "required": ["city"]}
@@ -45,7 +46,9 @@ FORMAT: Any = {
         "json_schema": {"name": "Weather", "schema": SCHEMA, "strict": True},
     }
 }
-SPECIAL: dict[str, dict] = {"tools": TOOLS, "structured": FORMAT, "streamed": STREAM}
+SPECIAL: dict[str, dict] = {
+    "tools": TOOLS, "structured": FORMAT, "streamed": STREAM, "streamed tools": TOOLS | STREAM,
+}  # fmt: skip
 """How most SDKs are asked for a kind."""
 
 
@@ -141,8 +144,19 @@ class Anthropic(Stainless):
         if kind == "structured":
             return client.messages.parse(**asked, output_format=Weather)
         tool = {"name": TOOL, "description": "Return the weather.", "input_schema": PARAMETERS}
-        special: dict = {"tools": {"tools": [tool]}, "streamed": STREAM}
-        return client.messages.create(**asked, **special.get(kind, {}))
+        tools = {"tools": [tool]} if "tools" in kind else {}
+        return client.messages.create(**asked, **tools, stream=kind.startswith("streamed"))
+
+
+class AnthropicVertex(Anthropic):
+    """Anthropic's own, for its models at Vertex AI."""
+
+    like = "vertex"
+
+    def made(self, url, *, sync):
+        kind = getattr(self._imported(), ("" if sync else "Async") + self._classes)
+        place = {"project_id": "p", "region": REGION, **_at("base_url", url, "/v1")}
+        return kind(access_token=KEY, max_retries=0, **place)
 
 
 class Sync(NamedTuple):
@@ -178,9 +192,9 @@ class Mistral(Sdk):
         asked = {"model": "mistral-small-latest", "messages": MESSAGES}
         if kind == "structured":
             return getattr(chat, f"parse{end}")(response_format=Weather, **asked)
-        if kind == "streamed":
-            return getattr(chat, f"stream{end}")(**asked)
-        return getattr(chat, f"complete{end}")(**asked, **SPECIAL.get(kind, {}))
+        method = "stream" if kind.startswith("streamed") else "complete"
+        tools = TOOLS if "tools" in kind else {}
+        return getattr(chat, f"{method}{end}")(**asked, **tools)
 
 
 class Gemini(Sdk):
@@ -217,21 +231,34 @@ class Gemini(Sdk):
     def ask(self, client, kind):
         models = client.both.models if isinstance(client, Sync) else client.aio.models
         asked = {"model": "gemini-2.5-flash", "contents": MESSAGES[0]["content"]}
-        if kind == "streamed":
-            return models.generate_content_stream(**asked)
         if kind == "tokens":
             return models.count_tokens(**asked)
         if kind == "embeddings":
             return models.embed_content(model="gemini-embedding-001", contents="Paris")
-        function = {name: FUNCTION[name] for name in ("name", "description")}
-        function["parameters_json_schema"] = PARAMETERS
-        configs: dict = {
-            "tools": {"tools": [{"function_declarations": [function]}]},
-            "structured": {
-                "response_mime_type": "application/json", "response_schema": Weather,
-            },
-        }  # fmt: skip
-        return models.generate_content(**asked, config=configs.get(kind))
+        config: dict = {}
+        if "tools" in kind:
+            function = {name: FUNCTION[name] for name in ("name", "description")}
+            function["parameters_json_schema"] = PARAMETERS
+            config = {"tools": [{"function_declarations": [function]}]}
+        if kind == "structured":
+            config = {"response_mime_type": "application/json", "response_schema": Weather}
+        if kind.startswith("streamed"):
+            return models.generate_content_stream(**asked, config=config)
+        return models.generate_content(**asked, config=config)
+
+
+class GeminiVertex(Gemini):
+    """google-genai, for its models at Vertex AI."""
+
+    host = f"{REGION}-aiplatform.googleapis.com"
+    like = "vertex"
+
+    def _over_client(self, url, options):
+        module = self._imported()
+        credentials = importlib.import_module("google.oauth2.credentials").Credentials(token=KEY)
+        at = module.types.HttpOptions(**_at("base_url", url), **options)
+        place = {"project": "p", "location": REGION}
+        return module.Client(vertexai=True, credentials=credentials, http_options=at, **place)
 
 
 class Cohere(Sdk):
@@ -262,10 +289,11 @@ class Cohere(Sdk):
             return client.rerank(model="rerank-v4.0", **RANKED)
         asked: dict = {"model": "command-a", "messages": MESSAGES}
         asked["request_options"] = {"max_retries": 0}
-        if kind == "streamed":
-            return client.chat_stream(**asked)
-        form = {"response_format": {"type": "json_object", "schema": SCHEMA}}
-        return client.chat(**asked, **{"tools": TOOLS, "structured": form}.get(kind, {}))
+        if "tools" in kind:
+            asked |= TOOLS
+        if kind == "structured":
+            asked["response_format"] = {"type": "json_object", "schema": SCHEMA}
+        return (client.chat_stream if kind.startswith("streamed") else client.chat)(**asked)
 
 
 class Ollama(Sdk):
@@ -348,10 +376,19 @@ SDKS = {
     for sdk in (
         Anthropic("anthropic", *_CLAUDE, others=("tokens",)),
         Anthropic("anthropic, aiohttp", *_CLAUDE, over="DefaultAioHttpClient"),
+        AnthropicVertex(
+            "anthropic, Vertex",
+            f"{REGION}-aiplatform.googleapis.com",
+            "anthropic",
+            "AnthropicVertex",
+            "claude-sonnet-5",
+            others=("tokens",),
+        ),
         Stainless("openai", *_GPT, path="/v1", others=("embeddings",)),
         Stainless("openai, aiohttp", *_GPT, path="/v1", over="DefaultAioHttpClient"),
         Gemini("google-genai, aiohttp"),
         Gemini("google-genai, httpx", _HTTPX),
+        GeminiVertex("google-genai, Vertex", _HTTPX),
         Mistral(),
         Stainless("groq", "api.groq.com", "groq", "Groq", "openai/gpt-oss-20b"),
         Stainless(

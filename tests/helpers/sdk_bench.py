@@ -195,7 +195,7 @@ CHECKS: dict[str, Any] = {
     "100 at once": check_at_once,
     "cut": check_broken,
 }
-ALONE = ("400 429 529", "gzip br zstd", "cut")
+ALONE = ("400 429 529", "gzip br zstd", "100 at once", "cut")
 """Columns that one way says enough of."""
 OFFICIAL = ("plain", "streamed")
 """Columns that could differ where SDKs go by themselves."""
@@ -239,8 +239,6 @@ def _row(sdk, sync):
 
 
 def _columns(sdk, way, *, sync):
-    if way != "wrapped" and sdk.name == "google-genai, aiohttp":
-        return ()
     if way == "official":
         return (*OFFICIAL, "100 at once") if sdk.wrapped and not sync else OFFICIAL
     if way == "wrapped" and not sdk.wrapped:

@@ -293,6 +293,19 @@ async def test_user_info_and_key_in_the_base_url_are_not_in_the_key(api, bare, a
         assert await key_of(client) == plain
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [{"Authorization": 5}, {"Authorization": "\ud800"}, {"x-a": "\ud800"}],
+)
+async def test_headers_that_cannot_be_sent_fail_as_without_a_cache(headers, bare, cached):
+    """The SDK's own call says what is wrong."""
+    with pytest.raises(Exception) as expected:  # noqa: PT011 - whatever the SDK raises
+        await ask(bare, extra_headers=headers)
+    with pytest.raises(expected.type) as caught:
+        await ask(cached, extra_headers=headers)
+    assert str(caught.value) == str(expected.value)
+
+
 async def test_what_the_sdk_sends_elsewhere_goes_past_the_cache(api, bare, api_cache):
     """The SDK puts the path behind a query of the base URL, so that no chat is asked."""
     client = api_cache.wrap(bare.with_options(base_url=f"{api.base_url}?api-key=x"))

@@ -203,7 +203,10 @@ class RequestAddress:
     def _digest(
         self, headers: Mapping[str, Any], query: Mapping[str, Any], sources: list[int]
     ) -> bytes:
-        whose = self._made(_NO_NAMESPACE, headers, query, "")[1]
+        try:
+            whose = self._made(_NO_NAMESPACE, headers, query, "")[1]
+        except NotCanonicalError:  # it can't be sent either
+            whose = sha256(repr((headers, query)).encode("utf-8", "replace")).digest()
         return sha256(whose + repr(sources).encode()).digest() if sources else whose
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import importlib
+import itertools
 import logging
 import os
 import subprocess
@@ -34,7 +35,7 @@ CHOOSE = "_transport_for_url"
 @pytest.fixture(autouse=True)
 def as_before():
     """Leave the libraries as they were found, and begin to count anew."""
-    idle_watch.over, idle_watch.calls = False, 0
+    idle_watch.over, idle_watch.numbers = False, itertools.count(1)
     yield
     uninstrument()
 
@@ -545,3 +546,29 @@ def test_what_isnt_installed_is_told(monkeypatch):
     with pytest.raises(ImportError, match="httpx2 isn't installed: run pip install httpx2"):
         instrument(only=["httpx2"])
     instrument()
+
+
+FORKED = """
+import os, threading
+import httpx2
+from asynccache import instrument, uninstrument
+from asynccache.cache import instrument as module
+held = threading.Event()
+def hold():
+    with module._lock:
+        held.set()
+        threading.Event().wait()
+threading.Thread(target=hold, daemon=True).start()
+held.wait()
+if (child := os.fork()) == 0:
+    instrument()
+    uninstrument()
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+os._exit(0)
+"""
+
+
+def test_a_forked_child_waits_for_nobody():
+    """Whatever a thread of the parent's was about, a child can instrument and undo it."""
+    assert run(FORKED, "") == "7"

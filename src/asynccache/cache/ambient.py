@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-import threading
 from typing import Final, cast
 
 from msgspec import UNSET
@@ -47,22 +47,18 @@ class IdleWatch:
 
     def __init__(self) -> None:
         self.over = False
-        self.calls = 0
-        self._lock = threading.Lock()
+        self.numbers = itertools.count(1)
 
     def past(self, reason: str) -> None:
         """Count a call that no cache has served."""
-        with self._lock:
-            self.calls += 1
-            if self.over or self.calls < _FIRST:
-                return
+        if next(self.numbers) == _FIRST and not self.over:  # once, in whichever thread
             self.over = True
-        _log.warning(
-            "this process is instrumented, but of its first %d calls no cache served any; the last"
-            " one: %s",
-            _FIRST,
-            reason,
-        )
+            _log.warning(
+                "this process is instrumented, but of its first %d calls no cache served any; the"
+                " last one: %s",
+                _FIRST,
+                reason,
+            )
 
     def served(self) -> None:
         """Note that all is well."""

@@ -15,6 +15,7 @@ from asynccache.cache.ambient import AMBIENCES
 from asynccache.cache.cache import AsyncCache, SyncCache
 from asynccache.cache.patches import Patches, Place
 from asynccache.cache.scopes import asynchronous
+from asynccache.runtime.forks import at_fork
 from asynccache.runtime.imports import ImportWatch
 from asynccache.runtime.logs import warn_of
 
@@ -31,7 +32,7 @@ _HOMES: Final = {
 They are imported once the program has imported the library, and stand above this package.
 """
 
-_lock: Final = threading.RLock()
+_lock = threading.RLock()
 """Nothing is imported under it: another thread may hold the lock of an import and wait for it."""
 _standing: Final[list[Instrumentation]] = []
 """What holds, oldest first: some for the rest of the process, the others for blocks."""
@@ -273,4 +274,10 @@ def _find_places(name: str) -> None:
         _places[name] = library, tuple(importlib.import_module(_HOMES[name]).places(name))
 
 
+def _forked() -> None:
+    global _lock  # noqa: PLW0603 - a thread that only the parent has may hold the old one
+    _lock = threading.RLock()
+
+
+at_fork(after_in_child=_forked)
 _import_watch: Final = ImportWatch(_HOMES, _serve)

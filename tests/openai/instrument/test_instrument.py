@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import inspect
+import itertools
 import logging
 
 import pytest
@@ -25,7 +26,7 @@ pytest_plugins = ("tests.helpers.openai_fixtures",)
 @pytest.fixture(autouse=True)
 def as_before():
     """Leave the SDK as it was found, whatever the test did, and begin to count anew."""
-    idle_watch.over, idle_watch.calls = False, 0
+    idle_watch.over, idle_watch.numbers = False, itertools.count(1)
     yield
     uninstrument_openai()
 

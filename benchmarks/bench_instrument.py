@@ -29,9 +29,9 @@ from openai.resources.chat import AsyncCompletions
 from asynccache import Cache, instrument, instrument_openai
 
 ROUNDS, CALLS = 30, 1000
-URL = "http://h.invalid/v1/messages"
+URL = "http://h.invalid/v1/texts"
 OTHER = {"to": "whatsapp:+1", "text": "hello" * 100}
-"""A request that is none of ours, to a path that is like one of ours."""
+"""A request that is none of ours."""
 http: Any = getattr(_base_client, "httpx2", None) or getattr(_base_client, "httpx", None)
 
 
@@ -62,6 +62,7 @@ async def measure_requests(report: Report, rounds: int, library: Any) -> None:
         def handle_request(self, request: Any) -> Any:
             pass
 
+    Nowhere.__module__ = library.__name__  # as the library's own, it may stand on no other
     client: Any = library.AsyncClient(transport=Nowhere())
     plain: Any = library.Client(transport=Nowhere())
     request = client.build_request("POST", URL, json=OTHER)

@@ -319,6 +319,32 @@ async def test_other_sdks_are_served(server, url, cache):
     assert cache.stats().misses == 2
 
 
+async def test_what_passes_two_libraries_is_counted_once(server, url, cache, monkeypatch):
+    """LiteLLM sends by httpx over aiohttp: one of them asks the cache, or tells of no cache."""
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else it fetches one
+    litellm = importlib.import_module("litellm")
+    asked = {
+        "model": "mistral/m", "api_key": "k", "api_base": server.base_url, "max_retries": 0,
+        "messages": BODY["messages"],
+    }  # fmt: skip
+    instrument()
+    found = await asyncio.gather(*(litellm.acompletion(**asked) for _ in range(20)))
+    assert len({one.choices[0].message.content for one in found}) == 1
+    with asynccache.options(mode="off"):
+        await litellm.acompletion(**asked)
+    stats = cache.stats()
+    assert (stats.misses, stats.joined + stats.hits, stats.bypassed) == (1, 19, 1)
+    assert len(server.requests) == 2
+    idle_watch.over, idle_watch.numbers = False, itertools.count(1)
+    with asynccache.options(cache=None):
+        for _ in range(3):
+            await litellm.acompletion(**asked)
+    assert next(idle_watch.numbers) == 4
+    module = importlib.import_module("litellm.llms.custom_httpx.async_client_cleanup")
+    await module.close_litellm_async_clients()
+    litellm.in_memory_llm_clients_cache.flush_cache()
+
+
 async def _streamed(client, asked):
     async with client.messages.stream(**asked) as stream:
         return "".join([text async for text in stream.text_stream])

@@ -28,7 +28,7 @@ from tests.helpers.providers_server import Providers
 ROOT = Path(__file__).parents[2]
 BODY = {"model": "m", "messages": [{"role": "user", "content": "Hello?"}]}
 ORDERS = ["theirs first", "ours first"]
-NAMES = ["httpx", "httpx2"]
+NAMES = ["httpx", "httpx2", "aiohttp"]
 CHAT = {"id": "c-1", "choices": [{"finish_reason": "stop"}]}
 
 
@@ -181,7 +181,7 @@ if sys.argv[1] == "theirs first":
 asynccache.instrument()
 theirs()
 told = {}
-for name in ("httpx", "httpx2"):
+for name in ("httpx", "httpx2", "aiohttp"):
     told[name] = asyncio.run(main(name)), spans.count("http.client")
     spans.clear()
 print(json.dumps(told))
@@ -197,7 +197,7 @@ def test_sentry(url, server, order):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {name: [SERVED, 3] for name in NAMES}
-    assert len(server.requests) == 2
+    assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -306,3 +306,18 @@ async def test_cassettes(url, server, taped, name):
             assert cache.stats().misses == 1
         assert recorded() == 1
         assert len(server.requests) == 1
+
+
+async def test_cassettes_over_aiohttp(url, server, taped, make, order):
+    """There they stand on top: they hold what was asked for, and then play it without the cache."""
+    past = make is vcrpy and order == "ours first"  # it calls what it found when it was imported
+    for recording in (True, False):
+        async with Cache.memory() as cache:
+            with taped() as recorded:
+                async with Client("aiohttp") as client:
+                    found = [await client.post(url) for _ in range(3)]
+            served = recording and not past
+            assert [how for how, _ in found] == (SERVED if served else [None] * 3)
+            assert cache.stats().misses == served
+        assert recorded() == 3
+        assert len(server.requests) == (3 if past else 1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 
-from asynccache.cache.facade import Place
+from asynccache.cache.facade import Place, bound
 from asynccache.http.aiohttp_session import REQUEST, options_with, require_middlewares
 from asynccache.http.ambient import AmbientHttpCache
 
@@ -27,6 +27,7 @@ def places(name: str) -> Iterator[Place]:
 def _patched(http: AmbientHttpCache, original: Any) -> Callable[..., Any]:
     @functools.wraps(original)
     async def request(self: aiohttp.ClientSession, method: str, *args: Any, **options: Any) -> Any:
-        return await original(self, method, *args, **options_with(http, self, method, options))
+        asked = options_with(http, self, method, options)
+        return await bound(original, self)(method, *args, **asked)
 
     return request

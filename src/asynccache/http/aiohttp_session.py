@@ -25,6 +25,7 @@ from asynccache.http.exchange import HttpCache
 from asynccache.http.upstream import ResponseHead, WireAnswer
 from asynccache.providers.answers import Received
 from asynccache.providers.failures import ClientClosedError, failure_of
+from asynccache.providers.table import is_endpoint
 from asynccache.providers.wire import WireRequest, steady
 from asynccache.runtime.background import run_now
 
@@ -66,10 +67,10 @@ class CacheMiddleware:
 
     Args:
         http: Answers requests.
-        given: What holds for the one request that this is for; None for any of a session's.
+        given: Tells what holds for the one request that this is for; None for any of a session's.
     """
 
-    def __init__(self, http: HttpCache, given: Given | None = None) -> None:
+    def __init__(self, http: HttpCache, given: Callable[[], Given] | None = None) -> None:
         self._http = http
         self._given = given
 
@@ -79,13 +80,15 @@ class CacheMiddleware:
         http = self._http
         if request.method != _METHOD or not http.is_asked():
             return await handler(request)
+        if not is_endpoint(request.url.raw_path):
+            return await handler(request)
         payload = request.body
         # Others are sent piece by piece, as uploads are.
         body = await payload.as_bytes() if isinstance(payload, BytesPayload) else None
         question = http.question(_wire_request(request, body))
         if question is None:
             return await handler(request)
-        given = self._given or Given.of(request.session, {})
+        given = Given.of(request.session, {}) if self._given is None else self._given()
         asked = AiohttpRequest(request, handler, given)
         accepted = request.headers.get("accept-encoding", "identity")
         if not given.decoded and accepted != "identity":
@@ -111,7 +114,7 @@ def options_with(
     given = options.get("middlewares")
     # aiohttp takes a request's middlewares instead of the session's.
     around = getattr(session, "_middlewares", ()) if given is None else given
-    ours = CacheMiddleware(http, Given.of(session, options))
+    ours = CacheMiddleware(http, functools.partial(Given.of, session, options))
     return {**options, "middlewares": (*around, ours)}
 
 

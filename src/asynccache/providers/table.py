@@ -66,6 +66,16 @@ def find(host: str, path: str, headers: Mapping[str, str]) -> Match | None:
     return None
 
 
+def is_endpoint(path: str) -> bool:
+    """Tell whether a path is an endpoint's of any provider, at the least cost where it isn't."""
+    return _is_endpoint(_table, path)
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_endpoint(table: _Table, path: str) -> bool:
+    return any(_match(provider, path) is not None for provider in table.providers)
+
+
 def name_at(host: str) -> str:
     """Return the name of the provider that a host, with its port, is known to be; "" for none."""
     return _name_at(_table, host)

@@ -11,6 +11,7 @@ from typing import Any
 from asynccache.cache.facade import Place, bound
 from asynccache.http.ambient import AmbientHttpCache
 from asynccache.http.wrapping import CHOOSE, transport_over
+from asynccache.providers.table import is_endpoint
 
 
 def places(name: str) -> Iterator[Place]:
@@ -37,7 +38,10 @@ def _patched(
     @functools.wraps(original)
     def transport_for_url(self: Any, url: Any) -> Any:
         inner = bound(original, self)(url)
-        if not http.is_asked() or http.is_told_beneath(inner):
+        # Of most URLs the path alone says that nobody's endpoint is meant.
+        if not http.is_asked() or not is_endpoint(url.raw_path.partition(b"?")[0].decode("ascii")):
+            return inner
+        if http.is_told_beneath(inner):
             return inner
         return transport_over(library, inner, http, is_sync=is_sync)
 

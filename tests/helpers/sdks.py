@@ -129,9 +129,11 @@ class Stainless(Sdk):
             return client.embeddings.create(model="embed", input="Paris")
         if kind == "rerank":
             return client.rerank.create(model="rank", **RANKED)
-        return client.chat.completions.create(
-            model=self._model, messages=MESSAGES, **SPECIAL.get(kind, {})
-        )
+        return client.chat.completions.create(**self.asked(kind))
+
+    def asked(self, kind):
+        """Return the arguments that ask for a kind of chat."""
+        return {"model": self._model, "messages": MESSAGES, **SPECIAL.get(kind, {})}
 
 
 class Anthropic(Stainless):
@@ -140,12 +142,18 @@ class Anthropic(Stainless):
     def ask(self, client, kind):
         if kind == "tokens":
             return client.messages.count_tokens(model=self._model, messages=MESSAGES)
-        asked = {"model": self._model, "max_tokens": 99, "messages": MESSAGES}
         if kind == "structured":
-            return client.messages.parse(**asked, output_format=Weather)
-        tool = {"name": TOOL, "description": "Return the weather.", "input_schema": PARAMETERS}
-        tools = {"tools": [tool]} if "tools" in kind else {}
-        return client.messages.create(**asked, **tools, stream=kind.startswith("streamed"))
+            return client.messages.parse(**self.asked(kind), output_format=Weather)
+        return client.messages.create(**self.asked(kind))
+
+    def asked(self, kind):
+        asked: dict = {"model": self._model, "max_tokens": 99, "messages": MESSAGES}
+        if "tools" in kind:
+            tool = {"name": TOOL, "description": "Return the weather."}
+            asked["tools"] = [{**tool, "input_schema": PARAMETERS}]
+        if kind.startswith("streamed"):
+            asked["stream"] = True
+        return asked
 
 
 class AnthropicVertex(Anthropic):

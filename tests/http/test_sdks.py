@@ -10,7 +10,7 @@ from asynccache import Cache
 from tests.helpers.providers_answers import protocol_of
 from tests.helpers.providers_server import Providers
 from tests.helpers.sdk_bench import Table, stored
-from tests.helpers.sdks import SDKS, outcome, told
+from tests.helpers.sdks import SDKS, Stainless, outcome, told
 
 pytest_plugins = ("tests.helpers.openai_fixtures", "tests.helpers.sdk_fixtures")
 
@@ -48,6 +48,7 @@ class Busy(Providers):
 async def test_what_comes_of_a_wrapped_client(name, api, offline):
     """Its copies and its raw answers are cached, and its retries are the SDK's."""
     sdk = SDKS[name]
+    assert isinstance(sdk, Stainless)
     api.program = Busy()
     async with Cache.memory() as cache, sdk.opened(f"http://127.0.0.1:{api.port}") as bare:
         client = cache.wrap(bare)

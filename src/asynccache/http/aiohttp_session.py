@@ -82,9 +82,9 @@ class CacheMiddleware:
             return await handler(request)
         if not is_endpoint(request.url.raw_path):
             return await handler(request)
-        payload = request.body
+        payload: Any = request.body
         # Others are sent piece by piece, as uploads are.
-        body = await payload.as_bytes() if isinstance(payload, BytesPayload) else None
+        body = bytes(payload._value) if isinstance(payload, BytesPayload) else None
         question = http.question(_wire_request(request, body))
         if question is None:
             return await handler(request)
@@ -124,6 +124,7 @@ def wrapped_session(session: SessionT, http: HttpCache) -> SessionT:
     # aiohttp complains of a session that is collected before its connector was closed. So all that
     # share one live as long as that; two that would be equal are one.
     connector = session.connector
+    shared: dict[Any, Any]
     shared = {} if connector is None else vars(connector).setdefault(_SESSIONS, {})
     known = (id(session), http.whose)
     if known in shared and not shared[known][1].closed:
@@ -196,7 +197,7 @@ class AiohttpRequest:
 
     async def send(self, body: bytes | None) -> WireAnswer:
         try:
-            response = await self._handler(await self._with(body))
+            response = await self._handler(self._with(body))
         except aiohttp.ClientError as exc:
             self._blame(exc)
             raise
@@ -233,13 +234,14 @@ class AiohttpRequest:
         if self._request.session.closed:
             error.__cause__ = ClientClosedError()
 
-    async def _with(self, body: bytes | None) -> Any:
+    def _with(self, body: bytes | None) -> Any:
         """Return the request, or one like it with another body, as it is sent for all who wait."""
         request = self._request
         if body is not None:
             request = copy.copy(request)
             request.headers = request.headers.copy()
-            await request.update_body(body)
+            request.headers.popall("content-length", None)
+            request.update_body_from_data(body)
         request._timer = TimerNoop()  # the caller's time is not the others'
         return request
 
@@ -298,7 +300,9 @@ def _arguments(kind: type, known: frozenset[str]) -> frozenset[str]:
         for one in parameters
         if one.kind is one.KEYWORD_ONLY and (one.name in known or one.default is one.empty)
     )
-    return asked | known if any(one.kind is one.VAR_KEYWORD for one in parameters) else asked
+    if any(one.kind is one.VAR_KEYWORD for one in parameters):
+        return asked | _arguments(aiohttp.ClientResponse, known)
+    return asked
 
 
 class _Message(Struct, frozen=True):
@@ -323,6 +327,7 @@ class AnswerConnection:
     connected = True
     upgraded = False
     transport = None
+    _reading_paused = False
 
     def __init__(
         self, request: AiohttpRequest, head: ResponseHead, body: bytes | ChunkSource

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar, cast
 
 T = TypeVar("T")
 
-_NEW: Final[Any] = object.__new__
+_NEW: Final[Callable[[Any], object]] = object.__new__
 Wrapped = Callable[[Any], Any]
 """Returns the copy of an HTTP client whose requests go through a cache; None for all else."""
 
@@ -60,7 +60,7 @@ class Copier:
         """Return a copy of the client, of its very type."""
         return cast("T", self._copied(client, type(client)))
 
-    def _of(self, value: Any) -> Any:
+    def _of(self, value: object) -> Any:
         """Return the copy of what leads to an HTTP client, and all else as it is."""
         if id(value) in self._made:
             return self._made[id(value)]
@@ -75,8 +75,8 @@ class Copier:
             return wrapped
         return self._copied(value, quiet(type(value))) if self._is_theirs(value) else value
 
-    def _is_theirs(self, value: Any) -> bool:
-        kind: Any = type(value)
+    def _is_theirs(self, value: object) -> bool:
+        kind = type(value)
         return (
             kind.__module__.partition(".")[0] in self._packages
             and kind.__new__ is _NEW
@@ -84,10 +84,10 @@ class Copier:
             and not hasattr(kind, "__pydantic_validator__")  # data
         )
 
-    def _copied(self, value: Any, kind: type) -> Any:
-        twin: Any = object.__new__(kind)
+    def _copied(self, value: object, kind: type[Any]) -> Any:
+        twin = _NEW(kind)
         self._made[id(value)] = twin
-        own = vars(twin)
+        own: dict[str, Any] = vars(twin)
         own.update(vars(value))
         changed = False
         for name, part in vars(value).items():
@@ -104,15 +104,22 @@ class Copier:
 
     def _function(self, function: FunctionType) -> FunctionType:
         """Return a function that closes over the copies of what it closed over."""
-        cells = function.__closure__ or ()
-        held = [_content(cell) for cell in cells]
-        copied = [self._of(one) for one in held]
-        if all(new is old for new, old in zip(copied, held, strict=True)):
+        cells = [cell for cell in function.__closure__ or () if _is_filled(cell)]
+        if not cells:
             return function
-        return _made_of(function, function.__globals__, tuple(map(CellType, copied)))
+        ours = {id(cell): CellType() for cell in function.__closure__ or ()}
+        made = _made_of(function, function.__globals__, tuple(ours.values()))
+        self._made[id(function)] = made  # it may close over itself
+        changed = False
+        for cell in cells:
+            held = ours[id(cell)].cell_contents = self._of(cell.cell_contents)
+            changed |= held is not cell.cell_contents and held is not made
+        if not changed:
+            self._made[id(function)] = function
+        return made if changed else function
 
 
-def made_later(twin: Any, original: Any, wrapped: Wrapped) -> bool:
+def made_later(twin: object, original: Any, wrapped: Wrapped) -> bool:
     """Have a copy wrap the HTTP clients that it makes itself; tell whether it makes any."""
     kind, own = type(twin), vars(twin)
     changed = False
@@ -153,28 +160,36 @@ def _wrapped_or_self(made: Any, wrapped: Wrapped) -> Any:
 
 
 def bare_copy(value: T) -> T:
-    """Return a copy of an HTTP client whose end closes nothing, as the other goes on."""
-    twin: Any = object.__new__(quiet(type(value)))
-    vars(twin).update(vars(value))
+    """Return a copy of a client of httpx whose end closes nothing, as the other goes on."""
+    twin = _NEW(quiet(type(value)))
+    own: dict[str, Any] = vars(twin)
+    own.update(vars(value))
+    for name in ("_headers", "_cookies"):  # what is set on one isn't on the other
+        own[name] = type(own[name])(own[name])
     return cast("T", twin)
+
+
+def _nothing(_: object) -> None:
+    """Do nothing."""
 
 
 @functools.cache
 def _quiet(kind: Any) -> Any:
-    return type(kind.__name__, (kind,), {"__del__": lambda _: None, "__module__": kind.__module__})
+    return type(kind.__name__, (kind,), {"__del__": _nothing, "__module__": kind.__module__})
 
 
-def quiet(kind: type) -> type:
+def quiet(kind: type[Any]) -> type[Any]:
     """Return a class whose objects do nothing when they are collected."""
-    made: type = _quiet(kind) if hasattr(kind, "__del__") else kind
+    made: type[Any] = _quiet(cast("Any", kind)) if hasattr(kind, "__del__") else kind
     return made
 
 
-def _content(cell: CellType) -> Any:
+def _is_filled(cell: CellType) -> bool:
     try:
-        return cell.cell_contents
-    except ValueError:  # it is filled later
-        return None
+        cell.cell_contents  # noqa: B018 - there is no other way to ask
+    except ValueError:
+        return False
+    return True
 
 
 def _made_of(

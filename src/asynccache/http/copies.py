@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar, cast
 
 T = TypeVar("T")
 
-_NEW: Final[Callable[[Any], object]] = object.__new__
+_NEW: Final[object] = object.__new__
 Wrapped = Callable[[Any], Any]
 """Returns the copy of an HTTP client whose requests go through a cache; None for all else."""
 
@@ -85,7 +85,7 @@ class Copier:
         )
 
     def _copied(self, value: object, kind: type[Any]) -> Any:
-        twin = _NEW(kind)
+        twin = _bare(kind)
         self._made[id(value)] = twin
         own: dict[str, Any] = vars(twin)
         own.update(vars(value))
@@ -161,12 +161,17 @@ def _wrapped_or_self(made: Any, wrapped: Wrapped) -> Any:
 
 def bare_copy(value: T) -> T:
     """Return a copy of a client of httpx whose end closes nothing, as the other goes on."""
-    twin = _NEW(quiet(type(value)))
+    twin = _bare(quiet(type(value)))
     own: dict[str, Any] = vars(twin)
     own.update(vars(value))
     for name in ("_headers", "_cookies"):  # what is set on one isn't on the other
         own[name] = type(own[name])(own[name])
     return cast("T", twin)
+
+
+def _bare(kind: type[Any]) -> object:
+    """Return an object of a class that holds nothing yet."""
+    return object.__new__(kind)
 
 
 def _nothing(_: object) -> None:

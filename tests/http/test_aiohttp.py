@@ -13,6 +13,7 @@ import aiohttp
 import httpx2
 import pytest
 from aiohttp import web
+from yarl import URL
 
 import asynccache
 from asynccache import Cache
@@ -37,6 +38,7 @@ MESSAGES = [{"role": "user", "content": "Hello?"}]
 BODY: dict[str, Any] = {"model": "m", "messages": MESSAGES}
 STREAMED = {**BODY, "stream": True}
 WHOLE = b"".join(EVENTS)
+SENDS_NOTHING: Any = None
 
 
 @pytest.fixture(scope="module")
@@ -431,7 +433,7 @@ async def test_a_compressed_body_is_stored_as_it_is_read(server, url, cache, ses
 
 async def test_traces_and_middlewares_see_every_request(server, url, cache):
     """On hits too. What a middleware adds is in the key, and a request's own are kept."""
-    told = []
+    told: list[Any] = []
     config = aiohttp.TraceConfig()
 
     async def ended(session, context, params):
@@ -544,10 +546,10 @@ async def test_a_response_may_ask_for_more_than_is_known(url, cache):
 
     async with aiohttp.ClientSession() as bare:
         request: Any = aiohttp.ClientRequest(
-            "POST", aiohttp.client.URL(url), loop=asyncio.get_running_loop(), session=bare,
+            "POST", URL(url), loop=asyncio.get_running_loop(), session=bare,
             response_class=Newer,
         )  # fmt: skip
-        ours = AiohttpRequest(request, lambda _: asyncio.sleep(0), Given(None, decoded=True))
+        ours = AiohttpRequest(request, SENDS_NOTHING, Given(None, decoded=True))
         response: Any = ours.response(ResponseHead(200, [], {}), b"{}")
         assert response.given == (None, "kept")
         assert await response.json(content_type=None) == {}
@@ -575,9 +577,9 @@ async def test_an_aiohttp_without_middlewares_is_refused(monkeypatch, cache, bar
 async def test_what_others_calls_ended_with(url, bare, error, kind):
     """An error of another library's is given as aiohttp's own; what is none stays."""
     request: Any = aiohttp.ClientRequest(
-        "POST", aiohttp.client.URL(url), loop=asyncio.get_running_loop(), session=bare
+        "POST", URL(url), loop=asyncio.get_running_loop(), session=bare
     )
-    ours = AiohttpRequest(request, lambda _: asyncio.sleep(0), Given(None, decoded=True))
+    ours = AiohttpRequest(request, SENDS_NOTHING, Given(None, decoded=True))
     found = ours.own_error(error)
     assert type(found) is kind
     assert str(error) in str(found)
@@ -606,6 +608,18 @@ async def test_a_stream_across_libraries(server, url, cache, session):
         assert outcome(response) == "joined"
         assert outcome(await other.post(url, json=STREAMED)) == "hit"
     assert len(server.requests) == 1
+
+
+async def test_a_header_in_any_script(server, url, session):
+    """What is kept of an answer's headers comes again as it was, ASCII or not."""
+
+    async def program(seen):
+        await seen.answer(COMPLETION, headers=[("openai-organization", "株式")])
+
+    server.program = program
+    for how in ("miss", "hit"):
+        response, _ = await read(session, url)
+        assert (outcome(response), response.headers["openai-organization"]) == (how, "株式")
 
 
 async def test_embeddings_are_kept_one_by_one(server, cache, session):

@@ -367,7 +367,7 @@ class AsyncCache:
         Args:
             client: A client of openai, httpx, httpx2 or aiohttp, or of an SDK that stands on one of
                 them, such as ``AsyncAnthropic``. It stays as it is. The two clients share
-                connections.
+                connections, so that closing one closes these.
             upstream: A name for the server. It replaces the address in keys. Give one if the
                 address changes from run to run.
 

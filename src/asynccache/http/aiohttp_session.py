@@ -212,10 +212,15 @@ class AiohttpRequest:
         async def aclose() -> None:
             response.release()
 
+        raw = response.raw_headers
+        # As text that is those bytes again: what is stored of them has to be sent as it came.
+        headers = CIMultiDict(
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in raw
+        )
         return WireAnswer(
             response.status,
-            response.headers,
-            Received.of(response.raw_headers, said, None),
+            headers,
+            Received.of(raw, said, None),
             self._pieces(response),
             aclose,
         )

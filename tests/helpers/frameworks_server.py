@@ -85,7 +85,8 @@ class Model:
 def _tools_of(body):
     """Yield the name and the schema of each tool that a request offers, whoever's it is."""
     for group in body.get("tools") or []:
-        for tool in group.get("functionDeclarations") or [group.get("function") or group]:
+        declared = group.get("functionDeclarations") or group.get("function_declarations")
+        for tool in declared or [group.get("function") or group]:
             names = ("parameters", "input_schema", "parametersJsonSchema")
             yield tool["name"], next((tool[name] for name in names if tool.get(name)), {})
 
@@ -94,8 +95,11 @@ def _demands_object(body):
     form = body.get("response_format") or (body.get("text") or {}).get("format") or {}
     return (
         form.get("type", "text") != "text"
+        or "output_format" in body  # Anthropic's, before it had the next
         or "format" in (body.get("output_config") or {})
-        or "responseMimeType" in (body.get("generationConfig") or {})
+        or not {"responseMimeType", "response_mime_type"}.isdisjoint(
+            body.get("generationConfig") or {}
+        )
     )
 
 
@@ -105,7 +109,10 @@ def _has_result(body):
         one.get("role") in {"tool", "function"}
         or str(one.get("type")).endswith("_output")
         or any("tool_result" in part.values() for part in _parts(one.get("content")))
-        or any("functionResponse" in part for part in _parts(one.get("parts")))
+        or any(
+            not {"functionResponse", "function_response"}.isdisjoint(part)
+            for part in _parts(one.get("parts"))
+        )
         or "Observation:\\n21" in json.dumps(one.get("content"))  # smolagents' way
         for one in messages
     )

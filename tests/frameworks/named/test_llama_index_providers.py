@@ -1,4 +1,4 @@
-"""LlamaIndex: its models of Anthropic, and its function agents over them."""
+"""LlamaIndex: its models of Anthropic and of Gemini, and its function agents over them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 from llama_index.core.agent.workflow import AgentStream, FunctionAgent
 from llama_index.core.llms import ChatMessage
 from llama_index.llms.anthropic import Anthropic
+from llama_index.llms.google_genai import GoogleGenAI
 
 from tests.helpers.frameworks_suite import FrameworkSuite, Weather
 
@@ -53,3 +54,20 @@ class TestAnthropic(LlamaIndexSuite):
         async with model._aclient:
             yield model
         model._client.close()
+
+
+class TestGemini(LlamaIndexSuite):
+    name = "LlamaIndex, Gemini"
+    by_name = True
+
+    @asynccontextmanager
+    async def client(self, url):
+        model = GoogleGenAI(
+            model="gemini-3-flash", api_key="sk-a", max_retries=0, max_tokens=99,
+            context_window=9999, http_options={"base_url": url and url.removesuffix("/v1")},
+        )  # fmt: skip
+        try:
+            yield model
+        finally:
+            await model._client.aio.aclose()
+            model._client.close()

@@ -1,17 +1,21 @@
-"""The rows of LangChain's models of Anthropic."""
+"""The rows of LangChain's models of Anthropic and of Gemini."""
 
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
 
+import pytest
 from langchain_anthropic import ChatAnthropic
 from langchain_anthropic._client_utils import _get_default_async_httpx_client
 from langchain_core.messages import HumanMessage
 from langchain_core.tools import tool
+from langchain_google_genai import ChatGoogleGenerativeAI
 
 from tests.helpers.frameworks_suite import FrameworkSuite, Weather
 
 pytest_plugins = ("tests.helpers.openai_fixtures",)
+# google-genai derives a class from aiohttp's, which aiohttp discourages.
+pytestmark = pytest.mark.filterwarnings("ignore:Inheritance class:DeprecationWarning")
 
 
 @tool
@@ -51,3 +55,19 @@ class TestAnthropic(LangChainSuite):
             yield model
         # LangChain would give the closed client to the next model.
         _get_default_async_httpx_client.cache_clear()
+
+
+class TestGemini(LangChainSuite):
+    name = "LangChain, Gemini"
+
+    @asynccontextmanager
+    async def client(self, url):
+        at = url and url.removesuffix("/v1")
+        model = ChatGoogleGenerativeAI(
+            model="gemini-3-flash", base_url=at, api_key="sk-a", max_retries=0
+        )
+        try:
+            yield model
+        finally:
+            await model.client.aio.aclose()
+            model.client.close()

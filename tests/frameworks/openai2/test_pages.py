@@ -49,6 +49,7 @@ await cache.aclose()
     ("litellm.md", "`LiteLLMCache`"): [Example(LITELLM)],
     ("litellm.md", "Share calls in progress"): [
         Example(LITELLM + 'call = {"model": "openai/gpt-4o-mini", "messages": messages}'),
+        Example("", requests=0),
     ],
 })  # fmt: skip
 

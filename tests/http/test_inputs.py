@@ -103,7 +103,7 @@ async def test_the_sdks_method_shares_the_entries(first, http, cached, api, api_
     await stored(api_cache, 2)
     other = await ask(second, ["b", "c"])
     assert one[1] == other[0]
-    assert sent(api) == [["a", "b"], ["c"]]
+    assert sorted(sent(api)) == [["a", "b"], ["c"]]
     await stored(api_cache, 3)
     assert await ask(first, ["c", "a"]) == [other[1], one[0]]
     assert len(api.requests) == 2
@@ -132,7 +132,7 @@ async def test_both_ways_share_what_is_under_way(http, cached, api, api_cache):
     await asked(api, 2)
     gate.open()
     first, second = await asyncio.gather(*calls)
-    assert sent(api) == [["a", "b"], ["c"]]
+    assert sorted(sent(api)) == [["a", "b"], ["c"]]
     assert len(first.data) == len(second.json()["data"]) == 2
 
 
@@ -242,7 +242,7 @@ async def test_a_synchronous_client(api):
                 await asyncio.sleep(0)
             second = await asyncio.to_thread(ask, "c", "a")
     assert first[0] == second[1]
-    assert sent(api) == [["a", "b"], ["c"]]
+    assert sorted(sent(api)) == [["a", "b"], ["c"]]
 
 
 async def test_the_sdk_over_a_cached_client(api, api_cache, http):
@@ -252,7 +252,7 @@ async def test_the_sdk_over_a_cached_client(api, api_cache, http):
     await stored(api_cache, 2)
     second = await give(sdk, ["b", "c", "a"])
     assert vectors(second)[::2] == vectors(first)[::-1]
-    assert sent(api) == [["a", "b"], ["c"]]
+    assert sorted(sent(api)) == [["a", "b"], ["c"]]
 
 
 async def test_aiohttp_sends_parts_too(api, api_cache, http):
@@ -264,4 +264,4 @@ async def test_aiohttp_sends_parts_too(api, api_cache, http):
         body = {"model": MODEL, "input": ["b", "c", "a"]}
         async with api_cache.wrap(bare).post(f"{api.base_url}/embeddings", json=body) as response:
             assert (await response.json())["data"] == embeddings(body)["data"]
-    assert sent(api) == [["a", "b"], ["c"]]
+    assert sorted(sent(api)) == [["a", "b"], ["c"]]

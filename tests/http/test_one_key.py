@@ -382,7 +382,7 @@ def test_libraries_have_one_key_for_a_url(host, segments, query):
         source = question.source
         where = (
             Namespace("42"),
-            address_of(wire.scheme, wire.host, source.match.place, "gpt-4o"),
+            address_of(wire, source.match.place, "gpt-4o", None),
             wire.query,
             "",
             frozenset[str](),

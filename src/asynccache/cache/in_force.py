@@ -93,19 +93,29 @@ class ScopeStack(Generic[ValueT]):
 class Samples:
     """Numbers the identical requests of one block: 0, 1, 2 and on."""
 
-    __slots__ = ("_kept", "_lock", "_seen")
+    __slots__ = ("_kept", "_lock", "_returned", "_seen")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._seen: Counter[bytes] = Counter()
+        self._returned: dict[bytes, list[int]] = {}
         self._kept: dict[tuple[bytes, int], list[tuple[int, object]]] = {}
 
     def next(self, key: bytes) -> int:
         """Return how often this key was asked for before in the block."""
         with self._lock:
+            if returned := self._returned.get(key):
+                number = min(returned)
+                returned.remove(number)
+                return number
             number = self._seen[key]
             self._seen[key] = number + 1
         return number
+
+    def give_back(self, key: bytes, number: int) -> None:
+        """Let the next request have a number that came to nothing, as its caller tries again."""
+        with self._lock:
+            self._returned.setdefault(key, []).append(number)
 
     def keep(self, key: bytes, number: int, asker: object) -> None:
         """Keep a number for the same object to come back with: see `kept`."""

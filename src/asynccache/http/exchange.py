@@ -111,7 +111,7 @@ class HttpCache:
         except NotCanonicalError as exc:
             past = Bypass(scope.cache, scope.mode, f"{question.path}: {exc}")
             return await self.bypass(past, request, question)
-        if question.match.operation.inputs:
+        if question.match.operation.inputs and not question.is_signed:
             return await self._inputs(request, call)
         entry = engine.peek(scope.mode, scope.namespace, call.key)
         if isinstance(entry, Entry):
@@ -154,6 +154,7 @@ class HttpCache:
             reason = _CHANGED if isinstance(exc, NotSharedError) else str(exc)
             return await self._past(request, call, reason)
         except BaseException as exc:  # noqa: BLE001 - it is raised as the library has it
+            call.give_back()
             return _failed(request, exc)
         if found is None:
             return await self._past(request, call, STANDS_STILL)
@@ -202,6 +203,7 @@ class HttpCache:
         except BaseException as exc:  # noqa: BLE001 - as in `_inputs`
             if watcher is not None:
                 watcher.failed(exc)
+            call.give_back()
             return _failed(request, exc)
         if watcher is not None:
             watcher.answered(fetched, reader, scope.now)

@@ -17,6 +17,7 @@ from asynccache.providers.wire import WireRequest, of_httpx
 
 T = TypeVar("T")
 
+_BODILESS: Final = frozenset({204, 304})  # HTTP's own
 _ERRORS: Final = {"timeout": "ReadTimeout", "connect": "ConnectError"}
 """The library's error for what went wrong; for all else it is `ReadError`."""
 
@@ -119,7 +120,7 @@ def wire_answer(response: Any, pieces: Any, aclose: Any) -> WireAnswer:
 def made_response(library: Any, head: ResponseHead, body: bytes | ChunkSource, stream: Any) -> Any:
     """Return a response of the library's, whose body is decoded already."""
     headers = head.headers
-    if isinstance(body, bytes):
+    if isinstance(body, bytes) and head.status not in _BODILESS:
         headers = [*headers, (b"content-length", b"%d" % len(body))]
     response = library.Response(
         head.status, headers=headers, stream=stream, extensions=dict(head.extensions)

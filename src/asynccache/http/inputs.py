@@ -103,7 +103,7 @@ class _Sender(InputsSender):
         whose = scope_of(error)
         refused = isinstance(error, RefusedError) and error.is_of_request
         # What is wrong with one input is no fault of those that others ask for too.
-        return "request" if together and whose == "all" and refused else whose
+        return "request" if together and refused else whose
 
     def is_sent(self, key: bytes) -> bool:
         """Return True: what is beneath the client's transport sends what it is given."""

@@ -21,6 +21,7 @@ from asynccache.providers.wire import (
     Where,
     WireRequest,
     address_of,
+    at_host,
     combined,
     prefix_of,
 )
@@ -28,6 +29,9 @@ from asynccache.runtime.bounded import BoundedDict
 
 _SOURCES: Final = 256  # clients and models in use, as headers and paths tell them apart
 _PREFIXES: Final = 64  # tenants and queries of each
+_UNSIGNED: Final = frozenset({"", "bearer", "basic", "apikey", "api-key", "key", "token"})
+"""Schemes of authorization that say nothing of the body."""
+_MODEL: Final = frozenset({"model"})
 _DECODE: Final = msgspec.json.Decoder().decode
 _ENCODE: Final = msgspec.json.Encoder().encode
 
@@ -74,6 +78,12 @@ class Question(Struct, frozen=True, gc=False):
         return self.match.operation.streams(self.data, self.match.place.path)
 
     @property
+    def is_signed(self) -> bool:
+        """Whether its authorization may be a signature of this very body."""
+        scheme = self.source.headers.get("authorization", "").partition(" ")[0].lower()
+        return scheme not in _UNSIGNED
+
+    @property
     def model(self) -> object:
         """The model, wherever it is named."""
         return self.match.place.model or self.data.get("model")
@@ -93,7 +103,10 @@ def question_of(wire: WireRequest) -> Question | None:
     if not isinstance(data, dict):
         return None
     body = cast("dict[str, Any]", data)
-    if not source.match.operation.required.issubset(body):
+    match = source.match
+    missing = match.operation.required.difference(body)
+    # Azure's deployment says which model.
+    if missing and not (match.place.deployment and missing == _MODEL):
         return None
     # What is written again as it was, but for spaces, named each member once, and no number was
     # rounded.
@@ -119,6 +132,8 @@ class HttpCall(Struct, frozen=True, gc=False):
     prefix: Prefix
     key: bytes
     sample: int
+    first: bytes
+    """The key of the first sample."""
     canonical: bytes
     """The body's part of the key: see `keyed_form`."""
     secrets: tuple[str, ...]
@@ -126,6 +141,12 @@ class HttpCall(Struct, frozen=True, gc=False):
     credentials: bytes
     """A digest of whose call it is; kept in memory only."""
     streaming: bool
+
+    def give_back(self) -> None:
+        """Let the caller's next attempt have this one's sample, where a block counts them."""
+        samples = self.scope.options.samples
+        if samples is not None:
+            samples.give_back(self.first, self.sample)
 
     def paths(self) -> dict[str, int]:
         """Return a digest of each part of the request, by its path."""
@@ -175,7 +196,9 @@ def keyed(question: Question, scope: Scope, upstream: str | None) -> HttpCall:
             normalize=settings.normalize,
         )
     source, place = question.source, match.place
-    address = upstream or address_of(wire.scheme, wire.host, place, data.get("model"))
+    address = address_of(wire, place, data.get("model"), upstream)
+    if (named := source.headers.get("host", "")) != wire.host:
+        address = at_host(address, named, wire)
     known = (scope.namespace, address, wire.query, wire.user_info, settings.ignore_headers)
     found = source.prefixes.get(known)
     if found is None:
@@ -184,6 +207,7 @@ def keyed(question: Question, scope: Scope, upstream: str | None) -> HttpCall:
     normalize = settings.normalize
     marked = canonical if normalize is None else normalize.mark + canonical
     key, sample = prefix.key(marked), 0
+    first = key
     if scope.options.samples is not None or scope.options.sample:
         sample = scope.sample(key)
         key = prefix.key(marked, sample)
@@ -194,6 +218,7 @@ def keyed(question: Question, scope: Scope, upstream: str | None) -> HttpCall:
         prefix,
         key,
         sample,
+        first,
         canonical,
         secrets,
         credentials,

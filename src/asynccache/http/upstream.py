@@ -14,7 +14,7 @@ from asynccache.entries.entry import Kind, Meta
 from asynccache.http.request import HttpCall
 from asynccache.providers.answers import Received, meta_of
 from asynccache.providers.facts import Facts
-from asynccache.providers.recording import StreamRecorder
+from asynccache.providers.recording import StreamRecorder, framing_of
 from asynccache.providers.refusal import RefusedError
 from asynccache.providers.secrets import repeats
 from asynccache.providers.sending import Sending
@@ -120,9 +120,11 @@ class Upstream:
         operation, engine = call.question.match.operation, call.scope.engine
         facts = operation.facts()
         kind = operation.streamed
+        framed = framing_of(response.headers.get("content-type", ""), kind)
         recorder = StreamRecorder(
-            flight, facts, kind, self._choices, lambda: engine.give_up(flight)
-        )
+            flight, facts, framed, self._choices, lambda: engine.give_up(flight),
+            longest=flight.limit,
+        )  # fmt: skip
         meta = self._meta(facts, response, kind)
         pieces = aiter(response.pieces)
         try:

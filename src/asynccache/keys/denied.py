@@ -15,12 +15,14 @@ T = TypeVar("T")
 CREDENTIAL_HEADERS: Final = frozenset({
     "authorization", "proxy-authorization", "api-key", "x-api-key", "cookie",
     "openai-organization", "openai-project", "x-amz-security-token", "x-goog-api-key",
-    "x-goog-user-project", "cf-aig-authorization", "anthropic-workspace-id", "x-hf-bill-to",
+    "x-goog-user-project", "cf-aig-authorization", "ocp-apim-subscription-key",
+    "anthropic-workspace-id", "x-hf-bill-to",
 })  # fmt: skip
 """Headers that say who asks, or whom to bill. They also tell whose an error is."""
 _TRANSPORT: Final = frozenset({
     "user-agent", "host", "connection", "content-length", "accept", "accept-encoding",
-    "content-type", "idempotency-key", "transfer-encoding", "x-server-timeout", "x-amz-date",
+    "content-type", "idempotency-key", "transfer-encoding", "x-session-affinity", "x-grok-conv-id",
+    "x-server-timeout", "x-amz-date",
     "x-amz-content-sha256",
 })  # fmt: skip
 _CLIENTS: Final = frozenset({"x-goog-api-client", "x-client-name", "http-referer", "x-title"})
@@ -29,10 +31,13 @@ _TRACES: Final = frozenset({
     "traceparent", "tracestate", "baggage", "b3", "sentry-trace", "uber-trace-id", "newrelic",
     "elastic-apm-traceparent", "x-amzn-trace-id", "x-cloud-trace-context", "request-id",
     "x-request-id", "x-client-request-id", "x-ms-client-request-id", "x-correlation-id",
+    "x-newrelic-id", "x-newrelic-transaction", "x-dynatrace", "grpc-trace-bin", "langsmith-trace",
+    "date",
 })  # fmt: skip
 DENIED_HEADERS: Final = CREDENTIAL_HEADERS | _TRANSPORT | _CLIENTS | _TRACES
 DENIED_PREFIXES: Final = (
     "x-stainless-", "x-fern-", "amz-sdk-", "x-amzn-bedrock-request-metadata", "x-b3-", "x-datadog-",
+    "x-instana-", "sw8", "ot-tracer-", "x-ot-", "uberctx-",
 )  # fmt: skip
 """How the names of further denied headers begin."""
 DENIED_MEMBERS: Final = frozenset({"prompt_cache_key"})

@@ -10,6 +10,8 @@ import msgspec
 DONE: Final = b"[DONE]"
 """Begins the data that closes a stream, in many APIs."""
 
+_NOTHING: Final[tuple[object, ...]] = (None, [], {})
+
 
 class Facts:
     """Gathered from one JSON body, or from a stream's records one after the other.
@@ -46,7 +48,7 @@ class Facts:
         self.closed: bool = False
         """The stream's terminal record has come."""
         self.names: frozenset[str] = frozenset()
-        """Of a plain answer's members."""
+        """Of a plain answer's members that hold something."""
         self._begun: set[int | None] = set()  # numbers of choices, None where they have none
         self._finished: set[int | None] = set()  # those with a finish reason
 
@@ -70,7 +72,8 @@ class Facts:
 
     def read(self, data: bytes) -> None:
         """Take in a JSON document; one that isn't JSON, or no object, is an error."""
-        self.names = frozenset(self._read(data))
+        found = self._read(data)
+        self.names = frozenset(name for name, value in found.items() if value not in _NOTHING)
 
     def read_event(self, data: bytes) -> None:
         """Take in one record of a stream: the data of an event, or a line."""

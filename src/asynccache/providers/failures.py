@@ -23,9 +23,9 @@ _NAMED: Final[tuple[tuple[Failure, frozenset[str]], ...]] = (
 """Names of base classes in httpx, in aiohttp and Python, and in the SDKs that Stainless makes."""
 _CLIENTS_OWN: Final = frozenset({
     "ClosedResourceError",  # anyio's for a connection that was closed on this side
-    "ClientClosedError",
-    "PoolTimeout", "ProxyError", "LocalProtocolError", "UnsupportedProtocol",
-    "ClientProxyConnectionError",
+    "ClientClosedError", "ClientConnectorCertificateError", "ClientProxyConnectionError",
+    "ConnectTimeout", "ConnectionTimeoutError", "LocalProtocolError", "PoolTimeout", "ProxyError",
+    "SSLCertVerificationError", "SSLError", "UnsupportedProtocol", "WriteTimeout",
 })  # fmt: skip
 _CONNECTION: Final = frozenset({"connect", "network"})
 

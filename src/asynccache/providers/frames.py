@@ -29,55 +29,69 @@ class EventSplitter:
     piece, the two were one line end, and the next event begins with the "\n".
     """
 
-    __slots__ = ("_cut", "_rest")
+    __slots__ = ("_cut", "_pieces", "_tail", "held")
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._pieces: list[bytes] = []
+        self._tail = b""  # their end, where a line end may have begun
         self._cut = False
+        self.held = 0
+        """Bytes that came after the last whole event."""
 
     def feed(self, piece: bytes) -> list[bytes]:
         """Return the events that are whole now."""
-        buffer = self._rest + piece
+        before, self.held = self.held, self.held + len(piece)
+        window = self._tail + piece
+        self._pieces.append(piece)
+        if before and _EVENT_END.search(window) is None:  # pieces are joined once, not each time
+            self._tail = window[-_LONGEST_LINE_END:]
+            return []
+        buffer = b"".join(self._pieces)
         # What was searched before is not searched again, except for a line end at its end.
         begin = int(self._cut and buffer.startswith(b"\n"))
-        searched = max(begin, len(self._rest) - _LONGEST_LINE_END)
+        searched = max(begin, before - _LONGEST_LINE_END)
         events: list[bytes] = []
         start = 0
         for match in _EVENT_END.finditer(buffer, searched):
             events.append(buffer[start : match.end()])
             start = match.end()
-        self._rest = buffer[start:]
+        rest = buffer[start:]
+        self._pieces, self._tail, self.held = [rest], rest[-_LONGEST_LINE_END:], len(rest)
         if events:
             self._cut = events[-1].endswith(b"\r")
         return events
 
     def rest(self) -> bytes:
         """Return what was left after the last whole event, at the end of the response."""
-        rest, self._rest = self._rest, b""
+        rest = b"".join(self._pieces)
+        self._pieces, self._tail, self.held = [], b"", 0
         return rest
 
 
 class LineSplitter:
     """Cuts pieces of a response as they arrive into lines, each with its line end."""
 
-    __slots__ = ("_rest",)
+    __slots__ = ("_rest", "held")
 
     def __init__(self) -> None:
         self._rest: list[bytes] = []
+        self.held = 0
+        """Bytes that came after the last whole line."""
 
     def feed(self, piece: bytes) -> list[bytes]:
         """Return the lines that are whole now."""
         *whole, rest = piece.split(b"\n")
         if not whole:
             self._rest.append(rest)
+            self.held += len(rest)
             return []
         lines = [b"".join((*self._rest, whole[0], b"\n")), *(line + b"\n" for line in whole[1:])]
-        self._rest = [rest]
+        self._rest, self.held = [rest], len(rest)
         return lines
 
     def rest(self) -> bytes:
         """Return what was left after the last whole line, at the end of the response."""
-        rest, self._rest = b"".join(self._rest), []
+        rest, self._rest, self.held = b"".join(self._rest), [], 0
         return rest
 
 

@@ -42,7 +42,7 @@ class Operation(Struct, frozen=True, kw_only=True, eq=False):
     required: frozenset[str]
     """Members that a body must have."""
     holds: frozenset[str]
-    """Members of which a plain answer must have one. Another answer isn't stored."""
+    """Members of which a plain answer must have one, not empty. Another answer isn't stored."""
     facts: type[Facts] = Facts
     """Reads what an answer says of itself."""
     streams: Callable[[Mapping[str, Any], str], bool] = asks_for_stream

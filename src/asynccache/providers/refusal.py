@@ -6,14 +6,25 @@ from typing import Final
 
 from asynccache.providers.answers import Received
 
+_BAD: Final = 400  # HTTP's own: the client's fault
 _SERVER_ERROR: Final = 500  # HTTP's own: from here on it isn't the request's fault
-_CREDENTIAL_STATUS: Final = frozenset({401, 402, 403, 404, 429})
-"""What depends on who asks: on rights, money, what there is for them, and how much they ask for."""
+_OF_ACCOUNT: Final = frozenset({401, 402, 403, 404, 429})
+"""What is said of rights, money, what there is for somebody, and how much is asked for."""
+_MOVED: Final = 300  # HTTP's own: up to the errors of servers, who asks decides
 
 
 def depends_on_credentials(status: int) -> bool:
-    """Tell whether who has other credentials may get another answer than one of this status."""
-    return status in _CREDENTIAL_STATUS
+    """Tell whether who has other credentials may get another answer than one of this status.
+
+    It may always depend on rights, money, what there is for them, and how much they ask for. Some
+    providers say 400 to all of that.
+    """
+    return _MOVED <= status < _SERVER_ERROR
+
+
+def refuses_request(status: int) -> bool:
+    """Tell whether a server refuses a request for what is in it."""
+    return _BAD <= status < _SERVER_ERROR and status not in _OF_ACCOUNT
 
 
 class RefusedError(Exception):
@@ -36,7 +47,7 @@ class RefusedError(Exception):
     @property
     def is_of_request(self) -> bool:
         """Whether the server refused the request for what is in it."""
-        return self.status < _SERVER_ERROR
+        return refuses_request(self.status)
 
     @property
     def depends_on_credentials(self) -> bool:

@@ -13,6 +13,16 @@ from typing import Any, Final, TypeVar
 T = TypeVar("T")
 
 
+class _Beneath:
+    """What is beneath a call, until that is over: a task that began there may go on."""
+
+    __slots__ = ("over", "sending")
+
+    def __init__(self, sending: Sending) -> None:
+        self.sending = sending
+        self.over = False
+
+
 class Sending:
     """One call that goes upstream for an entry, or past the cache.
 
@@ -31,23 +41,16 @@ class Sending:
 
     async def over(self, call: Callable[[], Awaitable[T]]) -> T:
         """Await a call whose requests are let pass."""
-        before = _sending.get()
-        _sending.set(self)
+        before, here = _sending.get(), _Beneath(self)
+        _sending.set(here)
         try:
             return await call()
         finally:
+            here.over = True
             _sending.set(before)
 
-    def over_now(self, call: Callable[[], T]) -> T:
-        """Do the same for a function that blocks."""
-        token = _sending.set(self)
-        try:
-            return call()
-        finally:
-            _sending.reset(token)
 
-
-_sending: Final[ContextVar[Sending | None]] = ContextVar("asynccache_sending", default=None)
+_sending: Final[ContextVar[_Beneath | None]] = ContextVar("asynccache_sending", default=None)
 
 PAST: Final = Sending()
 """A call that goes past the cache."""
@@ -55,10 +58,11 @@ PAST: Final = Sending()
 
 def current_sending() -> Sending | None:
     """Return the call of ours that the caller is beneath, if it is."""
-    return _sending.get()
+    here = _sending.get()
+    return None if here is None or here.over else here.sending
 
 
 def is_beneath(key: bytes) -> bool:
     """Tell whether the caller is beneath a call of ours for the same, which waits for it."""
-    sending = _sending.get()
+    sending = current_sending()
     return sending is not None and sending.key == key

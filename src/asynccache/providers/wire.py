@@ -20,6 +20,7 @@ _VARYING: Final = frozenset({
 })  # fmt: skip
 """Headers that differ from call to call. None is in a key."""
 DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+_COOKIE: Final = "cookie"
 _ESCAPE: Final = re.compile("%[0-9A-Fa-f]{2}")
 _UNRESERVED: Final = re.compile("[A-Za-z0-9._~-]")
 
@@ -115,21 +116,34 @@ def place_of(path: str, operation: Operation) -> RequestPath | None:
     return RequestPath(path[: found.start()], rest, deployment, model)
 
 
-def address_of(scheme: str, host: str, place: RequestPath, model: object) -> str:
+def address_of(wire: WireRequest, place: RequestPath, model: object, upstream: str | None) -> str:
     """Return the address of a server, in one spelling; what the body's model says isn't in it.
 
     Args:
-        scheme: Of the URL.
-        host: With its port, if the URL names it.
-        place: What the path says.
+        wire: The request.
+        place: What its path says.
         model: The model that the body names.
+        upstream: A name that takes the server's place.
     """
-    path = place.before
-    if place.deployment and unquote(place.deployment.rpartition("/")[2]) != model:
-        path += place.deployment
+    deployment, scheme = place.deployment, wire.scheme
+    if deployment and unquote(deployment.rpartition("/")[2]) == model:
+        deployment = ""
+    if upstream:
+        return upstream + deployment
+    path = place.before + deployment
     if "%" in path:
         path = _ESCAPE.sub(_plain, path)
-    return f"{scheme}://{host.lower().removesuffix(DEFAULT_PORTS.get(scheme, ':'))}{path}"
+    return f"{scheme}://{wire.host.lower().removesuffix(DEFAULT_PORTS.get(scheme, ':'))}{path}"
+
+
+def at_host(address: str, named: str, wire: WireRequest) -> str:
+    """Return an address with the host that a request's header names, where that is another one.
+
+    Many servers may stand behind one address.
+    """
+    port = DEFAULT_PORTS.get(wire.scheme, ":")
+    hosts = [host.lower().removesuffix(port) for host in (named, wire.host)]
+    return address if not named or hosts[0] == hosts[1] else f"{address} as {hosts[0]}"
 
 
 def _plain(escape: re.Match[str]) -> str:
@@ -147,10 +161,13 @@ def prefix_of(headers: Mapping[str, str], path: str, where: Where) -> tuple[Pref
         headers: As `combined` gives them.
         path: Path below the server's address.
         where: What differs from call to call of a client.
+
+    Raises:
+        NotCanonicalError: The query isn't text.
     """
     namespace, upstream, query, user_info, ignore_headers = where
     asked: dict[str, Any] = {}
-    for name, value in parse_qsl(query, keep_blank_values=True):
+    for name, value in parse_qsl(query, keep_blank_values=True, errors="surrogateescape"):
         asked.setdefault(name, []).append(value)
     prefix = Prefix(
         namespace,
@@ -161,9 +178,11 @@ def prefix_of(headers: Mapping[str, str], path: str, where: Where) -> tuple[Pref
         headers=headers,
         ignore_headers=ignore_headers,
     )
+    named = sorted(pair for pair in headers.items() if is_credential_header(pair[0]))
+    # A server's cookie differs from client to client of one account.
     whose = (
         user_info,
-        sorted(pair for pair in headers.items() if is_credential_header(pair[0])),
+        [pair for pair in named if pair[0] != _COOKIE] or named,
         sorted((name, given) for name, given in asked.items() if is_denied_query(name)),
     )
     return prefix, sha256(repr(whose).encode("utf-8", "replace")).digest()

@@ -7,11 +7,14 @@ from collections.abc import AsyncIterable
 from contextlib import suppress
 from typing import Final
 
-_WITHIN: Final = 1.0  # seconds
+_WITHIN: Final = 0.05  # seconds: the end of a body mostly comes with its last piece
 
 
 async def drained(pieces: AsyncIterable[bytes]) -> None:
-    """Read what is left of a body, for a moment at most. What happens then matters to nobody."""
+    """Read what is left of a body, for a moment at most. What happens then matters to nobody.
+
+    Its connection may be the only one of a pool that others wait for.
+    """
     with suppress(Exception):
         async with asyncio.timeout(_WITHIN):
             async for _ in pieces:

@@ -70,7 +70,7 @@ async def content(client, *, stream, **changes):
 # -- credentials -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 429])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 429])
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 async def test_an_error_of_an_account_is_that_accounts_alone(stream, status, cached, api):
     """Followers with other credentials get the answer, by one new call however many they are."""
@@ -161,7 +161,7 @@ async def test_keys_fetched_anew_are_one_account(api, api_cache):
     assert len(api.requests) == 1
 
 
-@pytest.mark.parametrize("status", [400, 500, 503])
+@pytest.mark.parametrize("status", [500, 503])
 async def test_an_error_of_the_server_is_shared_with_all(status, cached, api):
     """What would be the same for everybody is told to all by one call, each with its own object."""
     gate = Gate()

@@ -274,7 +274,7 @@ def parsed(client):
 CHOICE = COMPLETION["choices"][0]
 ODD: dict = {
     "a completion": (ask, {**COMPLETION, "created": "1700000000", "usage": {"total_tokens": "7"}}),
-    "no choices": (ask, {**COMPLETION, "choices": None}),
+    "an odd choice": (ask, {**COMPLETION, "choices": [{**CHOICE, "logprobs": "none"}]}),
     "parsed": (
         parsed,
         {
@@ -327,6 +327,23 @@ async def test_ill_typed_answers(name, cached, bare, api, api_cache):
     hit = await call(cached)
     assert state(hit).outcome == "hit"
     assert seen_in(hit) == expected
+
+
+@pytest.mark.parametrize("choices", [None, []])
+async def test_a_completion_without_choices_is_delivered_and_not_stored(
+    choices, cached, bare, api, api_cache
+):
+    """A server that had nothing to say is asked again, as it may have next time."""
+
+    async def program(seen):
+        await seen.answer({**COMPLETION, "choices": choices})
+
+    api.program = program
+    expected = seen_in(await ask(bare))
+    for _ in range(2):
+        assert seen_in(await ask(cached)) == expected
+    assert len(api.requests) == 3
+    assert api_cache.stats().not_stored == {"incomplete": 2}
 
 
 @pytest.mark.filterwarnings("ignore:Pydantic serializer")  # in the SDK's own parsing

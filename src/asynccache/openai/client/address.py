@@ -20,6 +20,7 @@ from asynccache.openai.client import sdk
 from asynccache.providers.provider import Operation
 from asynccache.providers.wire import (
     address_of,
+    at_host,
     combined,
     of_httpx,
     place_of,
@@ -27,6 +28,7 @@ from asynccache.providers.wire import (
 )
 from asynccache.runtime.bounded import BoundedDict
 
+_HOST: Final = "host"
 _REMEMBERED: Final = 256  # prefixes: one per namespace, model of Azure's, and extras in use
 _DEPLOYMENTS: Final = "/deployments/"
 _CREDENTIALS: Final = ("organization", "project", "admin_api_key", "_azure_ad_token")
@@ -173,9 +175,11 @@ class RequestAddress:
         place = place_of(wire.path, self._operation)
         if place is None:  # as where the base URL has a query, after which the SDK puts the path
             raise NotCanonicalError("its URL doesn't end with the endpoint's path")
-        upstream = self._upstream or address_of(wire.scheme, wire.host, place, model)
+        upstream = address_of(wire, place, model, self._upstream)
+        sent = combined(wire.headers)
+        upstream = at_host(upstream, sent.get("host", ""), wire)
         where = (namespace, upstream, wire.query, wire.user_info, self._ignore)
-        return prefix_of(combined(wire.headers), place.path, where)
+        return prefix_of(sent, place.path, where)
 
     def credentials(
         self, extra_headers: Mapping[str, Any] | None, extra_query: Mapping[str, Any] | None
@@ -229,7 +233,10 @@ def _changes(headers: Mapping[str, Any], ignore: frozenset[str]) -> dict[str, An
     """
     found: dict[str, Any] = {}
     for name, value in headers.items():
-        if sdk.is_not_given(value) or name.lower() in ignore or is_denied_header(name):
+        lowered = name.lower()
+        if sdk.is_not_given(value) or lowered in ignore:
+            continue
+        if is_denied_header(lowered) and lowered != _HOST:  # another host may be another server
             continue
         if not isinstance(value, str) and not sdk.is_omit(value):
             raise NotCanonicalError(f"the header {name!r} isn't a str")

@@ -39,7 +39,7 @@ from asynccache.keys.canonical import canonical_json, json_of
 from asynccache.keys.denied import without_query
 from asynccache.providers import failures
 from asynccache.providers.failures import failure_of
-from asynccache.providers.refusal import RefusedError, depends_on_credentials
+from asynccache.providers.refusal import RefusedError, depends_on_credentials, refuses_request
 
 if TYPE_CHECKING:
     import httpx2 as httpx
@@ -51,7 +51,6 @@ HTTP_LIBRARY: Final = httpx.__name__
 RAW_HEADER: Final = RAW_RESPONSE_HEADER
 _RETRY_COUNT: Final = "x-stainless-retry-count"
 _DEPLOYED: Final = frozenset({"/chat/completions", "/completions", "/embeddings"})
-_SERVER_ERROR: Final = 500  # HTTP's own: from here on it isn't the request's fault
 _KEY_ERROR: Final[Any] = getattr(openai, "OAuthError", ())  # older SDKs lack it
 _MAPS_STREAM_ERRORS: Final = hasattr(_streaming, "APIConnectionError")
 AZURE: Final = (AsyncAzureOpenAI, AzureOpenAI)
@@ -410,7 +409,7 @@ def stream_class(client: Any, event: Any) -> Any:
 
 def is_refusal(error: BaseException) -> bool:
     """Tell whether a server refused a request for what is in it."""
-    return isinstance(error, APIStatusError) and error.status_code < _SERVER_ERROR
+    return isinstance(error, APIStatusError) and refuses_request(error.status_code)
 
 
 _BUILDERS: Final = (

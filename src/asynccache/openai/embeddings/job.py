@@ -143,7 +143,7 @@ class _Sender(InputsSender):
     def scope_of(self, error: BaseException, *, together: bool) -> ErrorScope:
         # What is wrong with one input is no fault of those that others ask for too.
         whose = sdk.scope_of(error)
-        return "request" if together and whose == "all" and sdk.is_refusal(error) else whose
+        return "request" if together and sdk.is_refusal(error) else whose
 
     def is_sent(self, key: bytes) -> bool:
         return self._client.is_sent(self._checks[key])

@@ -57,11 +57,11 @@ def test_the_second_run_pays_nothing(tmp_path):
     assert seen["given up"]["all"] > 0
     for column, paid in share.items():
         answers = ANSWERS * paid / QUESTIONS
-        row = {name: row[column] for name, row in seen.items()}
-        assert row["asked"] == answers + row["given up"]
-        assert row["answered"] == row["hits"] + row["joined"] + row["own"] == answers
-        assert row["tokens paid"] > 0
-        assert row["tokens saved"] > 0
+        one = {name: row[column] for name, row in seen.items()}
+        assert one["asked"] == answers + one["given up"]
+        assert one["answered"] == one["hits"] + one["joined"] + one["own"] == answers
+        assert one["tokens paid"] > 0
+        assert one["tokens saved"] > 0
     for row in ("asked", "joined", "paid", "tokens paid", "tokens saved"):
         assert seen[row]["all"] == sum(seen[row][name] for name in PROVIDERS)
     assert "Run it again" in first.stdout

@@ -101,6 +101,8 @@ HEADERS_ELSEWHERE = {
     "openai.client.sdk": "Azure's client adds its key only when it sends",
     "openai.client.upstream": "`openai-organization` is kept of responses",
     "providers.openai": "as in `openai.client.upstream`",
+    "http.request": "`authorization` may be a signature of the body",
+    "providers.wire": "`cookie` counts where nothing else says whose a request is",
     "providers.secrets": "`authorization` is a member of bodies there",
 }
 # Methods of the store contract that nothing calls yet.

@@ -12,6 +12,7 @@ import sys
 import types
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import anthropic
 import openai
@@ -84,7 +85,7 @@ async def session(server, valkey, tmp_path, monkeypatch):
         monkeypatch.setenv(f"{provider.upper()}_API_KEY", "made-up")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("CI", raising=False)
-    clients = []
+    clients: list[Any] = []
     for kind in (openai.AsyncOpenAI, anthropic.AsyncAnthropic):
         monkeypatch.setattr(kind, "__init__", noting(kind.__init__, clients))
     module = types.ModuleType("session")

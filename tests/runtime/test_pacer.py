@@ -16,7 +16,7 @@ async def test_who_waits_alone_goes_on_in_the_next_turn():
     loop = asyncio.get_running_loop()
     pacer = Pacer(loop)
     for _ in range(3):
-        later = []
+        later: list[None] = []
         loop.call_soon(lambda: loop.call_soon(later.append, None))  # noqa: B023 - it is over by then
         await pacer.slot()
         assert not later

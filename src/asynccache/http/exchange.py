@@ -253,11 +253,9 @@ def _response(
     if isinstance(received, Received):
         headers, extensions = received.unframed(), received.extensions
     else:
-        headers = [
-            (name.encode("latin-1"), value.encode("latin-1")) for name, value in meta.headers
-        ]
+        headers = [(name.encode(), _bytes(value)) for name, value in meta.headers]
         if meta.content_type:
-            headers.insert(0, (b"content-type", meta.content_type.encode("latin-1")))
+            headers.insert(0, (b"content-type", _bytes(meta.content_type)))
         extensions = {}
     head = ResponseHead(meta.status, headers, extensions, status)
     if call.streaming:
@@ -299,3 +297,11 @@ def _refused(request: LibraryRequest[R], refusal: RefusedError) -> R:
     return request.response(
         ResponseHead(refusal.status, received.unframed(), received.extensions), refusal.body
     )
+
+
+def _bytes(value: str) -> bytes:
+    """Return a stored header's bytes; the OpenAI SDK's methods store what its library has read."""
+    try:
+        return value.encode("latin-1")
+    except UnicodeEncodeError:
+        return value.encode()

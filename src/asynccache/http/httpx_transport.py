@@ -13,7 +13,7 @@ from asynccache.http.exchange import HttpCache
 from asynccache.http.upstream import ResponseHead, WireAnswer
 from asynccache.providers.answers import Received
 from asynccache.providers.failures import failure_of
-from asynccache.providers.wire import WireRequest, of_httpx
+from asynccache.providers.wire import WireRequest, combined, of_httpx
 
 T = TypeVar("T")
 
@@ -114,7 +114,9 @@ class HttpxRequest:
 def wire_answer(response: Any, pieces: Any, aclose: Any) -> WireAnswer:
     """Return a response whose body is still to be read."""
     received = Received.of(response.headers.raw, response.extensions, None)
-    return WireAnswer(response.status_code, response.headers, received, pieces, aclose)
+    # As text that says each byte: httpx guesses what others mean.
+    headers = combined(response.headers.raw)
+    return WireAnswer(response.status_code, headers, received, pieces, aclose)
 
 
 def made_response(library: Any, head: ResponseHead, body: bytes | ChunkSource, stream: Any) -> Any:

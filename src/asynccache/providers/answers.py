@@ -63,8 +63,8 @@ def meta_of(
     return Meta(
         kind,
         status=status,
-        content_type=_text(headers.get("content-type", "")),
-        headers=tuple((name, _text(headers[name])) for name in names if headers.get(name)),
+        content_type=headers.get("content-type", ""),
+        headers=tuple((name, headers[name]) for name in names if name in headers),
         model=facts.model,
         input_tokens=facts.input_tokens,
         output_tokens=facts.output_tokens,
@@ -72,8 +72,3 @@ def meta_of(
         cache_read_tokens=facts.cache_read_tokens,
         cache_write_tokens=facts.cache_write_tokens,
     )
-
-
-def _text(value: str) -> str:
-    """Return a header's value as far as it is ASCII: what else it may mean, libraries disagree."""
-    return value if value.isascii() else value.encode("ascii", "replace").decode()

@@ -103,7 +103,7 @@ SHARED: Final[dict[str, Any]] = {
     "stateful": "container thread", "secretive": "mcp_servers fallback_credit_token",
 }  # fmt: skip
 MESSAGES: Final = operation(
-    "anthropic-messages", "/v1/messages", "model messages max_tokens", "content",
+    "anthropic-messages", "/v1/messages", "model messages max_tokens", "stop_reason",
     facts=MessageFacts, judge=judge_message, **SHARED,
 )  # fmt: skip
 _COUNT: Final = operation(

@@ -24,9 +24,10 @@ _NAMED: Final[tuple[tuple[Failure, frozenset[str]], ...]] = (
 _CLIENTS_OWN: Final = frozenset({
     "ClosedResourceError",  # anyio's for a connection that was closed on this side
     "ClientClosedError", "ClientConnectorCertificateError", "ClientProxyConnectionError",
-    "ConnectTimeout", "ConnectionTimeoutError", "LocalProtocolError", "PoolTimeout", "ProxyError",
-    "SSLCertVerificationError", "SSLError", "UnsupportedProtocol", "WriteTimeout",
+    "LocalProtocolError", "PoolTimeout", "ProxyError",
+    "SSLCertVerificationError", "SSLError", "UnsupportedProtocol",
 })  # fmt: skip
+_EARLY: Final = frozenset({"ConnectTimeout", "WriteTimeout", "ConnectionTimeoutError"})
 _CONNECTION: Final = frozenset({"connect", "network"})
 
 
@@ -72,4 +73,7 @@ def scope_of(
     failure = failure_of(error)
     if failure in _CONNECTION:
         return "connection"
-    return "timeout" if failure == "timeout" else "own"
+    causes = (error, *_causes(error))
+    # How long a caller waits for an answer says nothing of how long it waits for a connection.
+    early = any(not _EARLY.isdisjoint(_names(one)) for one in causes)
+    return "timeout" if failure == "timeout" and not early else "own"

@@ -61,7 +61,7 @@ def steady(headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
     return tuple([pair for pair in headers if pair[0].lower() not in _VARYING])
 
 
-def combined(headers: RawHeaders) -> dict[str, str]:
+def combined(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Return headers by their names in lower case; the values of one name are joined."""
     found: dict[str, str] = {}
     for raw_name, raw_value in headers:

@@ -450,6 +450,7 @@ async def test_newcomers_wait_for_the_judgement(api, cached, monkeypatch):
         def slow(tick):
             judging.open()
             assert gate._event.wait(30)
+            assert judged is not None
             return judged(tick)
 
         return slow

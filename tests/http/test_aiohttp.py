@@ -674,3 +674,34 @@ async def test_long_lines_are_read(server, url, session):
     for _ in range(2):
         async with session.post(url, json=STREAMED) as response:
             assert await response.content.readline() == long[:-1]
+
+
+@pytest.mark.parametrize("readers", [1, 3])
+async def test_a_session_that_is_closed_in_mid_stream_ends_it_for_all(cache, server, url, readers):
+    """Who reads is told at once, and nobody waits for ever; who asks then is asked for anew."""
+    gate = Gate()
+
+    async def program(seen):
+        await seen.start()
+        await seen.send(EVENTS[0])
+        await gate.wait()
+        for event in EVENTS[1:]:
+            await seen.send(event)
+        await seen.end()
+
+    server.program = program
+    session = cache.wrap(aiohttp.ClientSession())
+    responses = [await session.post(url, json=STREAMED) for _ in range(readers)]
+    for response in responses:
+        assert await response.content.readany() == EVENTS[0]
+    waiting = [asyncio.ensure_future(response.content.readany()) for response in responses]
+    await asyncio.sleep(0)
+    await session.close()
+    async with asyncio.timeout(20):
+        ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(error) for error in ended} == {aiohttp.ClientConnectionError}
+    gate.open()
+    async with cache.wrap(aiohttp.ClientSession()) as another:
+        response = await another.post(url, json=STREAMED)
+        assert await response.read() == WHOLE
+    assert len(server.requests) == 2

@@ -5,6 +5,7 @@ aiohttp has no public way to make a response, so this is the one file that knows
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import errno
 import functools
@@ -227,12 +228,28 @@ class AiohttpRequest:
 
     async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         """Return the pieces of a response's body."""
+        content = response.content
+        protocol = None if response.connection is None else response.connection.protocol
+        closed = None if protocol is None else protocol.closed
+
+        def lost(future: asyncio.Future[None]) -> None:
+            """Wake who waits for a piece: aiohttp doesn't, where it closes the connection."""
+            if not future.cancelled():
+                future.exception()
+            if not content.is_eof() and content.exception() is None:
+                content.set_exception(aiohttp.ClientConnectionError("the connection was closed"))
+
+        if closed is not None:
+            closed.add_done_callback(lost)
         try:
-            async for piece in response.content.iter_any():
+            async for piece in content.iter_any():
                 yield piece
         except aiohttp.ClientError as exc:
             self._blame(exc)
             raise
+        finally:
+            if closed is not None:  # the connection may live on for other requests
+                closed.remove_done_callback(lost)
 
     def _blame(self, error: aiohttp.ClientError) -> None:
         """Say of an error that closing the session was its cause, if it was."""

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from asynccache.cache.facade import ChunkSource
+from asynccache.errors import AsyncCacheError
 from asynccache.http.exchange import HttpCache
 from asynccache.http.httpx_transport import (
     HttpxRequest,
@@ -14,6 +15,8 @@ from asynccache.http.httpx_transport import (
     wire_answer,
     wire_request,
 )
+from asynccache.http.own_errors import to_raise
+from asynccache.http.request import Question
 from asynccache.http.upstream import WireAnswer
 from asynccache.runtime import background
 from asynccache.runtime.background import BlockedCaller, run_now
@@ -106,12 +109,19 @@ class SyncCacheTransport:
 
     def handle_request(self, request: Any) -> Any:
         """Return the response to a request."""
-        http, inner, library = self._http, self._inner, self._library
+        http, inner = self._http, self._inner
         if request.method != "POST" or not http.is_asked():
             return inner.handle_request(request)
-        question = http.question(wire_request(library, request))
+        question = http.question(wire_request(self._library, request))
         if question is None:
             return inner.handle_request(request)
+        try:
+            return self._answer(request, question)
+        except AsyncCacheError as exc:
+            raise to_raise(exc) from exc.__cause__
+
+    def _answer(self, request: Any, question: Question) -> Any:
+        http, inner, library = self._http, self._inner, self._library
         past = http.going_past(_IN_BACKGROUND if background.in_background_loop() else None)
         if past is not None:
             return run_now(http.bypass(past, _PassedRequest(library, request, inner), question))

@@ -9,7 +9,9 @@ from types import ModuleType
 from typing import Any, Final, TypeVar, cast
 
 from asynccache.cache.facade import ChunkSource
+from asynccache.errors import AsyncCacheError
 from asynccache.http.exchange import HttpCache
+from asynccache.http.own_errors import to_raise
 from asynccache.http.upstream import ResponseHead, WireAnswer
 from asynccache.providers.answers import Received
 from asynccache.providers.failures import failure_of
@@ -174,7 +176,10 @@ class CacheTransport:
         question = http.question(wire_request(self._library, request))
         if question is None:
             return await inner.handle_async_request(request)
-        return await http.answer(HttpxRequest(self._library, request, inner), question)
+        try:
+            return await http.answer(HttpxRequest(self._library, request, inner), question)
+        except AsyncCacheError as exc:
+            raise to_raise(exc) from exc.__cause__
 
     async def aclose(self) -> None:
         """Close the transport beneath."""

@@ -6,7 +6,7 @@ import functools
 import importlib
 import sys
 from contextlib import suppress
-from types import ModuleType
+from types import MethodType, ModuleType
 from typing import Any, Final, TypeVar
 
 from asynccache.cache.facade import AsyncCache, SyncCache, asynchronous, not_wrappable
@@ -15,6 +15,7 @@ from asynccache.http.copies import Copier, bare_copy, made_later
 from asynccache.http.exchange import HttpCache
 from asynccache.http.httpx_sync import SyncCacheTransport
 from asynccache.http.httpx_transport import CacheTransport, of_library
+from asynccache.http.own_errors import hides_errors, letting_out
 
 ClientT = TypeVar("ClientT")
 
@@ -43,6 +44,9 @@ def wrap(client: ClientT, *, cache: AsyncCache, upstream: str | None = None) -> 
     for name in ("copy", "with_options"):
         if (method := getattr(type(client), name, None)) is not None:
             vars(twin)[name] = _carried_on(twin, method, cache, upstream)
+    if hides_errors(client):
+        sdk: Any = type(client)
+        vars(twin)["request"] = letting_out(MethodType(sdk.request, twin))
     return twin
 
 

@@ -22,7 +22,7 @@ PROVIDERS: dict[str, Any] = {
         {"stream": True}, "gpt-4o-2024-08-06", (9, 3, 4, 0),
     ),
     "openai-compatible": (
-        "http://llm.corp/v1/chat/completions", CHAT, answers.Chat(), {"stream": True},
+        "http://nobody.example/v1/chat/completions", CHAT, answers.Chat(), {"stream": True},
         "gpt-4o-2024-08-06", (9, 3, 4, 0),
     ),
     "anthropic": (

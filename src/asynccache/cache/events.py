@@ -213,7 +213,7 @@ class CallWatch:
         def closed(error: BaseException | None) -> None:
             if before is not None:
                 before(error)
-            if (failure := flight.error or error) is not None:
+            if (failure := error or flight.error) is not None:
                 self.failed(failure)
             else:
                 self.served(fetched.outcome, flight.entry or fetched.entry, now())

@@ -51,12 +51,12 @@ class ChunkSource:
             return self.ready()
         try:
             return await self._reader.next()
-        except WaitedTooLongError as exc:
-            raise self._own_error(exc) from None
         except Exception as exc:
-            if (error := self._own_error(exc)) is not exc:
-                raise error from exc
-            raise
+            error = self._own_error(exc)
+            self._reader.close(error)
+            if error is exc:
+                raise
+            raise error from (None if isinstance(exc, WaitedTooLongError) else exc)
 
     async def several(self) -> list[bytes]:
         """Return the next chunks, as many as are there; none at the end."""

@@ -522,6 +522,8 @@ class Reader:
     async def next(self) -> bytes | None:
         """Return the next chunk, None at the end; raise the error that ended the flight.
 
+        After an error the reader has to be closed.
+
         Raises:
             WaitedTooLongError: Nothing came for as long as the caller would wait.
         """
@@ -533,10 +535,10 @@ class Reader:
                 flight.has_read()
                 return chunk
             if flight.ended:
-                self.close()
                 if flight.error is not None:
                     # Part of the answer was delivered, so that nobody can start anew.
                     raise flight.error if self.started else own_copy(flight.error)
+                self.close()
                 return None
             deadline = await flight.wait_for_growth(deadline, started=self.started)
 

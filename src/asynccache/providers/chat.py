@@ -39,8 +39,11 @@ class ChatFacts(Facts):
         super()._take(found)
         for choice in items(found.get("choices")):
             chosen = members(choice) or {}
-            index = chosen.get("index")
-            self._end(index if isinstance(index, int) else None, chosen.get("finish_reason"))
+            index, reason = chosen.get("index", 0), chosen.get("finish_reason")
+            if isinstance(index, int):
+                self._end(index, reason)
+            elif reason:
+                self._note(reason)
         groq = members(found.get("x_groq")) or {}  # in streams
         self.error = self.error or bool(groq.get("error"))
         usage = members(found.get("usage")) or members(groq.get("usage"))

@@ -22,7 +22,7 @@ OPERATIONS: Final = (
         "messages", "input_tokens", **SHARED,
     ),
     operation(
-        "vertex-anthropic-messages", _ANTHROPIC + _RAW, "messages max_tokens", "content",
+        "vertex-anthropic-messages", _ANTHROPIC + _RAW, "messages max_tokens", "stop_reason",
         facts=MessageFacts, judge=judge_message, **SHARED,
         streams=streams,
     ),

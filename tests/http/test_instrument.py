@@ -575,7 +575,8 @@ def test_what_isnt_installed_is_told(monkeypatch):
 
 
 FORKED = """
-import os, threading
+import os, threading, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside a thread: it is meant
 import httpx2
 from asynccache import instrument, uninstrument
 from asynccache.cache import instrument as module

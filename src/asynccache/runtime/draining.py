@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable
 from contextlib import suppress
 from typing import Final
 
-_WITHIN: Final = 0.08  # seconds: the end of a body mostly comes with its last piece
+_WITHIN: Final = 0.05  # seconds: the end of a body mostly comes with its last piece
 
 
 async def drained(pieces: AsyncIterable[bytes]) -> None:

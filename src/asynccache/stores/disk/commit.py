@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from asynccache.errors import StoreError, StoreFullError, StoreUnavailableError
 from asynccache.runtime.loops import call_in
-from asynccache.stores.disk.database import is_local, mapped
+from asynccache.stores.disk.database import is_local, is_missing, mapped
 from asynccache.stores.disk.files import LOGGER, identity
 from asynccache.stores.disk.folder import Folder
 from asynccache.stores.disk.forks import working
@@ -185,10 +185,15 @@ class CommitThread(ABC, Generic[W]):
         Raises:
             Exception: What ``do`` or SQLite raised; nothing was changed.
         """
-        for _ in range(_TRIES):
+        for left in reversed(range(_TRIES)):
             self._close_moved(seed)
             folder = self._folder_of(seed)
-            there, connection = self._connected(seed, folder)
+            try:
+                there, connection = self._connected(seed, folder)
+            except sqlite3.Error as exc:
+                if not left or not is_missing(exc):
+                    raise
+                continue
             try:
                 with connection:
                     connection.execute("BEGIN IMMEDIATE")

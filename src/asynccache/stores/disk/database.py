@@ -175,6 +175,11 @@ def is_busy(exc: BaseException) -> bool:
     return isinstance(exc, sqlite3.Error) and _code(exc) & 0xFF in _BUSY
 
 
+def is_missing(exc: BaseException) -> bool:
+    """Return whether there was no file to open: it may have been removed, as it was empty."""
+    return isinstance(exc, sqlite3.Error) and _code(exc) & 0xFF == sqlite3.SQLITE_CANTOPEN
+
+
 def is_full(exc: BaseException | None) -> bool:
     """Return whether the disk has no room left: less written than that may still find some."""
     if isinstance(exc, sqlite3.Error):

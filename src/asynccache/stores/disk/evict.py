@@ -17,7 +17,7 @@ from asynccache.stores.disk.bodies import remove_bodies
 from asynccache.stores.disk.database import connect, connect_writer, fold, is_busy, is_full
 from asynccache.stores.disk.files import LOGGER, check_folder, locked
 from asynccache.stores.disk.generations import forget_old
-from asynccache.stores.disk.opening import ENTRIES, inspect
+from asynccache.stores.disk.opening import ENTRIES, inspect, remove
 from asynccache.stores.disk.room import BODIES, DATABASE, LEASES_DATABASE, Room, Usage
 
 _CHECK_ROWS: Final = 1000  # written rows between two looks at the size
@@ -324,9 +324,8 @@ def _remove(folder: Path, connection: sqlite3.Connection) -> int:
             if _oldest(connection) is not None or _is_leased(folder / LEASES_DATABASE):
                 return 0
             size = _bytes(connection)
-            for path in list(folder.iterdir()):
-                if path.name.startswith((DATABASE, LEASES_DATABASE)):
-                    path.unlink()
+            for name in (DATABASE, LEASES_DATABASE):
+                remove(folder / name)
         finally:
             connection.rollback()
         return size

@@ -193,7 +193,7 @@ def _make(path: Path, schema: Schema, *, journal: bool) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Remove a database with its log."""
+    """Remove a database, then its log, without which nobody could read what is there."""
     for suffix in ("", "-wal", "-shm", "-journal"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 

@@ -21,7 +21,7 @@ from asynccache.errors import (
     StoreUnavailableError,
 )
 from asynccache.runtime.clock import Clock
-from asynccache.stores.disk.database import is_full, mapped
+from asynccache.stores.disk.database import is_full, is_missing, mapped
 from asynccache.stores.disk.folder import Folder
 from asynccache.stores.disk.forks import add, working
 from asynccache.stores.disk.inline import blocks_read
@@ -89,9 +89,9 @@ class Session:
                 try:
                     result = do(folder)
                     folder.warm(thread, blocks)
-                except (sqlite3.Error, OSError):
+                except (sqlite3.Error, OSError) as exc:
                     # Removed just now, by a user, or as it was empty: the next one is read.
-                    if tries == _TRIES or not folder.moved():
+                    if tries == _TRIES or not (folder.moved() or is_missing(exc)):
                         raise
                 else:
                     return result
@@ -227,12 +227,16 @@ class Session:
             open_folder, self._root, seed, self._clock, self.touched.setdefault(seed, {}),
             gitignore=self._gitignore,
         )  # fmt: skip
-        try:
-            fresh = opening(read_only=self.read_only)
-        except (sqlite3.Error, OSError) as exc:
-            if self.read_only or not is_full(exc):
-                raise
-            fresh = opening(read_only=not self.room.give_up_spare())
+        read_only = self.read_only
+        for left in reversed(range(_TRIES)):
+            try:
+                fresh = opening(read_only=read_only)
+                break
+            except (sqlite3.Error, OSError) as exc:
+                if not left or self.read_only or not (is_full(exc) or is_missing(exc)):
+                    raise
+                if is_full(exc):
+                    read_only = not self.room.give_up_spare()
         if fresh is not None and fresh.writable:
             self.room.prepare()
             self.writer.evictor.is_due = True

@@ -227,21 +227,25 @@ class Session:
             open_folder, self._root, seed, self._clock, self.touched.setdefault(seed, {}),
             gitignore=self._gitignore,
         )  # fmt: skip
-        read_only = self.read_only
-        for left in reversed(range(_TRIES)):
-            try:
-                fresh = opening(read_only=read_only)
-                break
-            except (sqlite3.Error, OSError) as exc:
-                if not left or self.read_only or not (is_full(exc) or is_missing(exc)):
-                    raise
-                if is_full(exc):
-                    read_only = not self.room.give_up_spare()
+        fresh = self._tried(opening)
         if fresh is not None and fresh.writable:
             self.room.prepare()
             self.writer.evictor.is_due = True
             self.writer.wake()
         return fresh
+
+    def _tried(self, opening: Callable[..., Folder | None]) -> Folder | None:
+        """Open a folder, as often as it is removed meanwhile, and somehow on a full volume."""
+        read_only, tries = self.read_only, 0
+        while True:
+            tries += 1
+            try:
+                return opening(read_only=read_only)
+            except (sqlite3.Error, OSError) as exc:
+                if tries == _TRIES or self.read_only or not (is_full(exc) or is_missing(exc)):
+                    raise
+                if is_full(exc):
+                    read_only = not self.room.give_up_spare()
 
     def _close_others(self, seed: str) -> None:
         """Close the folders that nobody has used for the longest time, beyond so many."""

@@ -8,7 +8,7 @@ import pytest
 
 from asynccache import NotCanonicalError
 from asynccache.keys.canonical import canonical_json
-from asynccache.providers.bodies import is_keyed_form, keyed_form
+from asynccache.providers.bodies import keyed_form
 from asynccache.providers.secrets import repeats
 from asynccache.providers.table import _KNOWN
 
@@ -86,8 +86,6 @@ BODIES = {
 def keyed(operation, body):
     """Return what of a body is in its key, and the secrets that are left out."""
     form = canonical_json(body)
-    if is_keyed_form(body, form, operation):
-        return form, ()
     return keyed_form(body, form, operation=operation, ignore=(), normalize=None)
 
 

@@ -34,7 +34,7 @@ from asynccache.errors import (
     StoreRefusedError,
     StoreTimeoutError,
 )
-from asynccache.keys.key import Namespace
+from asynccache.keys.key import Namespace, Prefix
 from asynccache.runtime.background import blocked_loop
 from asynccache.runtime.clock import Clock
 from asynccache.runtime.forks import forget_in_child
@@ -97,6 +97,22 @@ class Scope(Struct, frozen=True, eq=False):
         options = self.options
         return options.sample if options.samples is None else options.samples.next(key)
 
+    def keyed(self, prefix: Prefix, canonical: bytes) -> tuple[bytes, int, bytes]:
+        """Return a request's key, which sample of it is asked for, and the key of the first one.
+
+        Args:
+            prefix: All of the request but its body.
+            canonical: What of the body is in its key.
+        """
+        normalize, options = self.cache.settings.normalize, self.options
+        if normalize is not None:
+            canonical = normalize.mark + canonical
+        first = prefix.key(canonical)
+        if options.samples is None and not options.sample:
+            return first, 0, first
+        number = self.sample(first)
+        return prefix.key(canonical, number), number, first
+
     def now(self) -> int:
         """Return what the cache's clock says, in microseconds since the epoch."""
         return self.cache.now()
@@ -123,11 +139,23 @@ class Bypass(Struct, frozen=True, eq=False):
         self.cache.note_bypass(self.reason)
 
     @contextmanager
-    def watched(self, endpoint: str) -> Generator[None]:
-        """Count the call that is made in this block, and tell whoever watches of it."""
-        watcher = watch(self.cache.settings, endpoint)
+    def watched(
+        self, endpoint: str, model: object = "", *, provider: str = "", what: str = "this call"
+    ) -> Generator[None]:
+        """Count the call that is made in this block, and tell whoever watches of it.
+
+        Args:
+            endpoint: What is asked.
+            model: The model, where that is known.
+            provider: Who is asked.
+            what: As for `note`.
+
+        Raises:
+            ReplayMiss: In mode "replay".
+        """
+        watcher = watch(self.cache.settings, endpoint, model, provider=provider)
         try:
-            self.note()
+            self.note(what)
             yield
         except BaseException as exc:
             if watcher is not None:

@@ -26,7 +26,8 @@ from asynccache.runtime.pacer import Pacer
 ErrorScope = Literal["all", "credentials", "timeout", "connection", "request", "own", "none"]
 """For whom an error is true: all callers; those of the same credentials; those who would not have
 waited longer; all as long as the caller is there whose connection it was, who may have closed it on
-leaving; those who asked for just the same; only the caller whose call it was; nobody."""
+leaving; those of the same credentials who asked for just the same; only the caller whose call it
+was; nobody."""
 Source = Literal["upstream", "store", "elsewhere"]
 """Where a flight's answer came from; "elsewhere" is another flight's, waited for in the store."""
 Unstored = Literal[
@@ -168,8 +169,7 @@ class Flight:
         "_abandon", "_growth", "_loop", "_pacer", "_readers", "base", "caller_count", "chunks",
         "ending", "entry", "error", "fate", "finished", "generation", "judging", "key", "lease",
         "limit", "meta", "namespace", "originals", "phase", "received", "rejected", "scope", "size",
-        "source", "starter", "starter_left",
-        "storing", "task",
+        "source", "starter", "starter_left", "storing", "task",
     )  # fmt: skip
 
     def __init__(
@@ -296,7 +296,8 @@ class Flight:
         elif self.scope == "connection":
             shared = not self.starter_left
         elif self.scope == "request":
-            shared = caller.request == self.starter.request
+            mine, theirs = caller, self.starter
+            shared = (mine.request, mine.credentials) == (theirs.request, theirs.credentials)
         else:
             shared = self.scope == "all"
         if error is not None and shared:

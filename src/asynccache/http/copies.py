@@ -166,6 +166,7 @@ def bare_copy(value: T) -> T:
     own.update(vars(value))
     for name in ("_headers", "_cookies"):  # what is set on one isn't on the other
         own[name] = type(own[name])(own[name])
+    own["_event_hooks"] = {name: [*hooks] for name, hooks in own["_event_hooks"].items()}
     return cast("T", twin)
 
 

@@ -126,18 +126,9 @@ class HttpCache:
         Raises:
             ReplayMiss: In mode "replay".
         """
-        name = question.match.provider.name
-        watcher = watch(past.cache.settings, question.path, question.model, provider=name)
-        try:
-            past.note(question.path)
-            response = await PAST.over(request.past)
-        except BaseException as exc:
-            if watcher is not None:
-                watcher.failed(exc)
-            raise
-        if watcher is not None:
-            watcher.passed(past.reason)
-        return response
+        path, name = question.path, question.match.provider.name
+        with past.watched(path, question.model, provider=name, what=path):
+            return await PAST.over(request.past)
 
     async def _past(self, request: LibraryRequest[R], call: HttpCall, reason: str) -> R:
         """Send a request past the cache whose key turned out to be of no use."""

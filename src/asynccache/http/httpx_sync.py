@@ -8,12 +8,11 @@ from typing import Any
 
 from asynccache.cache.facade import ChunkSource
 from asynccache.errors import AsyncCacheError
-from asynccache.http.exchange import HttpCache
 from asynccache.http.httpx_transport import (
+    AnsweringTransport,
     HttpxRequest,
     of_library,
     wire_answer,
-    wire_request,
 )
 from asynccache.http.own_errors import to_raise
 from asynccache.http.request import Question
@@ -91,30 +90,17 @@ class SyncAnswerStream:
         self._source.close_anywhere()
 
 
-class SyncCacheTransport:
+class SyncCacheTransport(AnsweringTransport):
     """A transport that answers cacheable requests from a cache, and sends all others as they come.
 
     It is made by `SyncCache.transport`.
-
-    Args:
-        library: httpx or httpx2.
-        inner: The transport that sends what isn't answered. Closing this closes it.
-        http: Answers requests.
     """
-
-    def __init__(self, library: ModuleType, inner: Any, http: HttpCache) -> None:
-        self._library = library
-        self._inner = inner
-        self._http = http
 
     def handle_request(self, request: Any) -> Any:
         """Return the response to a request."""
-        http, inner = self._http, self._inner
-        if request.method != "POST" or not http.is_asked():
-            return inner.handle_request(request)
-        question = http.question(wire_request(self._library, request))
+        question = self._question(request)
         if question is None:
-            return inner.handle_request(request)
+            return self._inner.handle_request(request)
         try:
             return self._answer(request, question)
         except AsyncCacheError as exc:

@@ -12,10 +12,11 @@ from asynccache.cache.facade import ChunkSource
 from asynccache.errors import AsyncCacheError
 from asynccache.http.exchange import HttpCache
 from asynccache.http.own_errors import to_raise
+from asynccache.http.request import Question
 from asynccache.http.upstream import ResponseHead, WireAnswer
 from asynccache.providers.answers import Received
 from asynccache.providers.failures import failure_of
-from asynccache.providers.wire import WireRequest, combined, of_httpx
+from asynccache.providers.wire import METHOD, WireRequest, combined, of_httpx
 
 T = TypeVar("T")
 
@@ -152,10 +153,8 @@ class AnswerStream:
         self._source.close()
 
 
-class CacheTransport:
-    """A transport that answers cacheable requests from a cache, and sends all others as they come.
-
-    It is made by `AsyncCache.transport`.
+class AnsweringTransport:
+    """What both kinds of transport have in common.
 
     Args:
         library: httpx or httpx2.
@@ -168,12 +167,24 @@ class CacheTransport:
         self._inner = inner
         self._http = http
 
+    def _question(self, request: Any) -> Question | None:
+        """Return what a request asks for; None for one that is to be sent as it comes."""
+        http = self._http
+        if request.method != METHOD or not http.is_asked():
+            return None
+        return http.question(wire_request(self._library, request))
+
+
+class CacheTransport(AnsweringTransport):
+    """A transport that answers cacheable requests from a cache, and sends all others as they come.
+
+    It is made by `AsyncCache.transport`.
+    """
+
     async def handle_async_request(self, request: Any) -> Any:
         """Return the response to a request."""
         http, inner = self._http, self._inner
-        if request.method != "POST" or not http.is_asked():
-            return await inner.handle_async_request(request)
-        question = http.question(wire_request(self._library, request))
+        question = self._question(request)
         if question is None:
             return await inner.handle_async_request(request)
         try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import json
+from contextlib import suppress
 from typing import Any, Final, cast
 
 import msgspec
@@ -13,7 +15,7 @@ from asynccache.errors import NotCanonicalError
 from asynccache.keys.canonical import canonical_json, json_of
 from asynccache.keys.key import Prefix
 from asynccache.providers import table
-from asynccache.providers.bodies import is_keyed_form, keyed_form
+from asynccache.providers.bodies import keyed_form
 from asynccache.providers.table import Match
 from asynccache.providers.wire import (
     METHOD,
@@ -31,6 +33,7 @@ _SOURCES: Final = 256  # clients and models in use, as headers and paths tell th
 _PREFIXES: Final = 64  # tenants and queries of each
 _UNSIGNED: Final = frozenset({"", "bearer", "basic", "apikey", "api-key", "key", "token"})
 """Schemes of authorization that say nothing of the body."""
+_EVENTS: Final = "text/event-stream"
 _MODEL: Final = frozenset({"model"})
 _DECODE: Final = msgspec.json.Decoder().decode
 _ENCODE: Final = msgspec.json.Encoder().encode
@@ -96,10 +99,11 @@ def question_of(wire: WireRequest) -> Question | None:
     source = _source(wire.host, wire.path, wire.headers, table.version())
     if source is None:
         return None
+    odd = False
     try:
         data = _DECODE(wire.body)
     except (msgspec.DecodeError, ValueError, RecursionError):
-        return None
+        data, odd = _odd(wire.body), True
     if not isinstance(data, dict):
         return None
     body = cast("dict[str, Any]", data)
@@ -108,11 +112,23 @@ def question_of(wire: WireRequest) -> Question | None:
     # Azure's deployment says which model.
     if missing and not (match.place.deployment and missing == _MODEL):
         return None
-    # What is written again as it was, but for spaces, named each member once, and no number was
-    # rounded.
-    written = _ENCODE(body)
-    exact = written == wire.body or written == msgspec.json.format(wire.body, indent=-1)
-    return Question(wire, source, body, exact)
+    return Question(wire, source, body, not odd and _names_once(body, wire.body))
+
+
+def _odd(body: bytes) -> object:
+    """Return what a body says that isn't quite JSON, such as NaN: it is sent, and counted."""
+    with suppress(ValueError, RecursionError):
+        return json.loads(body)
+    return None
+
+
+def _names_once(data: dict[str, Any], body: bytes) -> bool:
+    """Tell at a glance that a body names each member once, and that no number was rounded.
+
+    Then it is written again as it was, but for spaces.
+    """
+    written = _ENCODE(data)
+    return written == body or written == msgspec.json.format(body, indent=-1)
 
 
 @functools.lru_cache(maxsize=_SOURCES)
@@ -177,24 +193,20 @@ def keyed(question: Question, scope: Scope, upstream: str | None) -> HttpCall:
     """
     wire, match, settings = question.wire, question.match, scope.cache.settings
     streaming = question.streaming
-    if streaming and match.operation.stream_query not in wire.query:
+    accepted = question.source.headers.get("accept", "")
+    if streaming and (
+        match.operation.stream_query not in wire.query
+        or (match.operation.streamed == "lines" and _EVENTS in accepted)
+    ):
         raise NotCanonicalError("its stream is framed in a way that isn't known")
     data = question.data if question.exact else cast("dict[str, Any]", json_of(wire.body or b""))
-    canonical = canonical_json(data)
-    secrets: tuple[str, ...] = ()
-    operation = match.operation
-    if (
-        settings.ignore
-        or settings.normalize is not None
-        or not is_keyed_form(data, canonical, operation)
-    ):
-        canonical, secrets = keyed_form(
-            data,
-            canonical,
-            operation=operation,
-            ignore=settings.ignore,
-            normalize=settings.normalize,
-        )
+    canonical, secrets = keyed_form(
+        data,
+        canonical_json(data),
+        operation=match.operation,
+        ignore=settings.ignore,
+        normalize=settings.normalize,
+    )
     source, place = question.source, match.place
     address = address_of(wire, place, data.get("model"), upstream)
     if (named := source.headers.get("host", "")) != wire.host:
@@ -204,13 +216,7 @@ def keyed(question: Question, scope: Scope, upstream: str | None) -> HttpCall:
     if found is None:
         found = source.prefixes[known] = prefix_of(source.headers, place.path, known)
     prefix, credentials = found
-    normalize = settings.normalize
-    marked = canonical if normalize is None else normalize.mark + canonical
-    key, sample = prefix.key(marked), 0
-    first = key
-    if scope.options.samples is not None or scope.options.sample:
-        sample = scope.sample(key)
-        key = prefix.key(marked, sample)
+    key, sample, first = scope.keyed(prefix, canonical)
     return HttpCall(
         question,
         scope,

@@ -151,10 +151,6 @@ def _wrapped_httpx(client: ClientT, library: ModuleType, http: HttpCache) -> Cli
         inner = getattr(original, CHOOSE)(url)
         return transport_over(library, inner, http, is_sync=is_sync)
 
-    given: Any = client
-    changed: Any = twin
-    own["_headers"] = given.headers.copy()  # each has its own, whichever is changed later
-    changed.cookies, changed.event_hooks = given.cookies, given.event_hooks  # which copies them
     # What it was made of is kept, as that closes the connections once it is collected.
     own.update({_ORIGINAL: original, CHOOSE: transport_for_url})
     made_later(twin, client, functools.partial(_wrapped, http=http))

@@ -14,21 +14,6 @@ from asynccache.providers.secrets import without_secrets
 _DENIED_PATHS: Final = tuple((name,) for name in DENIED_MEMBERS)
 
 
-def is_keyed_form(data: dict[str, Any], canonical: bytes, operation: Operation) -> bool:
-    """Tell at a glance whether a body is its own keyed form, where nothing is ignored.
-
-    Args:
-        data: The body as plain data.
-        canonical: Its canonical form.
-        operation: Of the request.
-    """
-    return (
-        DENIED_MEMBERS.isdisjoint(data)
-        and operation.stateful.isdisjoint(data)
-        and not _may_hold_secrets(data, canonical, operation)
-    )
-
-
 def _may_hold_secrets(data: dict[str, Any], canonical: bytes, operation: Operation) -> bool:
     if operation.secretive.isdisjoint(data):
         return False
@@ -48,6 +33,8 @@ def keyed_form(
 ) -> tuple[bytes, tuple[str, ...]]:
     """Return what of a body is in its key, and the secrets that are left out of it.
 
+    Nearly every body is its own keyed form, which a glance tells.
+
     Args:
         data: The body as plain data.
         canonical: Its canonical form.
@@ -58,11 +45,20 @@ def keyed_form(
     Raises:
         NotCanonicalError: The answer depends on state at the server, or a normalizer failed.
     """
+    hiding = _may_hold_secrets(data, canonical, operation)
+    if (
+        not hiding
+        and not ignore
+        and normalize is None
+        and DENIED_MEMBERS.isdisjoint(data)
+        and operation.stateful.isdisjoint(data)
+    ):
+        return canonical, ()
     if any(data.get(name) for name in operation.stateful):
         raise NotCanonicalError("it reads or changes state at the server")
     secrets: list[str] = []
     kept = without_paths(data, (*_DENIED_PATHS, *ignore))
-    if _may_hold_secrets(data, canonical, operation):
+    if hiding:
         kept = without_secrets(kept, secrets)
     form = kept if normalize is None else normalize.form(canonical_json(kept))
     if "stream" in data:  # whatever was left out: a plain answer is none to a streamed request

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -39,7 +40,7 @@ from asynccache.openai.client.parsing import mark, note_parsing, parsing_of
 from asynccache.openai.client.replay import FINISH, built
 from asynccache.openai.client.upstream import OutboundCheck, UpstreamCall, check_of
 from asynccache.providers.answers import Received
-from asynccache.providers.bodies import is_keyed_form, keyed_form
+from asynccache.providers.bodies import keyed_form
 from asynccache.providers.sending import PAST, is_beneath
 from asynccache.providers.table import name_at
 
@@ -133,20 +134,13 @@ class ClientCache:
             return None
         data, canonical, headers, query, streaming, form = read
         settings, operation = scope.cache.settings, endpoint.operation
-        secrets: tuple[str, ...] = ()
-        # Looked at here, as nearly every body is its own keyed form.
-        if (
-            settings.ignore
-            or settings.normalize is not None
-            or not is_keyed_form(data, canonical, operation)
-        ):
-            canonical, secrets = keyed_form(
-                data,
-                canonical,
-                operation=operation,
-                ignore=settings.ignore,
-                normalize=settings.normalize,
-            )
+        canonical, secrets = keyed_form(
+            data,
+            canonical,
+            operation=operation,
+            ignore=settings.ignore,
+            normalize=settings.normalize,
+        )
         address = self._addresses.get((endpoint.path, settings.ignore_headers))
         if address is None:
             ignore = settings.ignore_headers
@@ -155,12 +149,7 @@ class ClientCache:
             )
             self._addresses[endpoint.path, ignore] = address
         prefix = address.prefix(scope.namespace, headers, query, data.get("model"))
-        normalize = settings.normalize
-        marked = canonical if normalize is None else normalize.mark + canonical
-        key, sample = prefix.key(marked), 0
-        if scope.options.samples is not None or scope.options.sample:
-            sample = scope.sample(key)
-            key = prefix.key(marked, sample)
+        key, sample, _ = scope.keyed(prefix, canonical)
         return KeyedCall(
             way, given, scope, endpoint, address, prefix, key, sample, data, canonical, secrets,
             headers, query, streaming, form,
@@ -183,25 +172,16 @@ class ClientCache:
         Raises:
             ReplayMiss: In mode "replay".
         """
-        watcher = watch(past.cache.settings, path, provider=self.provider)
-        try:
-            self.note_bypass(past, path)
-            result = await PAST.over(lambda: way.past(given))
-        except BaseException as exc:
-            if watcher is not None:
-                watcher.failed(exc)
-            raise
-        if watcher is not None:
-            watcher.passed(past.reason)
-        return result
+        with self.watched(past, path):
+            return await PAST.over(lambda: way.past(given))
 
-    def note_bypass(self, past: Bypass, path: str) -> None:
-        """Count a call that goes past the cache.
+    def watched(self, past: Bypass, path: str) -> AbstractContextManager[None]:
+        """Count the call that goes past the cache in this block, and tell whoever watches.
 
         Raises:
             ReplayMiss: In mode "replay".
         """
-        past.note(path)
+        return past.watched(path, provider=self.provider, what=path)
 
     def pass_by(self, path: str, reason: str) -> None:
         """Count something else than a call that goes past the cache in force, if one is.
@@ -211,11 +191,8 @@ class ClientCache:
         """
         cache, options = self.in_force()
         if cache is not None:
-            past = _uncached(cache, options, reason)
-            watcher = watch(past.cache.settings, path, provider=self.provider)
-            self.note_bypass(past, path)
-            if watcher is not None:
-                watcher.passed(reason)
+            with self.watched(_uncached(cache, options, reason), path):
+                pass
 
     def going_past(self, endpoint: Endpoint | None, reason: str | None) -> Bypass | None:
         """Return the bypass of a call that goes past the cache in force, None for one that doesn't.

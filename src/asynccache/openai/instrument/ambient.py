@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from asynccache.cache.facade import (
@@ -44,10 +45,10 @@ class AmbientClientCache(ClientCache):
         options = current_options()
         return _ambience.in_force(options), options
 
-    def note_bypass(self, past: Bypass, path: str) -> None:
+    def watched(self, past: Bypass, path: str) -> AbstractContextManager[None]:
         if not idle_watch.over:
             idle_watch.past(past.reason or f"{path} in mode {past.mode}")
-        super().note_bypass(past, path)
+        return super().watched(past, path)
 
     def status(
         self, call: KeyedCall, entry: Entry, how: Outcome, parts: tuple[bytes, ...] = ()

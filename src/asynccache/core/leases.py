@@ -24,19 +24,37 @@ _RENEWALS: Final = 3  # within one time-to-live, so that one may fail
 class HeldLease:
     """A claim of this loop, from the moment it is made. It outlives the flight that made it."""
 
-    __slots__ = (
-        "abandoned", "claimed", "client", "contested", "lease", "lost", "operation", "renewed_at",
-    )  # fmt: skip
+    __slots__ = ("abandoned", "client", "contested", "lease", "lost", "operation", "renewed_at")
 
-    def __init__(self, client: StoreClient, lease: Lease, now: float) -> None:
+    def __init__(
+        self,
+        client: StoreClient,
+        lease: Lease,
+        operation: asyncio.Future[Claimed | None],
+        now: float,
+    ) -> None:
         self.client = client
         self.lease = lease
+        self.operation = operation
         self.renewed_at = now
         self.lost = False
         self.contested = False  # another had it before, who may still bring an answer
         self.abandoned = False  # its flight is gone; the next one for the key may take it over
-        self.claimed: Claimed | None = None
-        self.operation: asyncio.Future[Claimed | None] | None = None
+
+    @property
+    def claimed(self) -> Claimed | None:
+        """What the store has said to the claim, from the moment that it did."""
+        # Of the operation itself: a callback would tell a turn too late those who wait no more.
+        operation = self.operation
+        if not operation.done() or operation.cancelled() or operation.exception() is not None:
+            return None  # whoever waits for it is told
+        return operation.result()
+
+    @property
+    def granted(self) -> bool:
+        """Whether the store has granted the claim."""
+        claimed = self.claimed
+        return claimed is not None and claimed.granted
 
 
 class Acquired(Struct, frozen=True):
@@ -162,31 +180,26 @@ class LeaseManager:
         self, client: StoreClient, key: bytes, expect: Lease | None, *, waiting: bool
     ) -> HeldLease:
         lease = Lease(key, secrets.token_bytes(16))
-        held = HeldLease(client, lease, self._clock.monotonic())
-        self._held.add(held)
         claim = Claim(key=key, token=lease.token, expect=expect, waiting=waiting)
-        held.operation = client.claim(claim)
-        held.operation.add_done_callback(functools.partial(self._claimed, held))
+        operation = client.claim(claim)
+        held = HeldLease(client, lease, operation, self._clock.monotonic())
+        self._held.add(held)
+        operation.add_done_callback(functools.partial(self._claimed, held))
         return held
 
-    def _claimed(self, held: HeldLease, operation: asyncio.Future[Claimed | None]) -> None:
-        if operation.cancelled() or operation.exception() is not None:
-            return  # whoever waits for it is told
+    def _claimed(self, held: HeldLease, _operation: asyncio.Future[Claimed | None]) -> None:
         held.renewed_at = self._clock.monotonic()
-        held.claimed = operation.result()
-        granted = held.claimed is not None and held.claimed.granted
-        if granted and self._renewing is None:
+        if not held.granted:
+            self._held.discard(held)
+        elif self._renewing is None:
             self._renew_later()
 
     async def _settled(self, held: HeldLease) -> None:
         try:
-            if held.operation is not None:
-                await asyncio.shield(held.operation)
+            await asyncio.shield(held.operation)
         except asyncio.CancelledError:
             self.abandon(held)
             raise
-        if held.claimed is None or not held.claimed.granted:
-            self._held.discard(held)
 
     def abandon(self, held: HeldLease) -> None:
         """Leave a claim to the next flight for its key; give it back if none comes at once."""
@@ -198,8 +211,7 @@ class LeaseManager:
 
     async def _give_back(self, held: HeldLease) -> None:
         try:
-            if held.operation is not None:
-                await asyncio.wait([held.operation])
+            await asyncio.wait([held.operation])
         finally:  # also where the loop is ending
             if held.abandoned:
                 if self.abandoned.get(held.lease.key) is held:
@@ -214,11 +226,11 @@ class LeaseManager:
 
     async def release(self, held: HeldLease) -> None:
         """Give a lease back, so that who waits for it can go on."""
-        if held.operation is not None and not held.operation.done():
+        if not held.operation.done():
             self.abandon(held)  # adopted, and never used: given back when it is granted
             return
         self._held.discard(held)
-        if held.claimed is not None and held.claimed.granted and not held.lost:
+        if held.granted and not held.lost:
             await held.client.release([held.lease])
 
     def returned(self, held: HeldLease) -> None:
@@ -251,7 +263,7 @@ class LeaseManager:
         try:
             clients: dict[StoreClient, list[HeldLease]] = {}
             for held in self._held:
-                if held.claimed is not None and held.claimed.granted:
+                if held.granted:
                     clients.setdefault(held.client, []).append(held)
             for client, leases in clients.items():
                 await self._renew_through(client, leases)

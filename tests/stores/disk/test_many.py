@@ -18,6 +18,7 @@ from asynccache.stores.disk import DiskStore, commit, session, writer
 from asynccache.testing.records import PATIENCE, body_of, key_of, record_of
 
 FILES = Path("/proc/self/fd")
+SPARE = 12  # what the evictor and one that closes hold for a moment; five seeds hold more
 
 pytestmark = pytest.mark.skipif(
     not FILES.is_dir(), reason="what is open is read from /proc/self/fd, which is Linux's"
@@ -49,12 +50,12 @@ async def test_eighty_seeds_cost_what_ten_do(tmp_path):
     for seed in range(10):
         await use(store, seed)
     ten = opened()
-    for seed in range(10, 80):
+    for seed in (*range(10, 80), *range(0, 80, 20)):
         await use(store, seed)
-        assert opened() <= ten + 4
-    for seed in range(0, 80, 20):
-        await use(store, seed)
-        assert opened() <= ten + 4
+        assert opened() <= ten + SPARE
+    with anyio.fail_after(PATIENCE):
+        while opened() > ten:
+            await anyio.sleep(0.01)
     opened_session: Any = store._session
     assert len(store._folders) <= session._FOLDERS
     assert len(opened_session.writer._connections) <= commit._CONNECTIONS

@@ -189,8 +189,11 @@ def same(one, other):
     parts, others = contents(one), contents(other)
     if parts is not one:
         return len(parts) == len(others) and all(map(same, parts, others))
-    if isinstance(one, float | complex | Decimal | dt.datetime | dt.time):  # -0.0, nan, zones
+    if isinstance(one, float | complex | Decimal | dt.time):  # -0.0, nan
         return repr(one) == repr(other)
+    if isinstance(one, dt.datetime):  # a fixed offset may be known by another class
+        fixed = other.tzinfo is dt.UTC and one.tzinfo == ZoneInfo("UTC")
+        return repr(one.replace(tzinfo=other.tzinfo) if fixed else one) == repr(other)
     return bool(one == other)
 
 

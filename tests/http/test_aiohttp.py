@@ -10,6 +10,7 @@ import warnings
 from typing import Any
 
 import aiohttp
+import anyio
 import httpx2
 import pytest
 from aiohttp import web
@@ -20,6 +21,7 @@ from asynccache import Cache
 from asynccache.http import aiohttp_middleware
 from asynccache.http.aiohttp_session import AiohttpRequest, Given
 from asynccache.http.upstream import ResponseHead
+from asynccache.testing.records import PATIENCE
 from tests.helpers.openai_server import (
     COMPLETION,
     DONE,
@@ -71,9 +73,12 @@ async def cache():
 
 @pytest.fixture
 async def bare():
-    """A session that nobody has wrapped."""
+    """A session that nobody has wrapped. In the end none of its connections is in use."""
     async with aiohttp.ClientSession() as session:
         yield session
+        with anyio.fail_after(PATIENCE):
+            while session.connector is not None and session.connector._acquired:
+                await anyio.sleep(0.01)
 
 
 @pytest.fixture
@@ -350,7 +355,8 @@ async def test_a_stream_that_stands_still_times_out(server, url, session, limits
         await hasty.content.readany()
     assert await patient.content.readany() == EVENTS[0]
     assert len(server.requests) == 1
-    patient.close()
+    for response in (hasty, patient):
+        response.close()
 
 
 async def test_what_is_none_of_ours_passes_untouched(server, url, cache, session):

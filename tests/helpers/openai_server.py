@@ -149,6 +149,20 @@ async def good(seen):
         await seen.answer(COMPLETION)
 
 
+def halted(gate, events=EVENTS):
+    """Return a program that streams the first event at once, and the rest once a gate is open."""
+
+    async def program(seen):
+        await seen.start()
+        await seen.send(events[0])
+        await gate.wait()
+        for event in events[1:]:
+            await seen.send(event)
+        await seen.end()
+
+    return program
+
+
 class OpenAIServer:
     """Answers with `program`; `requests` holds what came in."""
 

@@ -34,6 +34,7 @@ from tests.helpers.openai_server import (
     CutError,
     Gate,
     chunk,
+    halted,
     sse,
     stored,
 )
@@ -307,16 +308,7 @@ async def test_an_answer_is_shared(leading, following, streamed, api, made):
 async def test_a_stream_is_joined_midway(leading, following, api, made):
     """Who comes in the middle has it from the start."""
     gate = Gate()
-
-    async def program(seen):
-        await seen.start()
-        await seen.send(EVENTS[0])
-        await gate.wait()
-        for event in EVENTS[1:]:
-            await seen.send(event)
-        await seen.end()
-
-    api.program = program
+    api.program = halted(gate, EVENTS)
     heard, joined = asyncio.Event(), asyncio.Event()
     leader = asyncio.ensure_future(made(leading).stream(heard))
     await heard.wait()

@@ -30,6 +30,7 @@ from tests.helpers.openai_server import (
     chunk,
     completion,
     good,
+    halted,
     running,
     sse,
     stored,
@@ -686,16 +687,7 @@ async def test_long_lines_are_read(server, url, session):
 async def test_a_session_that_is_closed_in_mid_stream_ends_it_for_all(cache, server, url, readers):
     """Who reads is told at once, and nobody waits for ever; who asks then is asked for anew."""
     gate = Gate()
-
-    async def program(seen):
-        await seen.start()
-        await seen.send(EVENTS[0])
-        await gate.wait()
-        for event in EVENTS[1:]:
-            await seen.send(event)
-        await seen.end()
-
-    server.program = program
+    server.program = halted(gate)
     session = cache.wrap(aiohttp.ClientSession())
     responses = [await session.post(url, json=STREAMED) for _ in range(readers)]
     for response in responses:

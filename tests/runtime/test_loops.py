@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from asynccache import Cache
-from asynccache.runtime.loops import LoopEndedError, begin, done_in, result_in
+from asynccache.runtime.loops import LoopEnd, LoopEndedError, begin, done_in, result_in
 from tests.helpers.inside import engines_of
 
 
@@ -130,6 +133,59 @@ async def test_loop_that_ends_with_the_work_undone(monkeypatch):
             assert not await done_in(loop, number, patience=1000)
     finally:
         loop.close()
+
+
+@pytest.mark.parametrize("turns", range(1, 8))
+def test_work_that_comes_as_a_loop_ends_is_begun_and_ended_or_not_begun(turns, caplog):
+    """However late it comes, no task is left that never took a step."""
+    works = []
+
+    async def endless():
+        await asyncio.get_running_loop().create_future()
+
+    async def last():
+        loop = asyncio.get_running_loop()
+
+        def come(later):
+            if later:
+                loop.call_soon(come, later - 1)
+            else:
+                works.append(begin(loop, endless))
+
+        for later in range(turns):
+            come(later)
+
+    async def main():
+        end = LoopEnd.here()
+        end.add("somebody", last)
+        return end
+
+    end = asyncio.run(main())
+    gc.collect()
+    assert end.over
+    assert all(work.cancelled() for work in works)
+    assert not caplog.records
+
+
+def test_work_that_comes_after_a_loops_last_is_not_begun(caplog):
+    """The threads of a loop end after that, for which it runs once more."""
+    works: list[Any] = []
+
+    class Late(ThreadPoolExecutor):
+        def shutdown(self, *args, **options):
+            if not works:  # the loop asks for it again as it is closed
+                works.append(begin(end.loop, number))
+            super().shutdown(*args, **options)
+
+    async def main():
+        asyncio.get_running_loop().set_default_executor(Late())
+        return LoopEnd.here()
+
+    with asyncio.Runner() as runner:
+        end = runner.run(main())
+    gc.collect()
+    assert [work.cancelled() for work in works] == [True]
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("what", ["set", "delete", "clear", "aclose"])

@@ -55,10 +55,15 @@ def begin(loop: asyncio.AbstractEventLoop, work: Work[T]) -> Future[T]:
     future: Future[T] = Future()
 
     def start() -> None:
-        if not future.cancelled():
+        end = LoopEnd.of(loop)
+        if end is not None and end.over:
+            future.cancel()
+        elif not future.cancelled():
             task = loop.create_task(work())
             task.add_done_callback(partial(_hand_over, future))
             future.add_done_callback(lambda _: future.cancelled() and call_in(loop, task.cancel))
+            if end is not None:
+                end.take(task)
 
     loop.call_soon_threadsafe(start)
     return future
@@ -130,6 +135,9 @@ class LoopEnd:
         self.loop: Final = asyncio.get_running_loop()
         self._first: dict[object, Work[None]] = {}
         self._last: dict[object, Work[None]] = {}
+        self._guests: set[asyncio.Task[Any]] = set()
+        self.over = False
+        """All is done: a task that is begun now would never take its first step."""
         # asyncio closes a loop's asynchronous generators when all tasks have ended.
         self._ending: Final = self._wait()
         first_step: Any = self._ending.asend(None)
@@ -140,10 +148,21 @@ class LoopEnd:
     def here(cls) -> LoopEnd:
         """Return that of the running loop."""
         loop = asyncio.get_running_loop()
-        found = _ENDS.get(id(loop))
-        if found is None or found.loop is not loop:
+        found = cls.of(loop)
+        if found is None:
             found = _ENDS[id(loop)] = cls()
         return found
+
+    @staticmethod
+    def of(loop: asyncio.AbstractEventLoop) -> LoopEnd | None:
+        """Return that of a loop, if it has one."""
+        found = _ENDS.get(id(loop))
+        return found if found is not None and found.loop is loop else None
+
+    def take(self, task: asyncio.Task[Any]) -> None:
+        """End a task with the loop, which others have begun in it."""
+        self._guests.add(task)
+        task.add_done_callback(self._guests.discard)
 
     def add(self, who: object, work: Work[None], *, last: bool = False) -> None:
         """Have somebody's work done at the end; ``last`` after the work of those who are not."""
@@ -162,6 +181,11 @@ class LoopEnd:
             for works in (self._first, self._last):
                 begun = [work() for work in works.values()]
                 results += await asyncio.gather(*begun, return_exceptions=True)
+            while guests := [*self._guests]:
+                for task in guests:
+                    task.cancel()
+                await asyncio.wait(guests)
+            self.over = True
             for error in results:
                 if isinstance(error, BaseException):
                     raise error

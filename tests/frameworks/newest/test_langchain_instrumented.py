@@ -13,7 +13,7 @@ from pydantic import SecretStr
 import asynccache
 from asynccache import Cache
 from asynccache.integrations.langchain import LangChainCache
-from tests.helpers.openai_server import COMPLETION, EVENTS, Gate, running
+from tests.helpers.openai_server import COMPLETION, Gate, halted, running
 
 
 @pytest.fixture
@@ -72,19 +72,11 @@ async def test_three_streams_at_once_pay_once(server, model):
     """Three identical `astream` make one call, and yield the same chunks; so does a fourth."""
     gate = Gate()
 
-    async def held(seen):
-        await seen.start()
-        await seen.send(EVENTS[0])
-        await gate.wait()
-        for event in EVENTS[1:]:
-            await seen.send(event)
-        await seen.end()
-
     async def chunks():
         # The id is LangChain's own, made anew for each run.
         return [chunk.model_dump(exclude={"id"}) async for chunk in model.astream("Hello?")]
 
-    server.program = held
+    server.program = halted(gate)
     asking = [asyncio.ensure_future(chunks()) for _ in range(3)]
     await server.arrived()
     gate.open()

@@ -32,6 +32,7 @@ from tests.helpers.openai_server import (
     ask,
     choice,
     chunk,
+    halted,
     sse,
     state,
     stored,
@@ -272,16 +273,7 @@ async def test_a_stream_that_all_have_left_is_hung_up(api, wrapped, api_cache):
 async def test_one_thread_may_leave_a_stream_that_others_read(api, wrapped):
     """Leaving early disturbs nobody else."""
     gate, left, reading = Gate(), threading.Event(), threading.Event()
-
-    async def program(seen):
-        await seen.start()
-        await seen.send(EVENTS[0])
-        await gate.wait()
-        for event in EVENTS[1:]:
-            await seen.send(event)
-        await seen.end()
-
-    api.program = program
+    api.program = halted(gate)
 
     def leave():
         with ask(wrapped, stream=True) as stream:

@@ -24,6 +24,7 @@ from tests.helpers.openai_server import (
     chunk,
     completion,
     events_of,
+    halted,
     sse,
     state,
 )
@@ -133,16 +134,7 @@ async def test_a_stream_has_no_choices_to_extract(entry, api, folder):
 async def test_a_stream_is_handed_over_as_it_comes_and_replayed_exactly(entry, api, folder):
     """The first caller gets each event at once; a hit gives the same events in the SDK's type."""
     gate = Gate()
-
-    async def program(seen):
-        await seen.start()
-        await seen.send(EVENTS[0])
-        await gate.wait()
-        for event in EVENTS[1:]:
-            await seen.send(event)
-        await seen.end()
-
-    api.program = program
+    api.program = halted(gate)
     wrapper = OpenAIWrapper(**entry)
     async with await wrapper.acreate(messages=MESSAGES, stream=True) as stream:
         assert isinstance(stream, AsyncStream)

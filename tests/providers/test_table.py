@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
+import httpx
+import httpx2
 import pytest
+import yarl
 
 from asynccache.providers import table
 from asynccache.providers.openai import CHAT
@@ -247,6 +250,42 @@ def test_a_server_of_ones_own():
     assert find("llm.corp", "/team/v10/embeddings", {}) is None
     assert find("llm.corp", "/embeddings", {}) is None
     assert find("llm.corp", "/team/v1/rerank", {}) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("https://Bücher.example/v1", "https://bücher.example/v1"),
+        ("https://faß.example", "https://faß.example"),
+        ("http://[0:0::1]:8000/v1", "http://[::1]:8000/v1"),
+        ("http://[0:0::1]/v1", "http://[0:0::1]/v1"),
+        ("https://llm.corp/a b/ä", "https://llm.corp/a b/ä"),
+        ("https://llm.corp/%7Eteam", "https://llm.corp/~team"),
+        ("https://llm.corp/~team", "https://llm.corp/%7eteam"),
+        ("https://llm.corp:8443/v1", "https://llm.corp:8443/v1"),
+        ("https://me:secret@llm.corp:443/v1", "https://llm.corp/v1"),
+    ],
+)
+@pytest.mark.parametrize("library", [httpx.URL, httpx2.URL, yarl.URL])
+def test_a_url_is_found_however_it_is_spelled(library, url, sent):
+    """What each library sends for a URL is found."""
+    register(endpoint(url, like="openai-chat"))
+    request = library(f"{sent}/chat/completions")
+    if library is yarl.URL:
+        host, path = request.host_port_subcomponent, request.raw_path
+    else:
+        host, path = request.netloc.decode(), request.raw_path.decode()
+    match = find(host, path, {})
+    assert match is not None
+    assert match.provider is table._table.registered[0]
+
+
+@pytest.mark.parametrize("host", ["llm.corp:99", "llm.corp.", "allm.corp", "llm.corp:4430"])
+def test_another_port_is_another_server(host):
+    """A URL without a port means the usual one."""
+    register(endpoint("https://llm.corp", like="anthropic"))
+    assert find("llm.corp:443", "/v1/messages", {}) is not None
+    assert find(host, "/v1/messages", {}) is None
 
 
 def test_a_server_of_several_protocols():

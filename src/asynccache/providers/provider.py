@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
 from asynccache.entries.entry import Kind
 from asynccache.providers.facts import Facts
 from asynccache.providers.judging import Judge
+
+_USUAL_PORT: Final = re.compile(":(?:80|443)$")
 
 
 def one_choice(_: Mapping[str, Any]) -> int:
@@ -127,10 +129,10 @@ class Provider(Struct, frozen=True, kw_only=True, eq=False):
     """Headers of answers that are stored, in lower case, besides those that all have."""
 
     def is_at(self, host: str) -> bool:
-        """Tell whether a host, with its port if that is named, is one of this provider's."""
-        name = host.rpartition(":")[0] or host
+        """Tell whether a host, with its port if that isn't the usual one, is this provider's."""
+        name = _USUAL_PORT.sub("", host)
         return any(
-            name.endswith(known) if known.startswith((".", "-")) else known in {host, name}
+            name.endswith(known) if known.startswith((".", "-")) else known == name
             for known in self.hosts
         )
 

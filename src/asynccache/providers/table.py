@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import itertools
 import re
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -15,7 +17,7 @@ from msgspec.structs import replace
 from asynccache.errors import described
 from asynccache.providers import anthropic, cohere, gemini, ollama, openai, vertex
 from asynccache.providers.provider import Operation, Provider
-from asynccache.providers.wire import DEFAULT_PORTS, RequestPath, place_of
+from asynccache.providers.wire import DEFAULT_PORTS, RequestPath, place_of, plain_path
 
 _KNOWN: Final = (
     *openai.PROVIDERS, anthropic.PROVIDER, gemini.PROVIDER, vertex.PROVIDER, cohere.PROVIDER,
@@ -32,6 +34,7 @@ class _Table(Struct, frozen=True, eq=False):
 
 
 _table = _Table()
+_SENT: Final = "/%:@!$&'()*+,;=~"  # what libraries send of a path as it is, besides the unreserved
 _versions: Final = itertools.count(1)
 
 
@@ -59,7 +62,7 @@ def find(host: str, path: str, headers: Mapping[str, str]) -> Match | None:
         path: Of the URL, as it is sent.
         headers: By their names in lower case.
     """
-    table = _table
+    table, path = _table, plain_path(path)
     for provider in _providers(table, host, *[headers.get(name, "") for name in table.markers]):
         if (match := _match(provider, path)) is not None:
             return match
@@ -68,7 +71,7 @@ def find(host: str, path: str, headers: Mapping[str, str]) -> Match | None:
 
 def is_endpoint(path: str) -> bool:
     """Tell whether a path is an endpoint's of any provider, at the least cost where it isn't."""
-    return _is_endpoint(_table, path)
+    return _is_endpoint(_table, plain_path(path))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -167,15 +170,32 @@ def endpoint(url: str, *, like: str) -> Provider:
     if not alike:
         names = sorted({operation.name for known in _KNOWN for operation in known.operations})
         raise ValueError(f"nothing is known by the name {like!r}: there are {', '.join(names)}")
-    host = parts.netloc.rpartition("@")[2].lower().removesuffix(DEFAULT_PORTS[parts.scheme])
-    base = parts.path.rstrip("/")
+    hosts = _spellings(parts)
+    base = plain_path(quote(parts.path.rstrip("/"), safe=_SENT))
     operations = {operation.name: operation for _, operation in alike}
     if len(operations) == 1 and base:  # the URL may be the endpoint's own
         operations[""] = replace(alike[0][1], path=re.compile(f"^{re.escape(base)}$"))
     return Provider(
-        name=host,
-        hosts=(host,),
+        name=hosts[0],
+        hosts=hosts,
         base=base,
         operations=tuple(operations.values()),
         kept_headers=alike[0][0].kept_headers,
     )
+
+
+def _spellings(url: SplitResult) -> tuple[str, ...]:
+    """Return the host of a URL, with its port if that is not the usual one, as libraries send it.
+
+    Raises:
+        ValueError: It is no name of a host.
+    """
+    named = url.netloc.rpartition("@")[2].lower().removesuffix(DEFAULT_PORTS[url.scheme])
+    host = url.hostname or ""
+    port = named.removeprefix(f"[{host}]" if ":" in host else host)
+    if not host.isascii():
+        idna = importlib.import_module("idna")  # every HTTP library stands on it
+        return (f"{idna.encode(host, uts46=True).decode()}{port}",)
+    if ":" in host:  # some shorten it
+        return tuple({named: 0, f"[{ip_address(host).compressed}]{port}": 0})
+    return (named,)

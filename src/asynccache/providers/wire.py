@@ -130,9 +130,7 @@ def address_of(wire: WireRequest, place: RequestPath, model: object, upstream: s
         deployment = ""
     if upstream:
         return upstream + deployment
-    path = place.before + deployment
-    if "%" in path:
-        path = _ESCAPE.sub(_plain, path)
+    path = plain_path(place.before + deployment)
     return f"{scheme}://{wire.host.lower().removesuffix(DEFAULT_PORTS.get(scheme, ':'))}{path}"
 
 
@@ -144,6 +142,11 @@ def at_host(address: str, named: str, wire: WireRequest) -> str:
     port = DEFAULT_PORTS.get(wire.scheme, ":")
     hosts = [host.lower().removesuffix(port) for host in (named, wire.host)]
     return address if not named or hosts[0] == hosts[1] else f"{address} as {hosts[0]}"
+
+
+def plain_path(path: str) -> str:
+    """Return the one spelling of a path, as it is sent, among those that say the same."""
+    return _ESCAPE.sub(_plain, path) if "%" in path else path
 
 
 def _plain(escape: re.Match[str]) -> str:

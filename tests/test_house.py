@@ -67,6 +67,7 @@ NAMED = {
     ("cache.clients", "http.wrapping"): "as for the SDK",
     ("cache.instrument", "http.aiohttp_patches"): "the library is there when it is served",
     ("cache.instrument", "http.httpx_patches"): "the library is there when its clients are served",
+    ("cache.instrument", "http.sdk_patches"): "as above",
     ("cache.instrument", "openai.instrument.patches"): "as for httpx",
     ("cache.objects", "integrations.ag2"): "AG2 is there when an object of its is kept",
     ("cache.objects", "openai.objects"): "the SDK is there when an object of its is kept",

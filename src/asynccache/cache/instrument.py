@@ -21,7 +21,10 @@ from asynccache.runtime.logs import warn_of
 
 _SWITCH: Final = "ASYNCCACHE_INSTRUMENT"
 _HTTPX: Final = "asynccache.http.httpx_patches"
+_SDKS: Final = ("anthropic", "cerebras.cloud.sdk", "groq", "together")
+"""Served by an HTTP library; of these alone is patched what would hide our errors."""
 _HOMES: Final = {
+    **dict.fromkeys(_SDKS, "asynccache.http.sdk_patches"),
     "aiohttp": "asynccache.http.aiohttp_patches",
     "httpx": _HTTPX,
     "httpx2": _HTTPX,
@@ -186,11 +189,11 @@ def _libraries(only: Collection[str] | None) -> frozenset[str]:
         ValueError: One isn't known, or there is none.
     """
     if only is None:
-        return frozenset(_HOMES)
+        return frozenset(AMBIENCES)
     named = () if isinstance(only, str) else tuple(only)
-    if not named or not {*_HOMES}.issuperset(named):
+    if not named or not {*AMBIENCES}.issuperset(named):
         raise ValueError(
-            f"only={only!r} must be a list of names of libraries: {', '.join(_HOMES)} are known"
+            f"only={only!r} must be a list of names of libraries: {', '.join(AMBIENCES)} are known"
         )
     return frozenset(named)
 
@@ -224,24 +227,30 @@ def _settle() -> None:
             _import_watch.end()
         _patch()
     for name in _HOMES:
-        if AMBIENCES[name].active and sys.modules.get(name) is not None:
+        if _is_active(name) and sys.modules.get(name) is not None:
             _serve(name)
+
+
+def _is_active(name: str) -> bool:
+    """Tell whether the clients of a library are to be served."""
+    libraries = ("httpx", "httpx2") if name in _SDKS else (name,)
+    return any(AMBIENCES[library].active for library in libraries)
 
 
 def _patch() -> None:
     with _lock:
         for name, patches in _patches.items():
-            if not AMBIENCES[name].active:
+            if not _is_active(name):
                 patches.undo()
         for name, patches in _patches.items():
-            if AMBIENCES[name].active:
+            if _is_active(name):
                 _, places = _places.get(name, (None, ()))
                 patches.put(places, _patches.values())
 
 
 def _serve(name: str) -> None:
     """Patch a library that has been imported, if clients of it are to be served."""
-    if not AMBIENCES[name].active or _is_known(name) or name in _refused:
+    if not _is_active(name) or _is_known(name) or name in _refused:
         return
     try:
         _find_places(name)

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from asynccache.errors import AsyncCacheError
 
-_MADE_BY_STAINLESS: Final = frozenset({"AsyncAPIClient", "SyncAPIClient"})
+MADE_BY_STAINLESS: Final = frozenset({"AsyncAPIClient", "SyncAPIClient"})
 _awaited: Final[ContextVar[bool]] = ContextVar("asynccache_awaited", default=False)
 
 
@@ -34,11 +34,11 @@ def to_raise(error: AsyncCacheError) -> BaseException:
 
 def hides_errors(client: object) -> bool:
     """Tell whether a client is of an SDK that turns all errors into its own."""
-    return not _MADE_BY_STAINLESS.isdisjoint(base.__name__ for base in type(client).__mro__)
+    return not MADE_BY_STAINLESS.isdisjoint(base.__name__ for base in type(client).__mro__)
 
 
 def letting_out(request: Callable[..., Any]) -> Callable[..., Any]:
-    """Return such a client's ``request``, bound, which raises errors of ours as they are."""
+    """Return such a client's ``request``, bound or not, that raises errors of ours as they are."""
 
     @functools.wraps(request)
     def called(*args: Any, **kwargs: Any) -> Any:

@@ -17,6 +17,7 @@ from asynccache.stores.disk.database import entry_id
 from asynccache.stores.disk.room import Room
 from asynccache.testing import ManualClock
 from asynccache.testing.records import PATIENCE, body_of, key_of, record_of
+from tests.helpers.folders import taken
 
 LIMIT = 2**20
 TOGETHER = 5  # entries that are set at once
@@ -36,11 +37,6 @@ async def store(tmp_path, clock):
     await store.open()
     yield store
     await store.aclose()
-
-
-def taken(root):
-    """Bytes that all files under a root take."""
-    return sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
 
 
 async def fill(store, clock, names, namespace=FIRST, size=4000):

@@ -14,6 +14,7 @@ from asynccache.stores.disk.bodies import BodyFile
 from asynccache.stores.disk.room import Room
 from asynccache.testing.records import PATIENCE
 from tests.helpers import mounts
+from tests.helpers.folders import taken
 
 VOLUME = 60 * 2**20
 SIZES = [5000, 100_000, 400_000]  # bytes of a value; the largest has a file of its own
@@ -57,11 +58,6 @@ async def there(cache, names):
                 assert value[:64] == name.to_bytes(8, "big") * 8
                 found.append(name)
     return found
-
-
-def taken(root):
-    """Bytes that all files under a root take."""
-    return sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
 
 
 def free(volume):

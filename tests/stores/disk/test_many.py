@@ -16,6 +16,7 @@ from asynccache.keys.key import Namespace
 from asynccache.stores.base import Claim
 from asynccache.stores.disk import DiskStore, commit, session, writer
 from asynccache.testing.records import PATIENCE, body_of, key_of, record_of
+from tests.helpers.folders import taken
 
 FILES = Path("/proc/self/fd")
 SPARE = 12  # what the evictor and one that closes hold for a moment; five seeds hold more
@@ -105,7 +106,7 @@ async def test_many_siblings_are_evicted_from_with_few_files(tmp_path):
     await store.aclose()
     for n in range(siblings):
         shutil.copytree(root / "made", root / f"sibling {n}")
-    before = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+    before = taken(root)
     limit = before // 4
     store = DiskStore(root, "made", max_bytes=limit)
     await store.open()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import example, given, strategies as st
 from openai._streaming import SSEDecoder
@@ -70,6 +72,28 @@ def test_no_byte_is_changed(stream, data):
 def test_an_event_is_given_out_with_its_last_byte(end):
     """No event waits for the next piece, whatever its line ends."""
     assert EventSplitter().feed(b"data: x" + end) == [b"data: x" + end]
+
+
+@pytest.mark.parametrize(
+    ("splitter", "end"),
+    [(EventSplitter(), b"\n\n"), (LineSplitter(), b"\n")],
+    ids=["events", "lines"],
+)
+def test_what_comes_in_many_pieces_is_joined_once(splitter, end):
+    """A long event takes time as its bytes do, not as their square."""
+    joins = []
+
+    def profile(_frame, event, called):
+        if event == "c_call" and called.__name__ == "join":
+            joins.append(called)
+
+    sys.setprofile(profile)
+    try:
+        found = [one for piece in [b"x"] * 1000 + [end] for one in splitter.feed(piece)]
+    finally:
+        sys.setprofile(None)
+    assert found == [b"x" * 1000 + end]
+    assert len(joins) <= 2
 
 
 def test_a_line_end_cut_in_two_ends_one_line():
